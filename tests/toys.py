@@ -1,0 +1,26 @@
+"""Small networks and batches in float64, whose slow answers are quick."""
+
+from __future__ import annotations
+
+import torch
+from deadunits.data import Batch
+from torch import nn
+
+
+def make_batch(n: int, shape: tuple[int, ...], classes: int, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, *shape, generator=generator, dtype=torch.float64)
+    return Batch(x, torch.randint(0, classes, (n,), generator=generator))
+
+
+def make_net(*layers: nn.Module, seed: int = 0) -> nn.Sequential:
+    """A chain named 0, 1, ...; in eval mode, batch norm with statistics that are not the default."""
+    net = nn.Sequential(*layers).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in [*net.parameters(), *net.buffers()]:
+            if tensor.is_floating_point():
+                tensor.uniform_(0.2, 1.0, generator=generator)
+        for parameter in net.parameters():
+            parameter.sub_(0.6)
+    return net
