@@ -197,6 +197,7 @@ def _parameters(net: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]
     for name in [names] if isinstance(names, str) else names:
         if name not in parameters or isinstance(names, str):
             raise ValueError(
-                f"names are to be a list of parameters of this network, among: {', '.join(parameters)}; got {names!r}"
+                f"names are to be a list of parameters of this network, among: {', '.join(parameters)}; "
+                f"got {names!r}"
             )
     return parameters

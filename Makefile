@@ -1,0 +1,68 @@
+# The usual ways through the project; `make help` lists them. Each target spells out the command behind it.
+PYTHON  ?= python3
+PROFILE ?= quick
+CHAPTER ?=
+ARGS    ?=
+
+BIN       := .venv/bin
+INSTALLED := .venv/.installed
+DEADUNITS := $(BIN)/python -m deadunits
+PYTEST    := $(BIN)/python -m pytest -q
+NBVAL     := $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider -n 2 --dist loadfile
+QUIET     := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
+
+.DEFAULT_GOAL := help
+.PHONY: help install book test unit notebooks browser lint site chapter publish lab bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## an environment in .venv, with the exact versions of constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: name another, as in make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
+	@touch $@
+
+book: install ## execute all chapters (PROFILE=quick) and build the site
+	@$(DEADUNITS) book --profile $(PROFILE)
+
+test: install lint unit notebooks browser ## everything below, in this order
+
+lint: install ## ruff: rules and format
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+
+unit: install ## unit and property tests
+	@$(QUIET) $(PYTEST) tests --ignore tests/site
+
+notebooks: install ## chapters executed twice from nothing (quick), and the committed ones, compared by nbval
+	@rm -rf _build/test
+	@$(DEADUNITS) book --profile quick --results _build/test --no-site
+	@rm -rf _build/test
+	@$(QUIET) $(NBVAL) _build/quick/chapters
+	@$(QUIET) $(NBVAL) book/chapters
+
+browser: install ## the site of the chapters just executed, in Chromium
+	@$(DEADUNITS) book --profile quick --results _build/test --only-site
+	@DEADUNITS_SITE=_build/quick/html $(PYTEST) tests/site
+
+site: install ## publish what is committed, computing nothing
+	@$(DEADUNITS) site
+
+chapter: install ## one chapter: CHAPTER=02-1-saliency [PROFILE=thesis] [ARGS="-p epochs 2"]
+	@$(DEADUNITS) chapter $(or $(CHAPTER),'') --profile $(PROFILE) $(ARGS)
+
+publish: install ## put the chapters executed with PROFILE=thesis, and their runs, in book/
+	@$(DEADUNITS) publish
+
+lab: install ## the chapters live, in JupyterLab
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[lab]'
+	$(BIN)/jupyter lab notebooks
+
+bench: install ## ratios of processor time: exact scores, training steps
+	@$(QUIET) $(BIN)/python tests/bench.py
+
+clean: ## remove what was built; runs in results/ stay
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis build dist lib/*.egg-info

@@ -1,0 +1,284 @@
+"""Execute chapters, and publish them as a static site.
+
+    notebooks/*.ipynb --papermill, with profiles/<profile>/<chapter>.yaml--> _build/<profile>/chapters/
+    book/ + _config.yml + _toc.yml + those chapters = _build/<profile>/src --jupyter-book--> .../html/
+
+Everything is written under another name first and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deadunits import Invalid, data, runs, settings
+
+PUBLISHED = "thesis"  # the profile whose chapters are committed
+
+
+class Failed(RuntimeError):
+    """A chapter or the site failed; the message says where."""
+
+
+def chapters() -> list[str]:
+    """Names of the chapters, in order."""
+    return sorted(path.stem for path in (runs.top() / "notebooks").glob("*.ipynb"))
+
+
+def profiles() -> list[str]:
+    """Names of the profiles."""
+    return sorted(path.name for path in (runs.top() / "notebooks/profiles").iterdir() if path.is_dir())
+
+
+def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The parameters of a chapter: those of the profile, overruled by `own`; checked, names and values.
+
+    Raises:
+        Invalid: unknown chapter, profile or parameter, wrong type or range, a folder not writable.
+    """
+    _among("chapter", chapter, chapters())
+    _among("profile", profile, profiles())
+    file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
+    chosen = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
+    chosen = dict(chosen or {}) | dict(own or {})
+    known = settings.declared(runs.top() / f"notebooks/{chapter}.ipynb")
+    settings.check(chosen, known)  # each name and value
+    every = known | chosen
+    settings.check(every, known)  # and how they fit together
+    folder = runs.top() / every["results"]
+    runs.check_writable(folder)
+    if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
+        data.check(every["dataset"], every["data_root"], every["probe_size"])
+    return chosen
+
+
+def execute(
+    chapter: str, profile: str, own: Mapping[str, Any] | None = None, results: str | None = None
+) -> Path:
+    """Execute one chapter and return the executed notebook; with `own` parameters in a place of its own.
+
+    Args:
+        results: a folder for new runs other than the profile's.
+
+    Raises:
+        Invalid: see `parameters`; before anything starts.
+        Failed: a cell raised; names the chapter, the cell and the error. What was there before stays.
+    """
+    chosen = parameters(chapter, profile, dict(own or {}) | ({"results": results} if results else {}))
+    folder = runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
+    runs.check_writable(folder)
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a debugger's warning in every kernel
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    draft, place = folder / f".{chapter}.{os.getpid()}.ipynb", folder / f"{chapter}.ipynb"
+    quiet = not sys.stderr.isatty()
+    try:
+        with contextlib.nullcontext() if quiet else _watch(runs.top() / chosen.get("results", "results")):
+            papermill.execute_notebook(
+                runs.top() / f"notebooks/{chapter}.ipynb",
+                draft,
+                parameters=chosen,
+                cwd=runs.top(),
+                kernel_name="python3",
+                extra_arguments=["--log-level=ERROR"],  # a kernel warns at each start that it speaks TCP
+                progress_bar=False if quiet else {"desc": chapter, "unit": "cell", "leave": False},
+            )
+        draft.write_text(normalise(draft.read_text("utf8")), "utf8")
+        draft.replace(place)
+    except PapermillExecutionError as error:
+        log = folder / f"{chapter}.failed.ipynb"
+        draft.replace(log)
+        raise Failed(
+            f"chapter {chapter}, cell {error.cell_index}: {error.ename}: {error.evalue}\n"
+            f"(the whole stack is in {_shown(log)})"
+        ) from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return place
+
+
+def normalise(text: str) -> str:
+    """An executed notebook without what differs from run to run: times, machine paths, random ids."""
+    notebook = json.loads(text)
+    notebook["metadata"].pop("papermill", None)
+    notebook["metadata"]["language_info"] = {"name": "python"}
+    for number, cell in enumerate(notebook["cells"]):
+        cell["id"] = f"cell-{number}"
+        for name in ("papermill", "execution"):
+            cell["metadata"].pop(name, None)
+    text = json.dumps(notebook)
+    for number, name in enumerate(_widgets(notebook)):
+        text = text.replace(name, f"{number:032x}")
+    return json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _widgets(notebook: dict[str, Any]) -> list[str]:
+    """The random ids of the widgets, each behind the one that shows it; those that only link come last."""
+    saved = notebook["metadata"].get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    models = {name: json.dumps(model, sort_keys=True) for name, model in saved.get("state", {}).items()}
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in models and name not in order:
+            order.append(name)
+            for shown in re.findall(r"IPY_MODEL_([0-9a-f]{32})", models[name]):
+                visit(shown)
+
+    def known(name: str) -> str:
+        return re.sub(
+            r"[0-9a-f]{32}", lambda id: str(order.index(id[0])) if id[0] in order else "", models[name]
+        )
+
+    for name in re.findall(r'"model_id": "([0-9a-f]{32})"', json.dumps(notebook["cells"])):
+        visit(name)
+    for name in sorted(models.keys() - set(order), key=known):
+        visit(name)
+    return order
+
+
+def errors(notebook: Path) -> list[str]:
+    """Cells of an executed notebook that hold an error, in words."""
+    found = []
+    for number, cell in enumerate(json.loads(notebook.read_text("utf8"))["cells"]):
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                found.append(f"{notebook.stem}, cell {number}: {output['ename']}: {output['evalue']}")
+    return found
+
+
+def build(profile: str | None = None, results: str = "results") -> Path:
+    """Build the site with warnings as errors and return its folder.
+
+    Args:
+        profile: whose executed chapters to show; None: what is committed.
+        results: where the runs behind them lie, for the status page.
+
+    Raises:
+        Failed: a chapter is missing or holds an error, or Sphinx warns.
+    """
+    source = runs.top() if profile is None else _stage(profile, runs.top() / results)
+    executed = sorted((source / "book/chapters").glob("*.ipynb"))
+    missing = set(chapters()) - {path.stem for path in executed}
+    wrong = [f"{name} is not executed" for name in sorted(missing)]
+    wrong += [line for path in executed for line in errors(path)]
+    if wrong:
+        raise Failed("not published:\n" + "\n".join(wrong))
+    done = subprocess.run(
+        [sys.executable, "-m", "jupyter_book", "build", source, "-W", "-n", "--keep-going", "--all", "-q"],
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise Failed(f"the site was not built:\n{_telling(done.stdout + done.stderr)}")
+    html = source / "_build/html"
+    if profile is None:
+        return html
+    place = runs.top() / f"_build/{profile}/html"
+    shutil.rmtree(place, ignore_errors=True)
+    return html.rename(place)
+
+
+def publish(profile: str = PUBLISHED) -> list[Path]:
+    """Put the profile's executed chapters, and the runs they show, where they are committed."""
+    top, written = runs.top(), []
+    for chapter in chapters():
+        executed = top / f"_build/{profile}/chapters/{chapter}.ipynb"
+        if not executed.is_file() or errors(executed):
+            raise Failed(f"{chapter} is not executed with profile {profile}, or holds an error")
+        for name in re.findall(r"data-run=\\?\"([0-9a-f]{12})", executed.read_text("utf8")):
+            kept = top / runs.PUBLISHED / name
+            if not kept.exists():
+                draft = kept.with_name(f".{name}")
+                shutil.copytree(top / "results" / name, draft, dirs_exist_ok=True)
+                draft.rename(kept)
+                written.append(kept)
+        place = top / f"book/chapters/{chapter}.ipynb"
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(executed, place.with_suffix(".draft"))
+        written.append(place.with_suffix(".draft").replace(place))
+    return written
+
+
+def _stage(profile: str, results: Path) -> Path:
+    """A source tree for the site with this profile's chapters and runs in the place of the committed."""
+    top = runs.top()
+    source = top / f"_build/{profile}/src"
+    shutil.rmtree(source, ignore_errors=True)
+    ignored = shutil.ignore_patterns("chapters", "results", "node_modules", "_build")
+    shutil.copytree(top / "book", source / "book", ignore=ignored)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(top / name, source / name)
+    shutil.copytree(top / f"_build/{profile}/chapters", source / "book/chapters", ignore=_failed_ones)
+    for path in (source / "book/chapters").glob("*.ipynb"):
+        for name in re.findall(r"data-run=\\?\"([0-9a-f]{12})", path.read_text("utf8")):
+            kept = [top / runs.PUBLISHED / name, results / name]
+            info = next((folder for folder in kept if folder.is_dir()), None)
+            if info is None:
+                raise Failed(f"{path.stem} shows run {name}, which is not in {results}: execute it again")
+            (source / runs.PUBLISHED / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(info / "run.json", source / runs.PUBLISHED / name)
+    return source
+
+
+def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.startswith(".") or name.endswith(".failed.ipynb")]
+
+
+@contextlib.contextmanager
+def _watch(folder: Path) -> Iterator[None]:
+    """A second bar on the terminal while runs are being computed in `folder`."""
+    from tqdm import tqdm
+
+    stop = threading.Event()
+
+    def look() -> None:
+        bar = None
+        while not stop.wait(0.5):
+            shares = runs.progress(folder)
+            if shares and bar is None:
+                bar = tqdm(total=100, position=1, leave=False, unit="%", bar_format="{l_bar}{bar}| {elapsed}")
+            if bar is not None:
+                bar.set_description(f"{len(shares)} runs at once")
+                bar.n = round(100 * sum(shares) / max(1, len(shares)))
+                bar.refresh()
+        if bar is not None:
+            bar.close()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _among(kind: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise Invalid(f"unknown {kind} {name!r}{meant}; there are: {', '.join(known)}")
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(runs.top())
+
+
+def _telling(output: str) -> str:
+    """The lines of Sphinx's output that say what is wrong."""
+    lines = [line for line in output.splitlines() if re.search(r"WARNING|ERROR|[Ee]rror:", line)]
+    return "\n".join(lines[:20] or output.splitlines()[-20:])

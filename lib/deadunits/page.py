@@ -1,0 +1,66 @@
+"""What chapters show besides figures: their opening card, the source of a loop, numbers for the prose."""
+
+from __future__ import annotations
+
+import html
+import inspect
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown, display
+
+from deadunits.runs import Run
+
+
+def card(learn: str, runs: Sequence[Run]) -> HTML:
+    """The opening of a chapter: what one learns, data, settings, seeds, machine and run time."""
+    infos = [run.info for run in runs]
+    first = infos[0]["settings"]
+    varied = {
+        name: sorted({str(info["settings"][name]) for info in infos}) for name in ("activation", "seed")
+    }
+    fixed = {name: value for name, value in first.items() if name not in ("dataset", "activation", "seed")}
+    dates = sorted(datetime.fromisoformat(info["started"]) for info in infos)
+    seconds = sum(info["processor_seconds"] for info in infos)
+    time = f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{seconds:.0f} seconds"
+    versions = infos[0]["versions"]
+    stale = sum(bool(run.changed()) for run in runs)
+    rows = {
+        "You will learn": learn,
+        "Data": first["dataset"],
+        "Settings": ", ".join(f"{name} {value}" for name, value in fixed.items()),
+        "Runs": f"{len(runs)}: {' and '.join(varied['activation'])}, seeds {', '.join(varied['seed'])}",
+        "Machine": f"{infos[0]['machine']}; one thread a run; torch {versions['torch']}, Python "
+        f"{versions['python']}",
+        "Run time": f"{time} of processor time, {dates[-1]:%-d %B %Y}",
+    }
+    if stale:
+        rows["Stale"] = f"{stale} runs were computed by code that has changed since; see the status page"
+    items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
+    used = "".join(f'<span data-run="{run.folder.name}"></span>' for run in runs)  # for `book.publish`
+    return HTML(f'<div class="chapter-card"><dl>{items}</dl>{used}</div>')
+
+
+def source(function: Any) -> Markdown:
+    """The source of a function, so that nothing happens behind the reader's back."""
+    return Markdown(f"```python\n{inspect.getsource(function)}```")
+
+
+def table(frame: pd.DataFrame, **formats: str) -> HTML:
+    """A table without its index; `formats` gives the format of a column, as in `format(value, ".2f")`."""
+    formatters = {name: lambda value, how=how: format(value, how) for name, how in formats.items()}
+    return HTML(frame.to_html(index=False, border=0, classes="run-table", formatters=formatters))
+
+
+def glue(**values: float | int | str) -> None:
+    """Keep numbers for the prose: {glue:text}`name:.2f` prints them.
+
+    The same record as `myst_nb.glue`, without needing it where the notebook runs.
+    """
+    for name, value in values.items():
+        text = repr(value if isinstance(value, str | int) else float(value))
+        record = {"application/papermill.record/text/plain": text}
+        meta = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
+        display(record, raw=True, metadata=meta)

@@ -1,0 +1,363 @@
+"""Runs: an experiment with one setting and one seed, computed once, kept as a folder of tables.
+
+`results/<key>/` holds a parquet file a table and `run.json` (settings, versions, machine, time, and a
+hash of each module that computed it). It is written under another name and renamed when it is complete:
+what is there is whole. A run that is kept in the book (`book/results/`) is never computed again, only read.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deadunits import Invalid, data, settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PUBLISHED = Path("book/results")
+_LIB = Path(__file__).parent
+_PACKAGES = ("deadunits", "torch", "torchvision", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Experiment, settings, versions, machine, time: what `run.json` says."""
+        return json.loads((self.folder / "run.json").read_text("utf8"))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of its tables, with the activation and the seed as columns."""
+        import pandas as pd
+
+        chosen = self.info["settings"]
+        frame = pd.read_parquet(self.folder / f"{name}.parquet")
+        return frame.assign(activation=chosen["activation"], seed=chosen["seed"])
+
+    def changed(self) -> list[str]:
+        """Modules that are not what they were when they computed this run; empty: it is not stale."""
+        info = self.info
+        now = code()
+        return sorted(name for name in now | info["code"] if now.get(name) != info["code"].get(name))
+
+
+def table(runs: Iterable[Run], name: str) -> pd.DataFrame:
+    """The same table of several runs, one below the other."""
+    import pandas as pd
+
+    return pd.concat([run.table(name) for run in runs], ignore_index=True)
+
+
+def grid(fixed: Mapping[str, Any], **lists: Iterable[Any]) -> list[dict[str, Any]]:
+    """All combinations: `grid({"lr": 0.1}, seed=range(2))` gives two settings."""
+    names, values = lists.keys(), lists.values()
+    return [dict(fixed) | dict(zip(names, one, strict=True)) for one in itertools.product(*values)]
+
+
+def ensure(
+    experiment: str,
+    wanted: Sequence[Mapping[str, Any]],
+    results: str | os.PathLike = "results",
+    data_root: str = "",
+    processes: int = 0,
+) -> list[Run]:
+    """The runs with these settings, in their order; those that are missing are computed.
+
+    Runs are computed side by side, each in a process of its own with one thread, so that its numbers do
+    not depend on how many cores there are. Interrupted, the finished ones are kept.
+
+    Args:
+        experiment: name of a loop in `deadunits.experiments`.
+        results: the folder for new runs; a relative path starts at the book's top folder, or here.
+        data_root: folder of the data sets (`data.data_root`).
+        processes: how many at once; 0: one a core.
+
+    Raises:
+        Invalid: a wrong setting, missing data or an unwritable folder, before anything is computed.
+        RuntimeError: a run failed; its error is named, the other runs go on first.
+    """
+    for one in wanted:
+        settings.check(one, settings.RULES)
+    settings.check({"processes": processes}, ["processes"])
+    folder = top() / results
+    found = [find(experiment, one, folder) for one in wanted]
+    missing = [one for one, run in zip(wanted, found, strict=True) if run is None]
+    if missing:
+        for one in missing:
+            data.check(one["dataset"], data_root, one["probe_size"])
+        check_writable(folder)
+        _compute(experiment, missing, folder, data_root, processes or os.cpu_count() or 1)
+    return [run or Run(folder / key(experiment, one)) for one, run in zip(wanted, found, strict=True)]
+
+
+def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
+    """The run with these settings: the published one, or one in `folder` that is not stale."""
+    name = key(experiment, one)
+    published = Run(top() / PUBLISHED / name)
+    if published.folder.is_dir():
+        return published
+    run = Run(folder / name)
+    return run if run.folder.is_dir() and not run.changed() else None
+
+
+def kept(some: Mapping[str, Any], folder: Path) -> bool:
+    """Whether any run there is, here or published, agrees with these settings as far as it has them."""
+    for place in (top() / PUBLISHED, folder):
+        for file in place.glob("[0-9a-f]*/run.json"):
+            settings = json.loads(file.read_text("utf8"))["settings"]
+            if all(some[name] == value for name, value in settings.items() if name in some):
+                return True
+    return False
+
+
+def key(experiment: str, one: Mapping[str, Any]) -> str:
+    """Name of a run: a hash of its experiment and settings."""
+    text = json.dumps([experiment, dict(one)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@cache
+def code() -> dict[str, str]:
+    """Hash of each module that the experiments rest on, comments and docstrings aside."""
+    hashes: dict[str, str] = {}
+    waiting = ["experiments"]
+    while waiting:
+        module = waiting.pop()
+        file = _LIB / f"{module}.py"
+        if module in hashes or not file.is_file():
+            continue
+        tree = ast.parse(file.read_text("utf8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deadunits"):
+                waiting += [node.module.partition(".")[2], *(alias.name for alias in node.names)]
+        hashes[module] = _hash(tree)
+    return hashes
+
+
+def _hash(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_text(body[0]):
+            body[0] = ast.Pass()
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder if need be; raise `Invalid` if nothing can be written there."""
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise Invalid(f"cannot write to {folder}: {error.strerror}. Name another folder") from error
+
+
+def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str = "") -> Run:
+    """Compute one run here and now, with one thread, and put it in place once it is complete."""
+    import pandas as pd
+    import torch
+
+    from deadunits import experiments
+
+    torch.set_num_threads(1)
+    started, wall, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
+    place = folder / key(experiment, one)
+    draft = folder / f".{place.name}.{os.getpid()}"
+    draft.mkdir(parents=True)
+    parent, computed_by = os.getppid(), code()
+    try:
+        tables: dict[str, dict[str, list]] = {}
+        for name, row in getattr(experiments, experiment)(**one, data_root=data_root):
+            _append(tables.setdefault(name, {}), row)
+            if "epoch" in row:
+                (draft / "progress").write_text(str(row["epoch"] / one["epochs"]))
+            if os.getppid() != parent:
+                raise SystemExit("the process that asked for this run is gone")
+        (draft / "progress").unlink(missing_ok=True)
+        for name, columns in tables.items():
+            pd.DataFrame(columns).to_parquet(draft / f"{name}.parquet", index=False)
+        info = {
+            "experiment": experiment,
+            "settings": one,
+            "code": computed_by,
+            "versions": {"python": platform.python_version()} | _versions(),
+            "machine": _machine(),
+            "device": "cpu",
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - wall, 1),
+            "processor_seconds": round(time.process_time() - cpu, 1),
+        }
+        (draft / "run.json").write_text(json.dumps(info, indent=1) + "\n", "utf8")
+        if place.exists():  # a stale one, or one that somebody else has finished meanwhile
+            old = draft.with_suffix(".old")
+            place.rename(old)
+            shutil.rmtree(old)
+        draft.rename(place)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Run(place)
+
+
+def _append(columns: dict[str, list], row: Mapping[str, Any]) -> None:
+    """Add a row, or as many as its arrays are long, to the columns of a table.
+
+    Plain lists: small arrays or frames that stay alive between the large tensors of a measurement make the
+    allocator keep 300 MB more of the heap at each.
+    """
+    arrays = [len(value) for value in row.values() if hasattr(value, "tolist")]
+    length = arrays[0] if arrays else 1
+    for name, value in row.items():
+        many = value.tolist() if hasattr(value, "tolist") else [value] * length
+        columns.setdefault(name, []).extend(many)
+
+
+def progress(folder: Path) -> list[float]:
+    """How far each run that is being computed in `folder` is, from 0 to 1."""
+    shares = []
+    for file in folder.glob(".*/progress"):
+        try:
+            shares.append(float(file.read_text() or 0))
+        except (OSError, ValueError):  # renamed or half-written at this moment
+            continue
+    return shares
+
+
+def _compute(
+    experiment: str,
+    missing: Sequence[Mapping[str, Any]],
+    folder: Path,
+    data_root: str,
+    at_once: int,
+) -> None:
+    """Run a process for each, `at_once` at a time, and show how far they are."""
+    _sweep(folder)
+    waiting, failed, done = list(missing), list[str](), 0
+    working: list[subprocess.Popen] = []
+    show = _show()
+    try:
+        while waiting or working:
+            while waiting and len(working) < at_once:
+                working.append(_start(experiment, waiting.pop(0), folder, data_root))
+            time.sleep(0.1)
+            for process in [process for process in working if process.poll() is not None]:
+                working.remove(process)
+                done += 1
+                if process.returncode:
+                    said = process.stderr.read().strip().splitlines()
+                    failed.append(said[-1] if said else f"ended by signal {-process.returncode}")
+                process.stderr.close()
+            show(done, len(missing), sum(progress(folder)))
+    finally:
+        for process in working:  # an interrupt: each removes its own draft
+            process.terminate()
+        for process in working:
+            process.wait()
+            process.stderr.close()
+        show(done, len(missing), None)
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed; the first: {failed[0]}")
+
+
+def _start(experiment: str, one: Mapping[str, Any], folder: Path, data_root: str) -> subprocess.Popen:
+    job = json.dumps([experiment, dict(one), str(folder), data_root])
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return subprocess.Popen(
+        [sys.executable, "-m", "deadunits.runs", job],
+        env=os.environ | threads,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes have left."""
+    for draft in folder.glob(".*.*"):
+        pid = draft.name.split(".")[2]
+        if draft.is_dir() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _show() -> Callable[[int, int, float | None], None]:
+    """A line of progress: in a notebook one that vanishes when all is done, else on a terminal."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import clear_output, display
+    except ImportError:
+        get_ipython = None
+    if get_ipython and get_ipython() is not None:
+        handle = display({"text/plain": "starting"}, raw=True, display_id=True)
+
+        def show(done: int, total: int, ahead: float | None) -> None:
+            if ahead is None:
+                clear_output()
+            else:
+                text = f"runs: {done} of {total} done, {(done + ahead) / total:.0%}"
+                handle.update({"text/plain": text}, raw=True)
+    else:
+
+        def show(done: int, total: int, ahead: float | None) -> None:
+            if sys.stderr.isatty():
+                share = (done + (ahead or 0)) / total
+                print(f"\rruns: {done} of {total} done, {share:.0%} ", end="", file=sys.stderr)
+
+    return show
+
+
+def top() -> Path:
+    """The book's top folder above the current one, so that a notebook may be run from anywhere."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _machine() -> str:
+    """Name of the processor, and how many cores."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    name, chosen, where, root = json.loads(sys.argv[1])
+    execute(name, chosen, Path(where), root)

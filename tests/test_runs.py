@@ -1,0 +1,179 @@
+"""Runs are computed once, whole or not at all, and give the same numbers wherever they are computed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from deadunits import Invalid, experiments, runs
+
+TINY = {
+    "dataset": "digits",
+    "epochs": 1,
+    "lr": 0.1,
+    "batch_size": 64,
+    "measure_every": 8,
+    "probe_size": 30,
+    "fractions": [0.01],
+    "draws": 2,
+    "activation": "tanh",
+    "seed": 0,
+}
+LONG = TINY | {"epochs": 500, "measure_every": 5}
+
+
+@pytest.fixture(autouse=True)
+def _keep_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return runs.execute("saliency", TINY, tmp_path_factory.mktemp("results"))
+
+
+def test_tables_are_tidy_and_carry_their_settings(run):
+    steps = [8, 16]
+    assert sorted(run.table("training")["step"]) == steps
+    scores = run.table("scores")
+    assert len(scores) == 2 * 200
+    assert set(scores["activation"]) == {"tanh"}
+    penalties = run.table("penalties")
+    assert len(penalties) == 2 * (1 + 2) * 1 * 2  # steps, choices, fractions, sets
+    assert not penalties.isna().any(axis=None)
+    info = run.info
+    assert info["settings"] == TINY
+    assert {"python", "torch", "numpy"} <= set(info["versions"])
+    assert info["code"].keys() >= {"experiments", "scorers", "counterfactual", "training", "data", "models"}
+    assert not run.changed()
+
+
+def test_penalties_are_what_removing_the_weights_costs(run):
+    """The first measurement again, by hand and with the slow scorer."""
+    from deadunits import data, models, scorers, training
+
+    images = data.load("digits", probe_size=30)
+    net = models.small_cnn(images.shape, activation="tanh", seed=0)
+    for step in training.sgd(net, images.train, epochs=1, lr=0.1, batch_size=64, seed=0):
+        if step.number == 8:
+            break
+    score = scorers.loss_change_slow(net, images.probe, "conv1.weight") / 30
+    scores = run.table("scores").query("step == 8")
+    assert score.flatten().tolist() == pytest.approx(scores["loss_change"].tolist(), abs=1e-5)
+    before = experiments.mean_loss(net, images.other)
+    two = scores.nsmallest(2, "loss_change")["weight"].tolist()
+    with torch.no_grad():
+        net.conv1.weight.view(-1)[two] = 0
+    penalty = experiments.mean_loss(net, images.other) - before
+    row = run.table("penalties").query("step == 8 and scorer == 'loss_change' and set == 'other'")
+    assert row["penalty"].item() == pytest.approx(penalty, abs=1e-7)
+
+
+def test_a_finished_run_is_found_and_not_computed_again(run, monkeypatch):
+    monkeypatch.setattr(runs, "_compute", lambda *_: pytest.fail("computed again"))
+    shuffled = dict(reversed(TINY.items()))
+    assert runs.ensure("saliency", [shuffled], run.folder.parent) == [run]
+
+
+def test_side_by_side_in_processes_the_numbers_are_the_same(run, tmp_path):
+    wanted = runs.grid(TINY | {"epochs": 1}, seed=[0, 1])
+    found = runs.ensure("saliency", wanted, tmp_path, processes=2)
+    assert [one.info["settings"]["seed"] for one in found] == [0, 1]
+    for name in ("training", "scores", "penalties", "final"):
+        pd.testing.assert_frame_equal(found[0].table(name), run.table(name), check_exact=True)
+    assert not found[1].table("scores").equals(found[0].table("scores"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(one.folder.name for one in found)
+
+
+def test_a_run_of_other_code_is_stale_and_computed_again(run, tmp_path):
+    place = tmp_path / run.folder.name
+    place.mkdir()
+    info = run.info | {"code": run.info["code"] | {"scorers": "another"}}
+    (place / "run.json").write_text(json.dumps(info))
+    assert runs.Run(place).changed() == ["scorers"]
+    assert runs.find("saliency", TINY, tmp_path) is None
+    assert runs.execute("saliency", TINY, tmp_path).changed() == []
+
+
+def start(folder):
+    job = json.dumps(["saliency", LONG, str(folder), ""])
+    process = subprocess.Popen([sys.executable, "-m", "deadunits.runs", job], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if runs.progress(folder):
+            return process
+        time.sleep(0.05)
+    process.kill()
+    pytest.fail("the run did not start")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path, how):
+    process = start(tmp_path)
+    process.send_signal(how)
+    assert process.wait(20) != 0
+    assert not (tmp_path / runs.key("saliency", LONG)).exists()
+    runs._sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_draft_of_a_living_process_is_left_alone(tmp_path):
+    draft = tmp_path / f".0123456789ab.{os.getpid()}"
+    draft.mkdir()
+    runs._sweep(tmp_path)
+    assert draft.is_dir()
+
+
+def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path, monkeypatch):
+    started = runs._start
+
+    def start_one_wrong(experiment, one, folder, data_root):
+        return started("accuracy" if one["seed"] == 0 else experiment, one, folder, data_root)
+
+    monkeypatch.setattr(runs, "_start", start_one_wrong)
+    with pytest.raises(RuntimeError, match=r"1 of 2 runs failed; the first: TypeError"):
+        runs.ensure("saliency", runs.grid(TINY, seed=[0, 1]), tmp_path, processes=1)
+    assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY | {"seed": 1})]
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(OSError, match="No space"):
+        runs.execute("saliency", TINY, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_compute", lambda *_: pytest.fail("computed"))
+    with pytest.raises(Invalid, match=r"unknown parameter 'epoch' \(did you mean epochs\?\)"):
+        runs.ensure("saliency", [TINY | {"epoch": 3}], tmp_path)
+    monkeypatch.setattr("deadunits.data._reachable", lambda host: False)
+    with pytest.raises(Invalid, match="no MNIST in"):
+        runs.ensure("saliency", [TINY | {"dataset": "mnist"}], tmp_path, data_root=str(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(Invalid, match="cannot write to"):
+        runs.ensure("saliency", [TINY], tmp_path / "file" / "results")
+
+
+def test_the_hash_of_code_ignores_comments_and_docstrings():
+    first = '"""Doc."""\ndef f(x):\n    """More."""\n    return x + 1  # plus one\n'
+    same = "'''Other.'''\n\n\ndef f(x):\n    '''Else.'''\n    return x+1\n"
+    other = first.replace("+ 1", "+ 2")
+    hashes = [runs._hash(ast.parse(text)) for text in (first, same, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_grid():
+    assert runs.grid({"a": 1}, b=[2, 3], c=[4]) == [{"a": 1, "b": 2, "c": 4}, {"a": 1, "b": 3, "c": 4}]

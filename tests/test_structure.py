@@ -1,0 +1,88 @@
+"""What holds for the project as a whole: floors, the wheel, clean notebooks."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+LIB = Path("lib/deadunits")
+FLOORS = [
+    {"__init__"},
+    {"data", "models"},
+    {"settings", "training", "counterfactual"},
+    {"scorers"},
+    {"pruning"},
+    {"experiments"},
+    {"runs"},
+    {"claims", "figures", "widgets", "page"},
+    {"book", "site", "status"},
+    {"__main__"},
+]
+CORE = ("data", "models", "training", "counterfactual", "scorers", "pruning")
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "deadunits":
+            names |= {alias.name for alias in node.names if (LIB / f"{alias.name}.py").exists()}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deadunits."):
+            names.add(node.module.removeprefix("deadunits."))
+    return names
+
+
+@pytest.mark.parametrize("path", LIB.glob("*.py"), ids=lambda path: path.stem)
+def test_no_module_imports_from_a_floor_above(path):
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    for name in imported(path):
+        assert floor[name] <= floor[path.stem], f"{path.stem} imports {name}"
+
+
+def test_the_wheel_needs_torch_and_numpy_alone(tmp_path):
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        ".",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        tmp_path,
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("deadunits-*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    block = ["pandas", "matplotlib", "sklearn", "torchvision", "IPython", "papermill", "yaml", "sphinx"]
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        f"for name in {block}: sys.modules[name] = None\n"
+        f"from deadunits import {', '.join(CORE)}\n"
+        "net = models.small_cnn((1, 28, 28))\n"
+        f"assert data.__file__.startswith({str(tmp_path)!r})\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("path", Path("notebooks").glob("*.ipynb"), ids=lambda path: path.stem)
+def test_notebook_sources_are_clean(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    for cell in code:
+        lines = [line for line in "".join(cell["source"]).splitlines() if line.strip()]
+        assert len(lines) <= 15, lines[0]
+        if "figure" in cell["metadata"].get("mystnb", {}):
+            assert cell["metadata"]["mystnb"]["image"]["alt"]
+
+
+def test_published_results_stay_small():
+    size = sum(path.stat().st_size for path in Path("book/results").rglob("*") if path.is_file())
+    assert size < 60e6
