@@ -28,6 +28,10 @@ from deadunits import Invalid, data, runs, settings
 PUBLISHED = "thesis"  # the profile whose chapters are committed
 
 
+# the one of this environment, activated or not
+_JUPYTER_BOOK = (sys.executable, str(Path(sys.executable).with_name("jupyter-book")))
+
+
 class Failed(RuntimeError):
     """A chapter or the site failed; the message says where."""
 
@@ -177,7 +181,7 @@ def build(profile: str | None = None, results: str = "results") -> Path:
     if wrong:
         raise Failed("not published:\n" + "\n".join(wrong))
     done = subprocess.run(
-        [sys.executable, "-m", "jupyter_book", "build", source, "-W", "-n", "--keep-going", "--all", "-q"],
+        [*_JUPYTER_BOOK, "build", source, "-W", "-n", "--keep-going", "--all", "-q"],
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,

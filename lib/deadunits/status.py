@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from deadunits.runs import PUBLISHED, Run
@@ -70,3 +71,9 @@ def _section(name: str, group: list[Run]) -> str:
             f"| {info['processor_seconds']:.0f} s | {state} |"
         )
     return "\n\n".join(lines)
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    """Called by Sphinx."""
+    app.add_directive("run-status", RunStatus)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

