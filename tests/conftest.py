@@ -1,7 +1,22 @@
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+
+
+@pytest.fixture(scope="session")
+def mnist_root(tmp_path_factory) -> Path:
+    """A folder with the real MNIST: that of DEADUNITS_DATA, or a copy of the one beside the checkout."""
+    for place in (os.environ.get("DEADUNITS_DATA"), "../shared/data"):
+        if place and Path(place, "MNIST/raw").is_dir():
+            root = tmp_path_factory.mktemp("data")
+            shutil.copytree(Path(place, "MNIST"), root / "MNIST")
+            return root
+    pytest.skip("no MNIST here: DEADUNITS_DATA names no folder that holds MNIST/raw")
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 import gzip
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from deadunits import Invalid, data
-
-MNIST = Path(os.environ.get("DEADUNITS_DATA") or "../shared/data") / "MNIST"
 
 
 def test_digits_have_mnists_shape_and_are_standardised():
@@ -74,10 +70,8 @@ def test_a_host_that_does_not_answer():
     assert not data._reachable("nowhere.invalid", seconds=1)
 
 
-@pytest.mark.skipif(not MNIST.is_dir(), reason=f"no MNIST in {MNIST}")
-def test_mnist_from_its_archives(tmp_path):
-    shutil.copytree(MNIST, tmp_path / "MNIST")
-    images = data.load("mnist", tmp_path)
+def test_mnist_from_its_archives(mnist_root):
+    images = data.load("mnist", mnist_root)
     assert images.shape == (1, 28, 28)
     assert (len(images.train.y), len(images.test.y)) == (58_000, 10_000)
     assert images.test.y[:5].tolist() == [7, 2, 1, 0, 4]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 LIB = Path("lib/deadunits")
 FLOORS = [
@@ -86,3 +88,17 @@ def test_notebook_sources_are_clean(path):
 def test_published_results_stay_small():
     size = sum(path.stat().st_size for path in Path("book/results").rglob("*") if path.is_file())
     assert size < 60e6
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/how-to.md"])
+def test_the_examples_run(page):
+    """Each Python block of a page, one after the other, with a small network of a user's own."""
+    blocks = re.findall(r"```python\n(.*?)```", Path(page).read_text(), flags=re.S)
+    assert blocks
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    names = {"net": net, "images": torch.randn(8, 4, generator=generator)}
+    names["labels"] = torch.randint(0, 2, (8,), generator=generator)
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)

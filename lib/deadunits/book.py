@@ -80,7 +80,8 @@ def execute(
         Invalid: see `parameters`; before anything starts.
         Failed: a cell raised; names the chapter, the cell and the error. What was there before stays.
     """
-    chosen = parameters(chapter, profile, dict(own or {}) | ({"results": results} if results else {}))
+    elsewhere = {} if results in (None, "results") else {"results": results}
+    chosen = parameters(chapter, profile, dict(own or {}) | elsewhere)
     folder = runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a debugger's warning in every kernel

@@ -1,0 +1,76 @@
+"""The committed results are what today's code computes, and what the committed chapters show."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from deadunits import book, claims, experiments, runs
+
+CHAPTERS = sorted(Path("book/chapters").glob("*.ipynb"))
+
+
+def published() -> list[runs.Run]:
+    return [runs.Run(path.parent) for path in sorted(Path("book/results").glob("[0-9a-f]*/run.json"))]
+
+
+def test_there_are_results_and_chapters():
+    assert published()
+    assert [path.stem for path in CHAPTERS] == book.chapters()
+
+
+@pytest.mark.parametrize("run", published(), ids=lambda run: run.folder.name)
+def test_a_run_lies_under_its_own_key(run):
+    assert run.folder.name == runs.key(run.info["experiment"], run.info["settings"])
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_has_no_error_and_its_runs_are_there(path):
+    assert book.errors(path) == []
+    shown = set(re.findall(r'data-run=\\?"([0-9a-f]{12})', path.read_text()))
+    assert shown
+    assert shown <= {run.folder.name for run in published()}
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_is_the_execution_of_todays_source(path):
+    """Cell by cell, but for the parameters that papermill puts in."""
+
+    def sources(file: Path) -> list[str]:
+        cells = json.loads(file.read_text())["cells"]
+        kept = (c for c in cells if "injected-parameters" not in c["metadata"].get("tags", []))
+        return ["".join(cell["source"]) for cell in kept]
+
+    assert sources(path) == sources(Path("notebooks") / path.name)
+
+
+@pytest.mark.parametrize("name", claims.CLAIMS)
+def test_the_verdict_shown_is_what_the_criterion_says_of_the_tables(name):
+    verdict = claims.verdict(name, published())
+    cells = json.loads(Path("book/chapters/02-1-saliency.ipynb").read_text())["cells"]
+    shown = [
+        "".join(output["data"]["text/html"])
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if f'"verdict-id">{name}<' in "".join(output.get("data", {}).get("text/html", ""))
+    ]
+    assert shown == [verdict._repr_html_()]
+
+
+@pytest.mark.parametrize("run", published()[:2], ids=lambda run: run.folder.name)
+def test_the_first_50_steps_give_the_committed_numbers(run, mnist_root):
+    """A run that is stale by its code still holds if this passes; another processor may differ a little."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    replay = getattr(experiments, run.info["experiment"])(**run.info["settings"], data_root=mnist_root)
+    tables = dict([next(replay), next(replay)])
+    torch.set_num_threads(threads)
+    training = run.table("training").iloc[0]
+    for name, value in tables["training"].items():
+        assert training[name] == pytest.approx(value, abs=1e-5), name
+    scores = run.table("scores").query("step == 50")
+    for name in ("loss_change", "loss_change_other", "taylor1"):
+        assert scores[name].tolist() == pytest.approx(tables["scores"][name].tolist(), abs=1e-5), name
