@@ -98,7 +98,7 @@ def execute(
                 parameters=chosen,
                 cwd=runs.top(),
                 kernel_name="python3",
-                extra_arguments=["--log-level=ERROR"],  # a kernel warns at each start that it speaks TCP
+                extra_arguments=["--log-level=CRITICAL"],  # it warns of TCP at each start, and of Ctrl-C
                 progress_bar=False if quiet else {"desc": chapter, "unit": "cell", "leave": False},
             )
         draft.write_text(normalise(draft.read_text("utf8")), "utf8")

@@ -65,7 +65,7 @@ class Verdict:
         for name in self.evidence[0].values:
             values = [one.values[name] for one in self.evidence]
             spread = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
-            parts.append(f"{name} {sum(values) / len(values):.3g}{spread}")
+            parts.append(f"{name}: {sum(values) / len(values):.3g}{spread}")
         held = sum(one.holds for one in self.evidence)
         return f"{'; '.join(parts)}. The criterion holds in {held} of {_seeds(len(self.evidence))}"
 

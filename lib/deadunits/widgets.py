@@ -9,6 +9,7 @@ import pandas as pd
 from deadunits import figures
 
 FRAMES = 24  # at most, in one widget
+ROWS = ("loss_change", "taylor1")
 
 
 def filters_over_time(scores: pd.DataFrame, shape: tuple[int, int, int]) -> ipywidgets.VBox:
@@ -23,18 +24,22 @@ def filters_over_time(scores: pd.DataFrame, shape: tuple[int, int, int]) -> ipyw
     """
     measured = np.sort(scores["step"].unique())
     steps = measured[np.unique(np.linspace(0, len(measured) - 1, FRAMES).round().astype(int))]
-    frames = []
+    frames, labels = [], []
     for step in steps:
         now = scores[scores["step"] == step].sort_values("weight")
-        rows = [_picture(now[scorer].to_numpy().reshape(shape)) for scorer in ("loss_change", "taylor1")]
-        frames.append(ipywidgets.VBox(rows))
+        frames.append(ipywidgets.VBox([_picture(now[scorer], shape) for scorer in ROWS]))
+        # also what is read aloud in the place of the pictures
+        labels.append(f"{step:,}: {(now['loss_change'] < 0).mean():.0%} negative")
     slider = ipywidgets.SelectionSlider(
-        options=[(f"{step:,}", index) for index, step in enumerate(steps)], description="step"
+        options=[(label, index) for index, label in enumerate(labels)], description="step"
     )
     stack = ipywidgets.Stack(frames, selected_index=0)
     ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
     return ipywidgets.VBox([slider, stack])
 
 
-def _picture(scores: np.ndarray) -> ipywidgets.Image:
-    return ipywidgets.Image(value=figures.png(figures.filters(scores)), format="png")
+def _picture(scores: pd.Series, shape: tuple[int, int, int]) -> ipywidgets.Image:
+    # without a tooltip, for which the published page would show no picture at all
+    return ipywidgets.Image(
+        value=figures.png(figures.filters(scores.to_numpy().reshape(shape))), format="png"
+    )

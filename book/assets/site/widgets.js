@@ -1,0 +1,32 @@
+// Loaded on pages with widgets, before their player (html-manager).
+
+// The player typesets labels with the interface of MathJax 2 and throws when it meets MathJax 3, which the page loads. It
+// is given that interface: \(...\) in a label then works too.
+if (window.MathJax) {
+  window.MathJax.Hub = {
+    Queue: ([, , element]) =>
+      window.MathJax.startup.promise.then(() => window.MathJax.typesetPromise([element])),
+  };
+}
+
+// The player gives a slider no name, its position instead of its label as value, and images no text: screen readers get
+// the words that the eye sees. An Image with a `tooltip` keeps that as its text.
+function nameWidgets() {
+  for (const slider of document.querySelectorAll(".widget-slider")) {
+    const label = slider.querySelector(".widget-label")?.textContent || "Slider";
+    const readout = slider.querySelector(".widget-readout");
+    const handle = slider.querySelector(".noUi-handle");
+    if (!handle || !readout) continue;
+    slider.querySelector(".widget-label")?.removeAttribute("title"); // "null" without a tooltip
+    handle.setAttribute("aria-label", label);
+    handle.setAttribute("aria-valuetext", readout.textContent);
+    for (const image of slider.closest(".widget-subarea").querySelectorAll("img.widget-image")) {
+      image.alt = image.title || `${label}: ${readout.textContent}`;
+    }
+  }
+}
+new MutationObserver(nameWidgets).observe(document.documentElement, {
+  childList: true,
+  characterData: true,
+  subtree: true,
+});

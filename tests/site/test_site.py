@@ -1,0 +1,175 @@
+"""What a reader meets: no errors, nothing from elsewhere, links that lead somewhere, widgets that move."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
+from playwright.sync_api import Browser, Locator, Page, expect
+
+WIDGETS = "book/chapters/02-1-saliency.html"
+SLIDER = ".widget-hslider [role=slider]"
+READY_S = 2
+
+
+def faults_of(page: Page, start: str) -> list[str]:
+    """A list that fills with errors, failed requests and requests that leave `start`."""
+    faults: list[str] = []
+
+    def request(url: str) -> None:
+        if not url.startswith((start, "data:", "blob:")):
+            faults.append(f"request to {url}")
+
+    page.on("request", lambda asked: request(asked.url))
+    page.on("requestfailed", lambda asked: faults.append(f"failed: {asked.url}"))
+    page.on("response", lambda got: got.status >= 400 and faults.append(f"{got.status}: {got.url}"))
+    page.on("pageerror", lambda error: faults.append(f"thrown: {error}"))
+    page.on("console", lambda said: said.type == "error" and faults.append(f"console: {said.text}"))
+    return faults
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_page_loads_without_faults_and_from_here_alone(
+    page: Page, address: str, site: Path, name: str, scheme: str
+) -> None:
+    start = address if scheme == "http" else site.as_uri()
+    faults = faults_of(page, start)
+    page.goto(f"{start}/{name}", wait_until="networkidle")
+    assert faults == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_does_not_scroll_sideways(page: Page, address: str, name: str, width: int, theme: str) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=theme)
+    page.goto(f"{address}/{name}", wait_until="networkidle")
+    expect(page.locator(f"html[data-theme={theme}]")).to_have_count(1)
+    wide, window = page.evaluate("(({scrollWidth: s, clientWidth: c}) => [s, c])(document.documentElement)")
+    assert wide <= window
+
+
+class Links(HTMLParser):
+    """The targets and the anchors of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.targets: set[str] = set()
+        self.anchors: set[str] = set()
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Called by the parser."""
+        for key, value in attrs:
+            if key in ("href", "src") and value:
+                self.targets.add(value)
+            elif key == "id" and value:
+                self.anchors.add(value)
+
+
+def broken(site: Path, page: Path, target: str) -> bool:
+    """Whether a link inside the site leads nowhere."""
+    parts = urlsplit(target)
+    if parts.scheme or parts.netloc:
+        return False
+    path = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+    if not path.is_relative_to(site) or not path.is_file():
+        return True
+    return bool(parts.fragment) and unquote(parts.fragment) not in Links(path).anchors
+
+
+def test_internal_links_lead_somewhere(site: Path, name: str) -> None:
+    page = site / name
+    assert [target for target in sorted(Links(page).targets) if broken(site, page, target)] == []
+
+
+def test_mathematics_is_typeset(page: Page, address: str) -> None:
+    page.goto(f"{address}/{WIDGETS}", wait_until="networkidle")
+    assert page.locator("mjx-container").count() == page.locator(".math").count() > 0
+    assert page.locator("mjx-merror").count() == 0
+
+
+def test_dark_mode_recolours_lines_and_leaves_pictures_alone(page: Page, address: str) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.goto(f"{address}/{WIDGETS}", wait_until="networkidle")
+    look = (
+        "images => images.map(i => [/[.]svg$/.test(i.src), getComputedStyle(i).filter.startsWith('invert'), \
+        getComputedStyle(i).backgroundColor])"
+    )
+    looks = page.locator(".cell_output img").evaluate_all(look)
+    assert [True, True, "rgba(0, 0, 0, 0)"] in looks
+    assert all(svg == inverted and ground == "rgba(0, 0, 0, 0)" for svg, inverted, ground in looks)
+
+
+@pytest.fixture
+def slider(page: Page, address: str) -> Locator:
+    """The handle of the first slider, when it is there."""
+    page.goto(f"{address}/{WIDGETS}", wait_until="commit")
+    handle = page.locator(SLIDER).first
+    handle.scroll_into_view_if_needed()
+    return handle
+
+
+def pictures(page: Page) -> list[list[int]]:
+    """The bytes of the pictures that the first widget shows (addresses change even if pictures do not)."""
+    read = "images => Promise.all(images.filter(i => i.checkVisibility()).map(async i => \
+        [...new Uint8Array(await (await fetch(i.src)).arrayBuffer())]))"
+    return page.locator(".widget-subarea").first.locator("img").evaluate_all(read)
+
+
+def by_keyboard(page: Page, handle: Locator) -> None:
+    """One step to the right with the arrow key."""
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+
+
+def by_mouse(page: Page, handle: Locator) -> None:
+    """Drag the handle to the right."""
+    box = handle.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 100, y, steps=5)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize("move", [by_keyboard, by_mouse])
+def test_slider_changes_the_picture(
+    page: Page, slider: Locator, move: Callable[[Page, Locator], None]
+) -> None:
+    readout = page.locator(".widget-hslider .widget-readout").first
+    said, before = readout.inner_text(), pictures(page)
+    move(page, slider)
+    expect(readout).not_to_have_text(said)
+    after = pictures(page)
+    assert len(after) == len(before) > 0
+    assert after != before
+
+
+def test_widget_is_there_in_time(chromium: Browser, address: str) -> None:
+    def seconds() -> float:
+        with chromium.new_context() as context:  # nothing cached
+            page = context.new_page()
+            start = time.monotonic()
+            page.goto(f"{address}/{WIDGETS}", wait_until="commit")
+            page.locator(SLIDER).first.wait_for()
+            page.locator("img.widget-image").first.wait_for()
+            return time.monotonic() - start
+
+    assert any(seconds() < READY_S for _ in range(5))  # a busy machine may be slow, not every time
+
+
+def test_screen_readers_hear_what_the_widget_shows(page: Page, slider: Locator) -> None:
+    slider.press("ArrowRight")
+    shown = page.locator(".widget-hslider .widget-readout").first.inner_text()
+    expect(slider).to_have_attribute("aria-valuetext", shown)
+    expect(slider).to_have_attribute("aria-label", re.compile(r"\w"))
+    expect(page.locator("img.widget-image").first).to_have_attribute("alt", re.compile(r"\w"))
