@@ -253,13 +253,15 @@ def _watch(folder: Path) -> Iterator[None]:
     def look() -> None:
         bar = None
         while not stop.wait(0.5):
-            shares = runs.progress(folder)
-            if shares and bar is None:
-                bar = tqdm(total=100, position=1, leave=False, unit="%", bar_format="{l_bar}{bar}| {elapsed}")
-            if bar is not None:
-                bar.set_description(f"{len(shares)} runs at once")
-                bar.n = round(100 * sum(shares) / max(1, len(shares)))
-                bar.refresh()
+            waited = runs.waited_for(folder)
+            if waited and bar is None:
+                layout = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+                bar = tqdm(total=waited[1], position=1, leave=False, bar_format=layout)
+            if waited and bar is not None:
+                bar.set_description(f"{waited[0]:.1f} of {waited[1]:.0f} runs", refresh=False)
+                bar.update(waited[0] - bar.n)
+            if not waited and bar is not None:
+                bar = bar.close()
         if bar is not None:
             bar.close()
 

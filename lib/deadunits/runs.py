@@ -235,13 +235,20 @@ def _append(columns: dict[str, list], row: Mapping[str, Any]) -> None:
 
 def progress(folder: Path) -> list[float]:
     """How far each run that is being computed in `folder` is, from 0 to 1."""
-    shares = []
-    for file in folder.glob(".*/progress"):
-        try:
-            shares.append(float(file.read_text() or 0))
-        except (OSError, ValueError):  # renamed or half-written at this moment
-            continue
-    return shares
+    return [share for file in folder.glob(".*/progress") for share in _numbers(file)]
+
+
+def waited_for(folder: Path) -> tuple[float, float] | None:
+    """How many of the runs that a chapter waits for are done, and how many they are; None: none."""
+    numbers = _numbers(folder / ".waiting")
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
+
+
+def _numbers(file: Path) -> list[float]:
+    try:
+        return [float(word) for word in file.read_text().split()]
+    except (OSError, ValueError):  # not there, renamed or half-written at this moment
+        return []
 
 
 def _compute(
@@ -268,8 +275,11 @@ def _compute(
                     said = process.stderr.read().strip().splitlines()
                     failed.append(said[-1] if said else f"ended by signal {-process.returncode}")
                 process.stderr.close()
-            show(done, len(missing), sum(progress(folder)))
+            ahead = sum(progress(folder))
+            show(done, len(missing), ahead)
+            (folder / ".waiting").write_text(f"{done + ahead} {len(missing)}")
     finally:
+        (folder / ".waiting").unlink(missing_ok=True)
         for process in working:  # an interrupt: each removes its own draft
             process.terminate()
         for process in working:

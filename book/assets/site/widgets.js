@@ -10,7 +10,8 @@ if (window.MathJax) {
 }
 
 // The player gives a slider no name, its position instead of its label as value, and images no text: screen readers get
-// the words that the eye sees. An Image with a `tooltip` keeps that as its text.
+// the words that the eye sees. (An Image with a
+// `tooltip` is not shown at all by this player.)
 function nameWidgets() {
   for (const slider of document.querySelectorAll(".widget-slider")) {
     const label = slider.querySelector(".widget-label")?.textContent || "Slider";
@@ -21,7 +22,7 @@ function nameWidgets() {
     handle.setAttribute("aria-label", label);
     handle.setAttribute("aria-valuetext", readout.textContent);
     for (const image of slider.closest(".widget-subarea").querySelectorAll("img.widget-image")) {
-      image.alt = image.title || `${label}: ${readout.textContent}`;
+      image.alt = `${label}: ${readout.textContent}`;
     }
   }
 }
