@@ -58,7 +58,7 @@ publish: install ## put the chapters executed with PROFILE=thesis, and their run
 	@$(DEADUNITS) publish
 
 lab: install ## the chapters live, in JupyterLab
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[lab]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab]'
 	$(BIN)/jupyter lab notebooks
 
 bench: install ## ratios of processor time: exact scores, training steps

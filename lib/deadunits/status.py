@@ -5,7 +5,6 @@ It looks at the code each time the book is built. Needs no torch.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +40,7 @@ def status(results: Path) -> str:
 def _kind(run: Run) -> str:
     info = run.info
     fixed = {name: value for name, value in info["settings"].items() if name not in VARIED}
-    words = ", ".join(f"`{name}` {json.dumps(value)}" for name, value in sorted(fixed.items()))
+    words = ", ".join(f"`{name}` {value}" for name, value in sorted(fixed.items()))
     return f"**{info['experiment']}**: {words}"
 
 
