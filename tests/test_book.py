@@ -38,7 +38,7 @@ def call(*arguments: str) -> subprocess.CompletedProcess:
         ([CHAPTER, "-p", "probe_size", "1000"], "probe_size = 1000 does not fit digits"),
         ([CHAPTER, "-p", "results", "README.md/x"], "cannot write to"),
         (
-            [CHAPTER, "-p", "dataset", "mnist", "-p", "epochs", "7", "-p", "data_root", "/nowhere"],
+            [CHAPTER, "-p", "dataset", "mnist", "-p", "epochs", "7", "-p", "data_root", "_build/no-data"],
             "no MNIST in",
         ),
     ],
