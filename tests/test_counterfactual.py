@@ -196,3 +196,37 @@ def test_unknown_structure_is_not_supported(behind):
     assert not Counterfactual.supports(net, "0")
     with pytest.raises(ValueError, match="not a chain of known ones"):
         Counterfactual(net, make_batch(2, (2,), 2), "0")
+
+
+def test_candidates_and_images_are_left_alone_by_in_place_layers():
+    with torch.random.fork_rng():
+        net = make_net(nn.ELU(inplace=True), nn.Linear(3, 4), nn.ELU(inplace=True), nn.Linear(4, 2))
+    batch = make_batch(1, (3,), 2)
+    images, noise = batch.x.clone(), torch.tensor([[-1.0]], dtype=torch.float64)
+    fast = Counterfactual(net, batch, "1").losses(0, noise)
+    assert torch.equal(batch.x, images)
+    assert noise.item() == -1
+    expected = slow(net, batch._replace(x=images.clone()), "1", 0, noise)
+    torch.testing.assert_close(fast, expected, rtol=0, atol=1e-14)
+
+
+def test_a_nonlinearity_used_twice_counts_twice():
+    tanh = nn.Tanh()
+    with torch.random.fork_rng():
+        net = make_net(nn.Linear(3, 4), tanh, nn.Linear(4, 4), tanh, nn.Linear(4, 2))
+    batch = make_batch(5, (3,), 2)
+    for layer in ("0", "2"):
+        asked = Counterfactual(net, batch, layer)
+        noise = make_batch(5, (2,), 2, seed=1).x.T  # (2, 5)
+        torch.testing.assert_close(
+            asked.losses(1, noise), slow(net, batch, layer, 1, noise), rtol=0, atol=1e-12
+        )
+
+
+def test_shared_weights_are_left_to_the_slow_way():
+    with torch.random.fork_rng():
+        layer, tied, last = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+        tied.weight = layer.weight
+        assert not Counterfactual.supports(nn.Sequential(layer, nn.ReLU(), layer, last), "0")
+        assert not Counterfactual.supports(nn.Sequential(layer, nn.ReLU(), tied, last), "0")
+        assert Counterfactual.supports(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), last), "0")

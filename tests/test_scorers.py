@@ -55,6 +55,16 @@ def test_exact_loss_change_of_biases_and_of_unknown_structures():
         torch.testing.assert_close(score, expected, rtol=0, atol=1e-12)
 
 
+def test_exact_loss_change_of_a_weight_that_is_used_twice():
+    with torch.random.fork_rng():
+        layer = nn.Linear(3, 3)
+        net = make_net(layer, nn.Tanh(), layer, nn.Linear(3, 2))
+    batch = make_batch(4, (3,), 2)
+    score = scorers.loss_change(net, batch, ["0.weight"])["0.weight"]
+    slow = scorers.loss_change_slow(net, batch, "0.weight") / 4
+    torch.testing.assert_close(score, slow, rtol=0, atol=1e-12)
+
+
 def test_closed_form_of_a_squared_loss():
     """L = mean (w·x - y)^2: without w_i the error e becomes e - w_i x_i, to first order e² - 2 e w_i x_i."""
     with torch.random.fork_rng():

@@ -26,20 +26,9 @@ from deadunits.data import Batch
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
-_CHANNELWISE = (
-    *(
-        nn.ReLU,
-        nn.Tanh,
-        nn.Sigmoid,
-        nn.GELU,
-        nn.SiLU,
-        nn.ELU,
-        nn.LeakyReLU,
-        nn.Hardtanh,
-        nn.Identity,
-    ),
-    *(nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Dropout, *_BATCH_NORM),
-)
+_NONLINEAR = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Hardtanh)
+_CHANNELWISE = (*_NONLINEAR, *_BATCH_NORM, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Dropout, nn.Identity)
+_RANDOM = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)  # while in training mode
 _FLOATS = 1 << 20  # of one intermediate result at once: what stays in the processor's cache
 
 
@@ -58,7 +47,7 @@ def refuse_train_mode(net: nn.Module) -> None:
     There the score of one image would depend on the others of its batch, or on chance.
     """
     for name, module in net.named_modules():
-        if module.training and isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.Dropout)):
+        if module.training and isinstance(module, _RANDOM):
             raise ValueError(f"{name} ({type(module).__name__}) is in training mode: call net.eval() first")
 
 
@@ -86,17 +75,16 @@ class Counterfactual:
         refuse_train_mode(net)
         if not self.supports(net, layer):
             raise ValueError(f"the layers behind {layer!r} are not a chain of known ones")
-        modules = dict(net.named_children())
-        names = list(modules)
+        names, modules = list(net._modules), list(net)
         here = names.index(layer)
-        behind = [modules[name] for name in names[here + 1 :]]
+        before, behind = modules[:here], modules[here + 1 :]
         linear = [isinstance(module, (nn.Conv2d, nn.Linear)) for module in behind]
         split = linear.index(True) if any(linear) else len(behind)
         self.channelwise, self.suffix = behind[:split], behind[split + 1 :]
         self.next = behind[split] if any(linear) else None
         self.loss, self.y = loss, batch.y
-        inputs = _run([modules[name] for name in names[:here]], batch.x)
-        h = modules[layer](inputs)
+        inputs = _run(before, batch.x.clone() if _in_place(before) else batch.x)
+        h = modules[here](inputs)
         # cloned: an in-place nonlinearity would overwrite h
         a = _run(self.channelwise, h.clone())
         z = self.next(a) if self.next else a  # (N, units of the next linear map, ...)
@@ -108,17 +96,21 @@ class Counterfactual:
     @staticmethod
     def supports(net: nn.Module, layer: str) -> bool:
         """Whether `net` is a chain in which this layer is followed by layers whose structure is known."""
-        modules = dict(net.named_children())
-        if not isinstance(net, nn.Sequential) or layer not in modules:
+        if not isinstance(net, nn.Sequential) or layer not in net._modules:
             return False
-        if not isinstance(modules[layer], (nn.Conv2d, nn.Linear)) or _grouped(modules[layer]):
+        # not `named_children`: it leaves out a module that stands in the chain a second time
+        names, modules = list(net._modules), list(net)
+        chosen, behind = net._modules[layer], modules[names.index(layer) + 1 :]
+        if not isinstance(chosen, (nn.Conv2d, nn.Linear)) or _special(chosen) or _shared(net, chosen):
             return False
-        for module in list(modules.values())[list(modules).index(layer) + 1 :]:
+        for module in behind:
             if isinstance(module, nn.Linear):
                 return True
             if isinstance(module, nn.Conv2d):
-                return not _grouped(module) and module.padding_mode == "zeros"
-            if type(module) not in _CHANNELWISE or getattr(module, "start_dim", 1) != 1:
+                return not _special(module) and module.padding_mode == "zeros"
+            if type(module) not in _CHANNELWISE:
+                return False
+            if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (1, -1):
                 return False
             if isinstance(module, _BATCH_NORM) and module.running_mean is None:
                 return False
@@ -139,6 +131,7 @@ class Counterfactual:
         k, n = candidates.shape[:2]
         a = candidates.movedim((0, 1), (-2, -1)).flatten(-2)  # (K, N, ...) -> (..., K N)
         a = a.movedim(-1, 0).unsqueeze(1)  # (..., K N) -> (K N, 1, ...)
+        a = a.clone() if _in_place(self.channelwise) else a  # the candidates are the caller's
         for module in self.channelwise:
             a = _channel(module, unit, a)
         own = slice(unit * a.shape[1], (unit + 1) * a.shape[1])  # 1 channel or, flattened, H W features
@@ -152,9 +145,19 @@ class Counterfactual:
         return self.loss(_run(self.suffix, z), self.y.repeat(k)).view(k, n)
 
 
-def _grouped(module: nn.Module) -> bool:
+def _special(module: nn.Module) -> bool:
     """Convolutions that are left to the slow way: of groups of channels, or padded by a word."""
     return isinstance(module, nn.Conv2d) and (module.groups > 1 or isinstance(module.padding, str))
+
+
+def _shared(net: nn.Sequential, module: nn.Module) -> bool:
+    """Whether the module is used twice, or another one has its weight: a change would act in both places."""
+    owners = sum(weight is module.weight for one in net.modules() for weight in one._parameters.values())
+    return owners > 1 or sum(one is module for one in net) > 1
+
+
+def _in_place(modules: list[nn.Module]) -> bool:
+    return any(getattr(module, "inplace", False) for module in modules)
 
 
 def _images_innermost(x: Tensor) -> Tensor:
@@ -212,15 +215,5 @@ def _channel(module: nn.Module, unit: int, x: Tensor) -> Tensor:
         return _run([module], x)
     own = slice(unit * x.shape[1], (unit + 1) * x.shape[1])
     weight, bias = (p[own] if p is not None else None for p in (module.weight, module.bias))
-    return F.batch_norm(
-        *(
-            x,
-            module.running_mean[own],
-            module.running_var[own],
-            weight,
-            bias,
-            False,
-            0.0,
-            module.eps,
-        )
-    )
+    statistics = module.running_mean[own], module.running_var[own]
+    return F.batch_norm(x, *statistics, weight, bias, eps=module.eps)
