@@ -12,7 +12,7 @@ NBVAL     := $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 -p n
 QUIET     := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test unit notebooks browser lint site chapter publish lab bench clean
+.PHONY: help install book test unit notebooks browser lint site chapter publish replay lab bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ chapter: install ## one chapter: CHAPTER=02-1-saliency [PROFILE=thesis] [ARGS="-
 
 publish: install ## put the chapters executed with PROFILE=thesis, and their runs, in book/
 	@$(DEADUNITS) publish
+
+replay: install ## see whether published runs of code that has changed since still give their numbers
+	@$(DEADUNITS) replay
 
 lab: install ## the chapters live, in JupyterLab
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab]'

@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
-from deadunits import book, claims, experiments, runs
+from deadunits import book, claims, runs
 
 CHAPTERS = sorted(Path("book/chapters").glob("*.ipynb"))
 
@@ -61,16 +60,6 @@ def test_the_verdict_shown_is_what_the_criterion_says_of_the_tables(name):
 
 
 @pytest.mark.parametrize("run", published()[:2], ids=lambda run: run.folder.name)
-def test_the_first_50_steps_give_the_committed_numbers(run, mnist_root):
-    """A run that is stale by its code still holds if this passes; another processor may differ a little."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    replay = getattr(experiments, run.info["experiment"])(**run.info["settings"], data_root=mnist_root)
-    tables = dict([next(replay), next(replay)])
-    torch.set_num_threads(threads)
-    training = run.table("training").iloc[0]
-    for name, value in tables["training"].items():
-        assert training[name] == pytest.approx(value, abs=1e-5), name
-    scores = run.table("scores").query("step == 50")
-    for name in ("loss_change", "loss_change_other", "taylor1"):
-        assert scores[name].tolist() == pytest.approx(tables["scores"][name].tolist(), abs=1e-5), name
+def test_the_first_measurement_gives_the_committed_numbers(run, mnist_root):
+    """A run that is stale by its code still holds if this passes."""
+    assert runs.replay(run, mnist_root) <= runs.SAME

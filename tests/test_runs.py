@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,22 @@ def test_a_run_of_other_code_is_stale_and_computed_again(run, tmp_path):
     assert runs.Run(place).changed() == ["scorers"]
     assert runs.find("saliency", TINY, tmp_path) is None
     assert runs.execute("saliency", TINY, tmp_path).changed() == []
+
+
+def test_a_replay_says_whether_a_stale_run_still_holds(run, tmp_path):
+    place = runs.Run(tmp_path / run.folder.name)
+    shutil.copytree(run.folder, place.folder)
+    info = place.info | {"code": run.info["code"] | {"scorers": "another"}}
+    (place.folder / "run.json").write_text(json.dumps(info))
+    assert place.state() == "stale (scorers changed since)"
+    assert runs.record_replay(place) == 0
+    assert place.state() == "holds (scorers changed since; replayed)"
+    (place.folder / "run.json").write_text(json.dumps(info))
+    scores = pd.read_parquet(place.folder / "scores.parquet")
+    scores.loc[7, "taylor1"] += 0.5
+    scores.to_parquet(place.folder / "scores.parquet")
+    assert runs.record_replay(place) == pytest.approx(0.5)
+    assert place.state() == "stale (scorers changed since)"
 
 
 def start(folder):

@@ -1,4 +1,4 @@
-"""The command line: `deadunits book`, `chapter`, `site`, `publish`. Each has its twin in the Makefile."""
+"""The command line: `deadunits book`, `chapter`, `site`, `publish`, `replay`; the Makefile calls them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ast
 import sys
 from collections.abc import Sequence
 
-from deadunits import Invalid, __version__, book
+from deadunits import Invalid, __version__, book, data, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     site = commands.add_parser("site", help="build the site from what is committed, computing nothing")
     site.set_defaults(command=lambda _: _say_site(book.build()))
 
+    again = commands.add_parser("replay", help="see whether stale published runs still give their numbers")
+    again.add_argument("--data-root", default="")
+    again.set_defaults(command=_replay)
+
     publish = commands.add_parser("publish", help="put executed chapters and their runs in book/")
     publish.add_argument("--profile", default=book.PUBLISHED)
     publish.set_defaults(command=_publish)
@@ -68,6 +72,15 @@ def _book(chosen: argparse.Namespace) -> None:
 def _chapter(chosen: argparse.Namespace) -> None:
     own = {name: _value(text) for name, text in chosen.own}
     print(f"executed: {book.execute(chosen.chapter, chosen.profile, own)}")
+
+
+def _replay(chosen: argparse.Namespace) -> None:
+    data.check("mnist", chosen.data_root)
+    for folder in sorted(path.parent for path in (runs.top() / runs.PUBLISHED).glob("*/run.json")):
+        run = runs.Run(folder)
+        if run.changed():
+            difference = runs.record_replay(run, chosen.data_root)
+            print(f"{folder.name}: largest difference {difference:.1g}; {run.state()}", flush=True)
 
 
 def _value(text: str) -> object:

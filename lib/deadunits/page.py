@@ -26,7 +26,7 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
     seconds = sum(info["processor_seconds"] for info in infos)
     time = f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{seconds:.0f} seconds"
     versions = infos[0]["versions"]
-    stale = sum(bool(run.changed()) for run in runs)
+    stale = sum(run.state().startswith("stale") for run in runs)
     rows = {
         "You will learn": learn,
         "Data": first["dataset"],

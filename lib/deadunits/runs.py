@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PUBLISHED = Path("book/results")
+SAME = 1e-4  # nats; with two threads instead of one, so sums in another order, 2e-5 was seen at step 50
 _LIB = Path(__file__).parent
 _PACKAGES = ("deadunits", "torch", "torchvision", "numpy")
 
@@ -60,6 +61,15 @@ class Run:
         info = self.info
         now = code()
         return sorted(name for name in now | info["code"] if now.get(name) != info["code"].get(name))
+
+    def state(self) -> str:
+        """`current`; `holds`, where a replay with today's code gave its numbers; or `stale`, and why."""
+        changed = self.changed()
+        if not changed:
+            return "current"
+        if self.info.get("replayed", {}).get("code") == code():
+            return f"holds ({', '.join(changed)} changed since; replayed)"
+        return f"stale ({', '.join(changed)} changed since)"
 
 
 def table(runs: Iterable[Run], name: str) -> pd.DataFrame:
@@ -236,6 +246,45 @@ def _append(columns: dict[str, list], row: Mapping[str, Any]) -> None:
 def progress(folder: Path) -> list[float]:
     """How far each run that is being computed in `folder` is, from 0 to 1."""
     return [share for file in folder.glob(".*/progress") for share in _numbers(file)]
+
+
+def replay(run: Run, data_root: str | os.PathLike = "") -> float:
+    """The largest difference between a run's first measurement and the same by today's code."""
+    import numpy as np
+    import torch
+
+    from deadunits import experiments
+
+    info, tables, first = run.info, {}, None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the run had
+    try:
+        for name, row in getattr(experiments, info["experiment"])(**info["settings"], data_root=data_root):
+            first = first or row["step"]
+            if row.get("step") != first:
+                break
+            _append(tables.setdefault(name, {}), row)
+    finally:
+        torch.set_num_threads(threads)
+    differences = []
+    for name, columns in tables.items():
+        kept = run.table(name).query("step == @first")
+        for column, values in columns.items():
+            if not isinstance(values[0], str):
+                differences.append(np.abs(kept[column].to_numpy() - np.array(values)).max())
+    return float(max(differences))
+
+
+def record_replay(run: Run, data_root: str | os.PathLike = "") -> float:
+    """`replay`; if the numbers are the same to `SAME`, say so in the run's `run.json`."""
+    difference = replay(run, data_root)
+    if difference <= SAME:
+        on = datetime.now(UTC).date().isoformat()
+        info = run.info | {"replayed": {"code": code(), "difference": difference, "on": on}}
+        draft = run.folder / f".run.{os.getpid()}"
+        draft.write_text(json.dumps(info, indent=1) + "\n", "utf8")
+        draft.replace(run.folder / "run.json")
+    return difference
 
 
 def waited_for(folder: Path) -> tuple[float, float] | None:

@@ -47,14 +47,14 @@ def _kind(run: Run) -> str:
 def _section(name: str, group: list[Run]) -> str:
     infos = [run.info for run in group]
     hours = sum(info["processor_seconds"] for info in infos) / 3600
-    current = sum(not run.changed() for run in group)
+    stale = sum(run.state().startswith("stale") for run in group)
     machines = " / ".join(sorted({f"{info['machine']}, {info['device']}" for info in infos}))
     versions = " / ".join(
         sorted({", ".join(f"{k} {v}" for k, v in info["versions"].items()) for info in infos})
     )
     lines = [
         f"{name}",
-        f"{len(group)} runs, {current} of them current; {hours:.2f} hours of processor time in all. "
+        f"{len(group)} runs, {stale} of them stale; {hours:.2f} hours of processor time in all. "
         f"Computed on {machines}, with {versions}.",
         "| run | network | seed | computed | processor time | state |\n"
         "| --- | --- | ---: | --- | ---: | --- |",
@@ -62,12 +62,10 @@ def _section(name: str, group: list[Run]) -> str:
     key = [(info["settings"]["activation"], info["settings"]["seed"]) for info in infos]
     for _, run, info in sorted(zip(key, group, infos, strict=True), key=lambda row: row[0]):
         when = f"{datetime.fromisoformat(info['started']):%Y-%m-%d %H:%M} UTC"
-        changed = run.changed()
-        state = f"stale: {', '.join(changed)} changed" if changed else "current"
         settings = info["settings"]
         lines[-1] += (
             f"\n| `{run.folder.name}` | {settings['activation']} | {settings['seed']} | {when} "
-            f"| {info['processor_seconds']:.0f} s | {state} |"
+            f"| {info['processor_seconds']:.0f} s | {run.state()} |"
         )
     return "\n\n".join(lines)
 
