@@ -192,5 +192,13 @@ def test_the_hash_of_code_ignores_comments_and_docstrings():
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_the_hash_of_code_is_the_same_on_every_python():
+    """A run computed on one Python is not stale on another."""
+    source = (
+        "def f(x: int = 1, *y) -> str:\n    return f'a {x!r:>{y[0]}}' \"it's\" f'{x}' if x else [*y, {**x}]\n"
+    )
+    assert runs._hash(ast.parse(source)) == "16fb1d556a14"
+
+
 def test_grid():
     assert runs.grid({"a": 1}, b=[2, 3], c=[4]) == [{"a": 1, "b": 2, "c": 4}, {"a": 1, "b": 3, "c": 4}]

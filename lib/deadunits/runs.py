@@ -166,11 +166,19 @@ def code() -> dict[str, str]:
 
 
 def _hash(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_text(body[0]):
-            body[0] = ast.Pass()
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
+    """The same on every Python: `ast.dump` and `ast.unparse` differ from one to the next."""
+
+    def plain(node: object) -> object:
+        if isinstance(node, list):
+            return [plain(one) for one in node if not _is_text(one)]
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        if isinstance(node, ast.JoinedStr):  # some Pythons end an f-string with an empty constant
+            node.values = [one for one in node.values if getattr(one, "value", None) != ""]
+        fields = [[name, plain(value)] for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return [type(node).__name__, fields]
+
+    return hashlib.sha256(json.dumps(plain(tree)).encode()).hexdigest()[:12]
 
 
 def check_writable(folder: Path) -> None:
@@ -391,7 +399,7 @@ def top() -> Path:
     return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)
 
 
-def _is_text(node: ast.AST) -> bool:
+def _is_text(node: object) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
