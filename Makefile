@@ -20,9 +20,10 @@ help: ## this list
 install: $(INSTALLED) ## an environment in .venv, with the exact versions of constraints.txt
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
-	  f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: name another, as in make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit( \
+	  None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: " \
+	  "name another, as in make PYTHON=python3.12 book")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
 	@touch $@
 
