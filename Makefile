@@ -25,6 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  "name another, as in make PYTHON=python3.12 book")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
+	$(BIN)/python -m deadunits.site  # MathJax and the widget player, with npm
 	@touch $@
 
 book: install ## execute all chapters (PROFILE=quick) and build the site
@@ -68,5 +69,5 @@ lab: install ## the chapters live, in JupyterLab
 bench: install ## ratios of processor time: exact scores, training steps
 	@$(QUIET) $(BIN)/python tests/bench.py
 
-clean: ## remove what was built; runs in results/ stay
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis build dist lib/*.egg-info
+clean: ## remove what was built; runs in results/ and the browser files stay
+	rm -rf $(filter-out _build/vendor, $(wildcard _build/*)) .pytest_cache .ruff_cache .hypothesis build dist lib/*.egg-info

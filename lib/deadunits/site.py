@@ -148,3 +148,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("build-finished", write_index, priority=400)  # before sphinx_external_toc
     app.add_css_file("deadunits.css", priority=900)  # after the theme's
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":  # `make install`: so that building the book needs no network
+    try:
+        vendor(Path("book/assets"), Path("_build/vendor"))
+    except ExtensionError as failed:
+        raise SystemExit(f"deadunits.site: {failed}") from None
