@@ -29,7 +29,7 @@ def filters_over_time(scores: pd.DataFrame, shape: tuple[int, int, int]) -> ipyw
         now = scores[scores["step"] == step].sort_values("weight")
         frames.append(ipywidgets.VBox([_picture(now[scorer], shape) for scorer in ROWS]))
         # also what is read aloud in the place of the pictures
-        labels.append(f"{step:,}: {(now['loss_change'] < 0).mean():.0%} negative")
+        labels.append(f"{step:,}: {(now['loss_change'] < 0).mean():.0%} < 0")
     slider = ipywidgets.SelectionSlider(
         options=[(label, index) for index, label in enumerate(labels)], description="step"
     )
