@@ -122,3 +122,8 @@ def test_what_the_block_says():
     assert 'class="verdict verdict-not-reproduced"' in html
     assert "The criterion holds in 1 of 2 seeds" in html
     assert "0x" not in html
+
+
+def test_a_partly_reproduced_claim_names_its_direction():
+    html = judge(CLAIMS["C2.2"], of(HALF), True, ["mnist"])._repr_html_()
+    assert "the direction holds: mean penalty below 0" in html

@@ -79,6 +79,8 @@ class Verdict:
             rows["On other images"] = self.other.measured()
             if self.other.word != self.word:
                 rows["On other images"] += f"; the verdict there would be: {self.other.word}"
+        if self.word == "partly":
+            rows["Partly"] = f"the direction holds: {claim.direction}"
         if self.word == "not judged":
             rows["Why not judged"] = "the criterion speaks of " + _words(claim.setting)
         items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
