@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ CHAPTERS = sorted(Path("book/chapters").glob("*.ipynb"))
 
 
 def published() -> list[runs.Run]:
-    return [runs.Run(path.parent) for path in sorted(Path("book/results").glob("[0-9a-f]*/run.json"))]
+    return runs.runs_in(Path("book/results"))
 
 
 def test_there_are_results_and_chapters():
@@ -29,7 +28,7 @@ def test_a_run_lies_under_its_own_key(run):
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_has_no_error_and_its_runs_are_there(path):
     assert book.errors(path) == []
-    shown = set(re.findall(r'data-run=\\?"([0-9a-f]{12})', path.read_text()))
+    shown = set(book.runs_shown(path))
     assert shown
     assert shown <= {run.folder.name for run in published()}
 

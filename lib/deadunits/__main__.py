@@ -75,12 +75,12 @@ def _chapter(chosen: argparse.Namespace) -> None:
 
 
 def _replay(chosen: argparse.Namespace) -> None:
-    data.check("mnist", chosen.data_root)
-    for folder in sorted(path.parent for path in (runs.top() / runs.PUBLISHED).glob("*/run.json")):
-        run = runs.Run(folder)
-        if run.changed():
-            difference = runs.record_replay(run, chosen.data_root)
-            print(f"{folder.name}: largest difference {difference:.1g}; {run.state()}", flush=True)
+    changed = [run for run in runs.runs_in(runs.top() / runs.PUBLISHED) if run.changed()]
+    for setting in (run.info["settings"] for run in changed):  # all before the first one starts
+        data.check(setting["dataset"], chosen.data_root, setting["probe_size"])
+    for run in changed:
+        difference = runs.record_replay(run, chosen.data_root)
+        print(f"{run.folder.name}: largest difference {difference:.1g}; {run.state()}", flush=True)
 
 
 def _value(text: str) -> object:

@@ -9,7 +9,6 @@ Everything is written under another name first and renamed when it is whole.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import re
@@ -52,8 +51,9 @@ def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None)
     Raises:
         Invalid: unknown chapter, profile or parameter, wrong type or range, a folder not writable.
     """
-    _among("chapter", chapter, chapters())
-    _among("profile", profile, profiles())
+    for kind, name, known in (("chapter", chapter, chapters()), ("profile", profile, profiles())):
+        if name not in known:
+            raise Invalid(settings.unknown(kind, name, known))
     file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
     chosen = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
     chosen = dict(chosen or {}) | dict(own or {})
@@ -164,6 +164,11 @@ def errors(notebook: Path) -> list[str]:
     return found
 
 
+def runs_shown(notebook: Path) -> list[str]:
+    """Keys of the runs that an executed chapter shows, as its card names them."""
+    return re.findall(r'data-run=\\?"([0-9a-f]{12})', notebook.read_text("utf8"))
+
+
 def build(profile: str | None = None, results: str = "results") -> Path:
     """Build the site with warnings as errors and return its folder.
 
@@ -204,7 +209,7 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
         executed = top / f"_build/{profile}/chapters/{chapter}.ipynb"
         if not executed.is_file() or errors(executed):
             raise Failed(f"{chapter} is not executed with profile {profile}, or holds an error")
-        for name in re.findall(r"data-run=\\?\"([0-9a-f]{12})", executed.read_text("utf8")):
+        for name in runs_shown(executed):
             kept = top / runs.PUBLISHED / name
             if not kept.exists():
                 draft = kept.with_name(f".{name}")
@@ -229,7 +234,7 @@ def _stage(profile: str, results: Path) -> Path:
         shutil.copy(top / name, source / name)
     shutil.copytree(top / f"_build/{profile}/chapters", source / "book/chapters", ignore=_failed_ones)
     for path in (source / "book/chapters").glob("*.ipynb"):
-        for name in re.findall(r"data-run=\\?\"([0-9a-f]{12})", path.read_text("utf8")):
+        for name in runs_shown(path):
             kept = [top / runs.PUBLISHED / name, results / name]
             info = next((folder for folder in kept if folder.is_dir()), None)
             if info is None:
@@ -272,13 +277,6 @@ def _watch(folder: Path) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _among(kind: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        raise Invalid(f"unknown {kind} {name!r}{meant}; there are: {', '.join(known)}")
 
 
 def _shown(path: Path) -> Path:

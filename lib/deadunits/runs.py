@@ -131,11 +131,16 @@ def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
     return run if run.folder.is_dir() and not run.changed() else None
 
 
+def runs_in(folder: Path) -> list[Run]:
+    """All finished runs in a folder."""
+    return [Run(file.parent) for file in sorted(folder.glob("[0-9a-f]*/run.json"))]
+
+
 def kept(some: Mapping[str, Any], folder: Path) -> bool:
     """Whether any run there is, here or published, agrees with these settings as far as it has them."""
     for place in (top() / PUBLISHED, folder):
-        for file in place.glob("[0-9a-f]*/run.json"):
-            settings = json.loads(file.read_text("utf8"))["settings"]
+        for run in runs_in(place):
+            settings = run.info["settings"]
             if all(some[name] == value for name, value in settings.items() if name in some):
                 return True
     return False

@@ -6,7 +6,7 @@ import ast
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,13 @@ RULES = {
 }
 
 
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """What to say of a name that is not among the known ones."""
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return f"unknown {kind} {name!r}{meant}; there are: {', '.join(known)}"
+
+
 def check(values: Mapping[str, Any], known: Iterable[str]) -> None:
     """Raise `Invalid`, naming every value that is wrong and what would be right.
 
@@ -75,9 +82,7 @@ def check(values: Mapping[str, Any], known: Iterable[str]) -> None:
     wrong = []
     for name, value in values.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f" (did you mean {near[0]}?)" if near else ""
-            wrong.append(f"unknown parameter {name!r}{meant}; there are: {', '.join(known)}")
+            wrong.append(unknown("parameter", name, known))
         elif not RULES[name].holds(value):
             wrong.append(f"{name} = {value!r} is to be {RULES[name].says}")
     if wrong:

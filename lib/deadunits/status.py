@@ -13,7 +13,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from deadunits.runs import PUBLISHED, Run
+from deadunits.runs import PUBLISHED, Run, runs_in
 
 VARIED = ("activation", "seed")  # settings with a column of their own
 
@@ -30,8 +30,8 @@ class RunStatus(SphinxDirective):
 def status(results: Path) -> str:
     """The runs in a folder, in Markdown: a paragraph of settings and a table for each kind."""
     kinds: dict[str, list[Run]] = defaultdict(list)
-    for folder in sorted(path.parent for path in results.glob("[0-9a-f]*/run.json")):
-        kinds[_kind(Run(folder))].append(Run(folder))
+    for run in runs_in(results):
+        kinds[_kind(run)].append(run)
     if not kinds:
         return "There are no runs yet."
     return "\n\n".join(_section(name, group) for name, group in sorted(kinds.items()))
