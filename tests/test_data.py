@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from deadunits import Invalid, data
+from PIL import Image
 
 
 def test_digits_have_mnists_shape_and_are_standardised():
@@ -35,7 +40,8 @@ def test_the_sets_are_disjoint_and_fixed():
 
 
 def test_unknown_set_and_too_large_a_probe():
-    with pytest.raises(Invalid, match="unknown data set 'svhn'; there are: digits, mnist"):
+    known = "digits, mnist, fashion-mnist, or the path of a folder with train/ and test/"
+    with pytest.raises(Invalid, match=f"unknown data set 'svhn'; there are: {known}"):
         data.load("svhn")
     for size in (0, 480):
         with pytest.raises(Invalid, match=f"probe_size = {size} does not fit digits.* 1 to 479"):
@@ -50,10 +56,31 @@ def test_root_by_argument_or_variable(monkeypatch):
     assert data.data_root() == Path.home() / ".cache/deadunits"
 
 
-def test_no_files_and_no_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_reachable", lambda host: False)
-    with pytest.raises(Invalid, match=r"train-images-idx3-ubyte.gz.* missing.*no network.*DEADUNITS_DATA"):
-        data.load("mnist", tmp_path)
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_no_files_and_no_network(tmp_path, monkeypatch, name, folder):
+    asked = []
+    monkeypatch.setattr(data, "_reachable", asked.append)
+    raw = tmp_path / folder / "raw"
+    missing = rf"no {folder} in {raw} \(train-images-idx3-ubyte.gz.* missing.*no network.*holds {folder}/raw"
+    with pytest.raises(Invalid, match=missing):
+        data.load(name, tmp_path)
+    assert len(asked) == 1
+    raw.mkdir(parents=True)
+    for file, size in data._MNIST_FILES.items():
+        with open(raw / file, "wb") as sparse:
+            sparse.truncate(size)
+    data.check(name, tmp_path)
+    assert len(asked) == 1
+
+
+def test_the_hosts_are_those_that_torchvision_asks():
+    from torchvision import datasets
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    for kind, host in data._MNISTS.values():
+        port = {"https": 443, "http": 80}[getattr(datasets, kind).mirrors[0].split(":")[0]]
+        assert host == f"{getattr(datasets, kind).mirrors[0].split('/')[2]}:{port}"
+    assert data._EXTENSIONS == IMG_EXTENSIONS
 
 
 @pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"short"), gzip.compress(bytes(60_008))[:-9]])
@@ -67,7 +94,7 @@ def test_a_broken_archive_is_named(tmp_path, monkeypatch, content):
 
 
 def test_a_host_that_does_not_answer():
-    assert not data._reachable("nowhere.invalid", seconds=1)
+    assert not data._reachable("nowhere.invalid:443", seconds=1)
 
 
 def test_mnist_from_its_archives(mnist_root):
@@ -76,3 +103,244 @@ def test_mnist_from_its_archives(mnist_root):
     assert (len(images.train.y), len(images.test.y)) == (58_000, 10_000)
     assert images.test.y[:5].tolist() == [7, 2, 1, 0, 4]
     assert len(images.probe.y) == len(images.other.y) == len(images.train_probe.y) == 1000
+
+
+def draw(path: Path, mode: str = "L", size: tuple[int, int] = (6, 5), seed: int = 0) -> np.ndarray:
+    channels = {"L": (), "RGB": (3,), "RGBA": (4,), "I;16": ()}[mode]
+    depth = np.uint16 if mode == "I;16" else np.uint8
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, np.iinfo(depth).max, (size[1], size[0], *channels), depth)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """12 training and 4 test images of two classes; 6 x 5 grey pixels, all different."""
+    for number in range(16):
+        split, name = "train" if number < 12 else "test", "ab"[number % 2]
+        draw(tmp_path / "tree" / split / name / f"{number:02}.png", seed=number)
+    (tmp_path / "tree/train/a/notes.txt").write_text("no image")
+    return tmp_path / "tree"
+
+
+def load(tree: Path, **settings) -> data.Images:
+    return data.load(str(tree), tree.parent / "root", probe_size=3, **settings)
+
+
+def kept(tree: Path) -> list[Path]:
+    return list((tree.parent / "root" / "decoded").glob("*"))
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """The names of the files that Pillow opens."""
+    names, original = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path, *_: names.append(Path(path).name) or original(path))
+    return names
+
+
+def test_a_grey_tree_is_its_pixels_standardised(tree):
+    from torchvision.datasets import ImageFolder
+
+    images = load(tree)
+    assert (images.shape, images.classes, images.name) == ((1, 5, 6), 2, str(tree))
+    assert data.train_size(str(tree)) == 12
+    splits = {}
+    for split in ("train", "test"):
+        folder = ImageFolder(tree / split)
+        pixels = [np.asarray(image.convert("L"), np.float32) / 255 for image, _ in folder]
+        splits[split] = torch.tensor(np.array(pixels)).unsqueeze(1), torch.tensor(folder.targets)
+    mean, std = splits["train"][0].mean(), splits["train"][0].std()
+    torch.testing.assert_close(images.test.x, (splits["test"][0] - mean) / std)
+    assert torch.equal(images.test.y, splits["test"][1])
+
+    def rows(x, y):  # the pixels as they were, 0 to 255, and the label
+        return {
+            (*pixels, label) for pixels, label in zip(x.flatten(1).int().tolist(), y.tolist(), strict=True)
+        }
+
+    names = ("train", "probe", "other", "train_probe")
+    sets = {name: getattr(images, name) for name in names}
+    sets = {name: rows(((x * std + mean) * 255).round(), y) for name, (x, y) in sets.items()}
+    assert [len(sets[name]) for name in names] == [6, 3, 3, 3]
+    assert sets["train_probe"] < sets["train"]
+    x, y = splits["train"]
+    assert sets["train"] | sets["probe"] | sets["other"] == rows(
+        (x * 255).round(), y
+    )  # 12: they are disjoint
+    assert torch.equal(images.probe.x, load(tree).probe.x)
+
+
+def test_one_image_in_colour_makes_the_tree_rgb(tree):
+    pixels = draw(tree / "test/a/00.png", "RGBA")[..., :3]
+    images = load(tree)
+    assert images.shape == (3, 5, 6)
+    colour, grey = images.test.x[0], images.test.x[1]
+    assert torch.equal(grey[0], grey[2])
+    assert np.corrcoef(colour.permute(1, 2, 0).flatten(), pixels.flatten())[0, 1] > 0.999
+
+
+def test_16_bits_are_grey_and_their_upper_byte(tree):
+    wide = draw(tree / "test/a/00.png", "I;16")
+    Image.fromarray((wide >> 8).astype(np.uint8)).save(tree / "test/a/01.png")
+    images = load(tree)
+    assert images.shape == (1, 5, 6)
+    assert torch.equal(images.test.x[0], images.test.x[1])
+
+
+def test_images_are_decoded_once_and_anew_when_a_file_changes(tree, opened):
+    data.check(str(tree), tree.parent / "root", 3)
+    assert len(opened) == 16  # the headers
+    first = load(tree)
+    assert len(opened) == 16 * 3
+    assert len(kept(tree)) == 1
+    opened.clear()
+    data.check(str(tree), tree.parent / "root", 3)
+    assert torch.equal(load(tree).train.x, first.train.x)
+    assert not opened
+
+    draw(tree / "test/a/12.png", seed=99)
+    os.utime(tree / "test/a/12.png", ns=(1, 1))  # however coarse the clock
+    assert not torch.equal(load(tree).test.x, first.test.x)
+    assert len(opened) == 16 * 2
+    load(tree, image_size=4)
+    assert len(kept(tree)) == 3
+
+
+@pytest.mark.parametrize("broken", [b"", b"no such thing", "cut off", torch.zeros(3, dtype=torch.uint8), {}])
+def test_a_broken_cache_is_decoded_again(tree, opened, broken):
+    first = load(tree)
+    (file,) = kept(tree)
+    if isinstance(broken, (bytes, str)):
+        file.write_bytes(file.read_bytes()[:-300] if broken == "cut off" else broken)
+    else:
+        torch.save(broken, file)
+    opened.clear()
+    assert torch.equal(load(tree).train.x, first.train.x)
+    assert len(opened) == 32
+    load(tree)
+    assert len(opened) == 32
+    assert kept(tree) == [file]
+
+
+def test_an_interrupt_before_the_cache_is_whole_leaves_nothing(tree, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load(tree)
+    assert kept(tree) == []
+    load(tree)
+    assert len(kept(tree)) == 1
+
+
+def test_without_room_for_the_cache_it_goes_on_with_a_warning(tree, monkeypatch):
+    def full(x, path):
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.warns(UserWarning, match="are not kept: cannot write .*no space left"):
+            images = load(tree)
+    assert kept(tree) == []
+    (tree.parent / "root" / "decoded").rmdir()
+    (tree.parent / "root" / "decoded").write_text("a file in its place")
+    with pytest.warns(UserWarning, match="are not kept: cannot write"):
+        assert torch.equal(load(tree).train.x, images.train.x)
+
+
+def test_image_size(tree):
+    wide = draw(tree / "test/a/00.png", size=(12, 5))
+    sizes = r"train/a/00.png has 6 x 5 pixels, .*test/a/00.png has 12 x 5. Give image_size"
+    with pytest.raises(Invalid, match=sizes):
+        data.check(str(tree), tree.parent / "root", 3)
+    assert not kept(tree)
+    images = load(tree, image_size=5)
+    assert images.shape == (1, 5, 5)
+    assert np.corrcoef(images.test.x[0].flatten(), wide[:, 4:9].flatten())[0, 1] > 0.999  # the centre
+    assert load(tree, image_size=3).shape == (1, 3, 3)
+    with pytest.raises(Invalid, match="image_size = -1 is to be a side"):
+        load(tree, image_size=-1)
+    for work in (data.check, data.load):
+        with pytest.raises(
+            Invalid, match="image_size = 28 is for a folder of images; for digits it is to be 0"
+        ):
+            work("digits", probe_size=3, image_size=28)
+
+
+def remove(folder: Path) -> None:
+    for file in sorted(folder.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda tree: remove(tree), "no folder .*/tree: a data set is to have train/"),
+        (lambda tree: remove(tree / "train"), "no folder .*/tree/train: "),
+        (lambda tree: remove(tree / "test"), "no folder .*/tree/test: "),
+        (lambda tree: [remove(tree / "test" / name) for name in "ab"], "no classes in .*/tree/test"),
+        (
+            lambda tree: [path.unlink() for path in tree.glob("train/b/*")],
+            "no images .* in .*/tree/train for: b",
+        ),
+        (lambda tree: remove(tree / "test/b"), "classes of .*/train that test/ does not have: b"),
+        (lambda tree: remove(tree / "train/a"), "classes of .*/test that train/ does not have: a"),
+        (lambda tree: (tree / "train/a/x.JPG").write_text("?"), "cannot read the image .*/train/a/x.JPG: "),
+        (lambda tree: (tree / "test/a/x.png").symlink_to("nowhere"), "cannot read .*/test/a/x.png: No such"),
+        (lambda tree: [path.unlink() for path in tree.glob("train/*/0[0-5]*")], "fit .*its 6 tr.*so 1 to 2"),
+        (
+            lambda tree: [path.unlink() for path in tree.glob("train/*/*[1-9]*")],
+            "its 2 .*they are too few",
+        ),
+        (
+            lambda tree: Image.fromarray(np.zeros((5, 6), np.float32)).save(tree / "test/a/x.tif"),
+            "x.tif has pixels of 32 bits",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_tree_is_named(tree, harm, message):
+    if "too few" in message:
+        draw(tree / "train/b/00.png")
+    harm(tree)
+    for work in (data.check, data.load):
+        with pytest.raises(Invalid, match=message):
+            work(str(tree), tree.parent / "root", probe_size=3)
+    assert not kept(tree)
+
+
+def test_an_image_that_breaks_off_is_named_and_nothing_is_kept(tree):
+    draw(tree / "train/b/broken.png", size=(6, 5))
+    whole = (tree / "train/b/broken.png").read_bytes()
+    (tree / "train/b/broken.png").write_bytes(whole[: len(whole) // 2 + 8])
+    with pytest.raises(Invalid, match=r"cannot read the image .*/train/b/broken.png: "):
+        load(tree)
+    assert not kept(tree)
+
+
+def test_a_tree_of_one_value_has_no_deviation(tree):
+    for file in tree.rglob("*.png"):
+        Image.new("L", (6, 5), 7).save(file)
+    with pytest.raises(Invalid, match=r"every pixel of the training images of .* has the same value"):
+        load(tree)
+
+
+def test_names_and_sizes_are_refused_before_torch_is_loaded(tree):
+    code = (
+        "import sys\nfrom deadunits import Invalid, data\n"
+        f"assert data.train_size({str(tree)!r}) == 12\n"
+        f"for name, size in (('svhn', 1), ('./none', 1), ('~no/x', 1), ({str(tree)!r}, 5), ('mnist', 0)):\n"
+        "    try: data.check(name, '', size)\n"
+        "    except Invalid: continue\n"
+        "    raise AssertionError(name)\n"
+        f"data.check({str(tree)!r}, '', 3)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    path = str(Path(data.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": path})

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from deadunits import models, settings
+from deadunits import Invalid, models, settings
 
 
 def test_the_network_of_the_thesis_has_20522_parameters():
@@ -48,4 +48,43 @@ def test_deepcopy_and_state_dict():
 def test_settings_know_the_same_activations():
     for name in models.ACTIVATIONS:
         settings.check({"activation": name}, ["activation"])
-    assert settings.RULES["activation"].says == f"one of {', '.join(models.ACTIVATIONS)}"
+    assert settings.RULES["activation"].says == f"one of {', '.join(models.ACTIVATIONS)}, own"
+
+
+def own(shape, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shape[1] * shape[2], classes))
+
+
+def own_with_activation(shape, classes, activation):
+    return torch.nn.Sequential(models.ACTIVATIONS[activation](), *own(shape, classes))
+
+
+def no_module(shape, classes):
+    return 3
+
+
+def test_a_network_of_the_readers_own():
+    nets = [models.build(f"{__name__}:own", (1, 4, 4), 3, "own", seed) for seed in (0, 0, 1)]
+    assert torch.equal(nets[0][1].weight, nets[1][1].weight)
+    assert not torch.equal(nets[0][1].weight, nets[2][1].weight)
+    net = models.build(f"{__name__}:own_with_activation", (1, 4, 4), 3, "tanh")
+    assert isinstance(net[0], torch.nn.Tanh)
+    ours = models.build("small_cnn", (1, 16, 16), 3, "tanh", 1)
+    assert torch.equal(
+        ours.fc1.weight, models.small_cnn((1, 16, 16), 3, activation="tanh", seed=1).fc1.weight
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module:net", "No module named"),
+        (f"{__name__}:nothing", "has no attribute 'nothing'"),
+        (f"{__name__}:own", r"takes no activation: set activations to \['own'\]"),
+        (f"{__name__}:no_module", "return an nn.Module, got int"),
+    ],
+)
+def test_a_network_that_is_none(name, message):
+    activation = "own" if name.endswith("no_module") else "relu"
+    with pytest.raises(Invalid, match=message):
+        models.build(name, (1, 4, 4), 3, activation)

@@ -64,7 +64,7 @@ def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None)
     folder = runs.top() / every["results"]
     runs.check_writable(folder)
     if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
-        data.check(every["dataset"], every["data_root"], every["probe_size"])
+        data.check(every["dataset"], every["data_root"], every["probe_size"], every["image_size"])
     return chosen
 
 

@@ -51,6 +51,18 @@ def refuse_train_mode(net: nn.Module) -> None:
             raise ValueError(f"{name} ({type(module).__name__}) is in training mode: call net.eval() first")
 
 
+def chain_behind(net: nn.Module, layer: str) -> list[nn.Module] | None:
+    """The layers behind a linear or convolutional one in an `nn.Sequential`; None if it is no such chain."""
+    if not isinstance(net, nn.Sequential) or layer not in net._modules:
+        return None
+    # not `named_children`: it leaves out a module that stands in the chain a second time
+    names, modules = list(net._modules), list(net)
+    chosen = net._modules[layer]
+    if not isinstance(chosen, (nn.Conv2d, nn.Linear)) or _special(chosen) or _shared(net, chosen):
+        return None
+    return modules[names.index(layer) + 1 :]
+
+
 class Counterfactual:
     """Losses of a network on a batch, had one unit of one layer given another pre-activation.
 
@@ -96,14 +108,8 @@ class Counterfactual:
     @staticmethod
     def supports(net: nn.Module, layer: str) -> bool:
         """Whether `net` is a chain in which this layer is followed by layers whose structure is known."""
-        if not isinstance(net, nn.Sequential) or layer not in net._modules:
-            return False
-        # not `named_children`: it leaves out a module that stands in the chain a second time
-        names, modules = list(net._modules), list(net)
-        chosen, behind = net._modules[layer], modules[names.index(layer) + 1 :]
-        if not isinstance(chosen, (nn.Conv2d, nn.Linear)) or _special(chosen) or _shared(net, chosen):
-            return False
-        for module in behind:
+        behind = chain_behind(net, layer)
+        for module in behind or ():
             if isinstance(module, nn.Linear):
                 return True
             if isinstance(module, nn.Conv2d):
@@ -114,7 +120,7 @@ class Counterfactual:
                 return False
             if isinstance(module, _BATCH_NORM) and module.running_mean is None:
                 return False
-        return True
+        return behind is not None
 
     @torch.no_grad()
     def losses(self, unit: int, candidates: Tensor) -> Tensor:

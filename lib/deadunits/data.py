@@ -6,10 +6,15 @@ fraction of a second, before torch is loaded.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import hashlib
 import os
 import socket
 import threading
+import uuid
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,16 +24,23 @@ from deadunits import Invalid
 if TYPE_CHECKING:
     from torch import Tensor
 
-TRAIN_SIZES = {"digits": 1437, "mnist": 60_000}  # images one may train on or hold out, by data set
+# Images one may train on or hold out, by data set; `train_size` knows those of a folder as well.
+TRAIN_SIZES = {"digits": 1437, "mnist": 60_000, "fashion-mnist": 60_000}
 
-# The unpacked files of MNIST and their sizes in bytes.
+# The data sets in MNIST's format: torchvision's class, and the first host that it asks.
+_MNISTS = {
+    "mnist": ("MNIST", "ossci-datasets.s3.amazonaws.com:443"),
+    "fashion-mnist": ("FashionMNIST", "fashion-mnist.s3-website.eu-central-1.amazonaws.com:80"),
+}
+# Their unpacked files and their sizes in bytes.
 _MNIST_FILES = {
     "train-images-idx3-ubyte": 47_040_016,
     "train-labels-idx1-ubyte": 60_008,
     "t10k-images-idx3-ubyte": 7_840_016,
     "t10k-labels-idx1-ubyte": 10_008,
 }
-_MNIST_MIRROR = "ossci-datasets.s3.amazonaws.com"  # the first that torchvision asks
+# The endings that torchvision's ImageFolder reads; typed, because torchvision would bring torch.
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _SPLIT_SEED = 2018  # the held-out sets are the same for every seed of every run
 
 
@@ -61,27 +73,50 @@ class Images:
         return tuple(self.train.x.shape[1:])
 
 
-def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000) -> Images:
-    """Load a data set: `digits` (embedded in scikit-learn) or `mnist` (files, or a download).
+def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_size: int = 0) -> Images:
+    """Load a data set by its name, or from a folder of images.
+
+    `digits` is embedded in scikit-learn; `mnist` and `fashion-mnist` are files, or a download. A name with
+    a path separator, or that starts with `.` or `~`, is the path of a folder with `train/<class>/*` and
+    `test/<class>/*`, as torchvision's ImageFolder reads it: grey if every image is, else RGB. Its images
+    are decoded once, and kept under `root` in `decoded/` until a file of the folder changes.
 
     Args:
         root: the folder that holds (or is to hold) the files; empty: `data_root()`.
         probe_size: images in each of `probe`, `other` and `train_probe`.
+        image_size: for a folder of images, the side in pixels: the shorter side is resized to it, and the
+            centre cut out. 0: the images are of one size already.
 
     Raises:
-        Invalid: an unknown name, a probe larger than the split, missing or broken files.
+        Invalid: an unknown name, a probe larger than the split, missing or broken files, images of
+            different sizes.
     """
-    check(name, root, probe_size)
+    if is_path(name):
+        check_size(name, probe_size)  # what else `check` looks at, `_folder` does where it has to decode
+    else:
+        check(name, root, probe_size, image_size)
     import torch
 
-    read = {"digits": _digits, "mnist": _mnist}[name]
-    (x, y), test = read(data_root(root))
+    classes, scale = 10, 255
+    if is_path(name):
+        (x, y), test, classes = _folder(name, data_root(root), image_size)
+    elif name in _MNISTS:
+        (x, y), test = _mnist(name, data_root(root))
+    else:
+        (x, y), test = _digits()
+        scale = 16
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(_SPLIT_SEED))
     probe, other, rest = order.split([probe_size, probe_size, len(y) - 2 * probe_size])
-    mean, std = x.double().mean().float(), x.double().std().float()
+    # From the counts of the 256 values: exact, and without a copy of the images in double precision.
+    counts, values = torch.bincount(x.flatten(), minlength=256), (torch.arange(256).float() / scale).double()
+    mean = (counts * values).sum() / counts.sum()
+    std = ((counts * (values - mean) ** 2).sum() / (counts.sum() - 1)).sqrt()
+    if not std > 0:
+        raise Invalid(f"every pixel of the training images of {name} has the same value")
+    mean, std = mean.float(), std.float()
 
     def batch(x: Tensor, y: Tensor) -> Batch:
-        return Batch((x - mean) / std, y)
+        return Batch(x.float().div_(scale).sub_(mean).div_(std), y)  # in place: the images may be large
 
     return Images(
         name=name,
@@ -90,7 +125,7 @@ def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000) -> Ima
         probe=batch(x[probe], y[probe]),
         other=batch(x[other], y[other]),
         train_probe=batch(x[rest[:probe_size]], y[rest[:probe_size]]),
-        classes=10,
+        classes=classes,
     )
 
 
@@ -100,30 +135,58 @@ def data_root(root: str | os.PathLike = "") -> Path:
     return Path(chosen).expanduser()
 
 
-def check(name: str, root: str | os.PathLike = "", probe_size: int = 1000) -> None:
-    """Raise `Invalid` for whatever would make `load` fail, without loading anything."""
+def check(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_size: int = 0) -> None:
+    """Raise `Invalid` for whatever would make `load` fail, without loading anything.
+
+    Of images not decoded yet the headers are read: one that breaks off later is found by `load` only.
+    """
     check_size(name, probe_size)
-    if name == "mnist":
-        _check_mnist(data_root(root))
+    if is_path(name):
+        tree = _tree(name)
+        if not _cache_file(tree, data_root(root), image_size).is_file():
+            _shape(tree, image_size)
+    elif image_size:
+        raise Invalid(f"image_size = {image_size} is for a folder of images; for {name} it is to be 0")
+    elif name in _MNISTS:
+        _check_mnist(name, data_root(root))
 
 
 def check_size(name: str, probe_size: int) -> None:
     """Raise `Invalid` for an unknown data set, or one too small for sets of this size."""
-    if name not in TRAIN_SIZES:
-        raise Invalid(f"unknown data set {name!r}; there are: {', '.join(TRAIN_SIZES)}")
-    largest = TRAIN_SIZES[name] // 3
-    if not 1 <= probe_size <= largest:
+    size = train_size(name)
+    if not 1 <= probe_size <= size // 3:
+        fits = f"so 1 to {size // 3:,}" if size >= 3 else "so they are too few"
         raise Invalid(
-            f"probe_size = {probe_size} does not fit {name}: its {TRAIN_SIZES[name]:,} training images "
-            f"are to give three sets of that size (probe, other, train_probe), so 1 to {largest:,}"
+            f"probe_size = {probe_size} does not fit {name}: its {size:,} training images "
+            f"are to give three sets of that size (probe, other, train_probe), {fits}"
         )
 
 
-def _check_mnist(root: Path) -> None:
-    raw = root / "MNIST" / "raw"
+def train_size(name: str, root: str | os.PathLike = "") -> int:
+    """How many images one may train on or hold out; those of a folder are counted, not opened.
+
+    Args:
+        root: as for `load`; no size depends on it.
+
+    Raises:
+        Invalid: an unknown name, or a folder that is not as `load` wants it.
+    """
+    if is_path(name):
+        return len(_tree(name).train)
+    if name not in TRAIN_SIZES:
+        known = ", ".join(TRAIN_SIZES)
+        raise Invalid(
+            f"unknown data set {name!r}; there are: {known}, or the path of a folder with train/ and test/"
+        )
+    return TRAIN_SIZES[name]
+
+
+def _check_mnist(name: str, root: Path) -> None:
+    kind, host = _MNISTS[name]
+    raw = root / kind / "raw"
     missing, packed = [], False
-    for name, size in _MNIST_FILES.items():
-        file, archive = raw / name, raw / f"{name}.gz"
+    for part, size in _MNIST_FILES.items():
+        file, archive = raw / part, raw / f"{part}.gz"
         if file.is_file() and file.stat().st_size == size:
             continue
         packed = True
@@ -133,13 +196,13 @@ def _check_mnist(root: Path) -> None:
             raise Invalid(f"broken archive {archive}: delete it, and it is downloaded again")
     if packed and not _writable(root):
         raise Invalid(
-            f"MNIST cannot be unpacked: {root} is not writable. Name a folder of your own "
+            f"{kind} cannot be unpacked: {root} is not writable. Name a folder of your own "
             "with data_root or DEADUNITS_DATA"
         )
-    if missing and not _reachable(_MNIST_MIRROR):
+    if missing and not _reachable(host):
         raise Invalid(
-            f"no MNIST in {raw} ({', '.join(missing)} missing) and no network to fetch it. Put the "
-            "four official .gz files there, or name the folder that holds MNIST/raw with data_root or "
+            f"no {kind} in {raw} ({', '.join(missing)} missing) and no network to fetch it. Put the "
+            f"four official .gz files there, or name the folder that holds {kind}/raw with data_root or "
             "DEADUNITS_DATA; dataset = 'digits' needs no files"
         )
 
@@ -163,12 +226,12 @@ def _writable(folder: Path) -> bool:
 
 
 def _reachable(host: str, seconds: float = 2.0) -> bool:
-    """Whether a host answers; a thread, because a name server that hangs knows no timeout."""
+    """Whether a `host:port` answers; a thread, because a name server that hangs knows no timeout."""
     answered = threading.Event()
 
     def ask() -> None:
         try:
-            socket.create_connection((host, 443), timeout=seconds).close()
+            socket.create_connection(host.rsplit(":", 1), timeout=seconds).close()
             answered.set()
         except OSError:
             pass
@@ -177,13 +240,13 @@ def _reachable(host: str, seconds: float = 2.0) -> bool:
     return answered.wait(seconds)
 
 
-def _digits(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The 1,797 digits of scikit-learn, enlarged to MNIST's 28 x 28 so that the same network fits."""
     import torch
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    x = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    x = torch.tensor(images, dtype=torch.uint8).view(-1, 1, 8, 8)  # 0 to 16
     x = x.repeat_interleave(3, 2).repeat_interleave(3, 3)  # (N, 1, 24, 24)
     x = torch.nn.functional.pad(x, (2, 2, 2, 2))  # (N, 1, 28, 28)
     y = torch.tensor(labels)
@@ -192,12 +255,175 @@ def _digits(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return (x[train], y[train]), (x[test], y[test])
 
 
-def _mnist(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """MNIST through torchvision, which downloads, checks and unpacks what is not there yet."""
-    from torchvision.datasets import MNIST
+def _mnist(name: str, root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A data set through torchvision, which downloads, checks and unpacks what is not there yet."""
+    from torchvision import datasets
 
     def read(train: bool) -> tuple[Tensor, Tensor]:
-        split = MNIST(root, train=train, download=True)
-        return split.data.unsqueeze(1).float() / 255, split.targets  # (N, 28, 28) -> (N, 1, 28, 28)
+        split = getattr(datasets, _MNISTS[name][0])(root, train=train, download=True)
+        return split.data.unsqueeze(1), split.targets  # (N, 28, 28) -> (N, 1, 28, 28)
 
     return read(True), read(False)
+
+
+class _Tree(NamedTuple):
+    """The files of a folder of images, (path, label) each, in ImageFolder's order."""
+
+    classes: list[str]
+    train: list[tuple[str, int]]
+    test: list[tuple[str, int]]
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a data set is the path of a folder of images, there or not."""
+    return os.sep in name or (os.altsep or os.sep) in name or name.startswith((".", "~"))
+
+
+def _tree(name: str) -> _Tree:
+    """List a folder of images without opening any; `Invalid` if it is not one, or an incomplete one."""
+    folder = os.path.abspath(os.path.expanduser(name))
+    splits = {split: os.path.join(folder, split) for split in ("train", "test")}
+    for needed in (folder, *splits.values()):
+        if not os.path.isdir(needed):
+            raise Invalid(f"no folder {needed}: a data set is to have train/<class>/* and test/<class>/*")
+    try:
+        found = {split: _images_by_class(place) for split, place in splits.items()}
+    except OSError as error:
+        raise Invalid(f"cannot read {error.filename}: {error.strerror}") from error
+    for split, place in splits.items():
+        if not found[split]:
+            raise Invalid(f"no classes in {place}: each is to be a folder of images there")
+    for one, two in (("train", "test"), ("test", "train")):
+        if alone := found[one].keys() - found[two]:
+            raise Invalid(f"classes of {splits[one]} that {two}/ does not have: {', '.join(sorted(alone))}")
+    for split, place in splits.items():
+        if empty := [name for name, files in found[split].items() if not files]:
+            endings = ", ".join(_EXTENSIONS)
+            raise Invalid(f"no images (*{endings}) in {place} for: {', '.join(sorted(empty))}")
+    classes = sorted(found["train"])
+    train, test = (
+        [(file, label) for label, name in enumerate(classes) for file in found[split][name]]
+        for split in splits
+    )
+    return _Tree(classes, train, test)
+
+
+def _images_by_class(folder: str) -> dict[str, list[str]]:
+    def fail(error: OSError) -> None:  # os.walk would pass over what it cannot read
+        raise error
+
+    return {
+        entry.name: [
+            os.path.join(place, file)
+            for place, _, files in sorted(os.walk(entry.path, onerror=fail, followlinks=True))
+            for file in sorted(files)
+            if file.lower().endswith(_EXTENSIONS)
+        ]
+        for entry in os.scandir(folder)
+        if entry.is_dir()
+    }
+
+
+def _cache_file(tree: _Tree, root: Path, image_size: int) -> Path:
+    """Where the decoded images are (to be): another name for every other state of the files."""
+    if image_size < 0:
+        raise Invalid(f"image_size = {image_size} is to be a side in pixels, or 0: as the images are")
+    state = hashlib.sha256(repr(image_size).encode())
+    for path, _ in tree.train + tree.test:
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            raise Invalid(f"cannot read {path}: {error.strerror}") from error
+        state.update(repr((path, stat.st_size, stat.st_mtime_ns)).encode())
+    return root / "decoded" / f"{state.hexdigest()[:32]}.pt"
+
+
+def _progress(files: list, doing: str) -> Iterable:
+    from tqdm import tqdm
+
+    off = None if len(files) > 500 else True  # None: where stderr is no terminal
+    return tqdm(files, doing, unit=" images", disable=off)
+
+
+def _shape(tree: _Tree, image_size: int) -> tuple[int, int, int]:
+    """(channels, height, width) that the images get; from their headers, so that nothing is decoded in vain.
+
+    Raises:
+        Invalid: an image that cannot be read, images of different sizes with image_size = 0.
+    """
+    from PIL import Image
+
+    grey, first, size = True, "", None
+    for path, _ in _progress(tree.train + tree.test, "reading sizes"):
+        try:
+            with Image.open(path) as image:
+                mode, (width, height) = image.mode, image.size
+        except Exception as error:  # Pillow's decoders raise nearly anything
+            raise Invalid(f"cannot read the image {path}: {error}") from error
+        if mode in ("I", "F"):
+            raise Invalid(f"{path} has pixels of 32 bits, of no known range: save it with 8 or 16")
+        grey = grey and (mode in ("1", "L", "LA", "La") or mode.startswith("I;16"))
+        first, size = first or path, size or (width, height)
+        if not image_size and size != (width, height):
+            raise Invalid(
+                f"images of different sizes: {first} has {size[0]} x {size[1]} pixels, {path} has "
+                f"{width} x {height}. Give image_size, the side that all are to have"
+            )
+    return (1 if grey else 3, image_size or size[1], image_size or size[0])
+
+
+def _folder(name: str, root: Path, image_size: int) -> tuple[Batch, Batch, int]:
+    """Images (uint8), labels and the number of classes of a folder; from the cache, else decoded into it."""
+    import torch
+
+    tree = _tree(name)
+    files = tree.train + tree.test
+    cache = _cache_file(tree, root, image_size)
+    x = None
+    if cache.is_file():
+        with contextlib.suppress(Exception):  # a broken file makes torch raise nearly anything
+            kept = torch.load(cache, weights_only=True)
+            x = kept if (kept.dtype, kept.ndim, len(kept)) == (torch.uint8, 4, len(files)) else None
+    if x is None:
+        x = _decoded(files, _shape(tree, image_size), image_size)
+        _save(x, cache)
+    y, n = torch.tensor([label for _, label in files]), len(tree.train)
+    return Batch(x[:n], y[:n]), Batch(x[n:], y[n:]), len(tree.classes)
+
+
+def _decoded(files: list[tuple[str, int]], shape: tuple[int, int, int], image_size: int) -> Tensor:
+    """Images as (N, C, H, W) uint8; `Invalid` names one that cannot be read."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from torchvision.transforms import functional
+
+    x = torch.empty((len(files), *shape), dtype=torch.uint8)
+    for row, (path, _) in enumerate(_progress(files, "decoding")):
+        try:
+            with Image.open(path) as image:
+                if image.mode.startswith("I;16"):  # Pillow's own conversion depends on its version
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                image = image.convert("L" if shape[0] == 1 else "RGB")
+            if image_size:
+                image = functional.center_crop(functional.resize(image, image_size), image_size)
+            x[row] = functional.pil_to_tensor(image)
+        except Exception as error:
+            raise Invalid(f"cannot read the image {path}: {error}") from error
+    return x
+
+
+def _save(x: Tensor, cache: Path) -> None:
+    """Write the decoded images as a whole or not at all; a warning if that cannot be."""
+    import torch
+
+    written = cache.with_name(f"{cache.stem}.{uuid.uuid4().hex}.tmp")  # others may decode the same folder
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(x, written)
+        os.replace(written, cache)
+    except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError of a full disk
+        warnings.warn(f"the decoded images are not kept: cannot write {cache} ({error})", stacklevel=4)
+    finally:
+        with contextlib.suppress(OSError):
+            written.unlink()

@@ -1,14 +1,49 @@
-"""The thesis's small convolutional network (Appendix C)."""
+"""The thesis's small convolutional network (Appendix C), or one of the reader's own."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
 from collections import OrderedDict
 
 import torch
 from torch import nn
 
+from deadunits import Invalid
+
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def build(
+    network: str, shape: tuple[int, int, int], classes: int, activation: str = "relu", seed: int = 0
+) -> nn.Module:
+    """A network by its name: `small_cnn`, or a function of the reader's own, `package.module:function`.
+
+    The function is called as `function(shape, classes)` and, if it takes one, with `activation=`. PyTorch's
+    global random state is seeded for it, and is as before afterwards.
+
+    Raises:
+        Invalid: no such module or function; an activation for a function that takes none; no module returned.
+    """
+    if network == "small_cnn":
+        return small_cnn(shape, classes, activation=activation, seed=seed)
+    path, _, name = network.partition(":")
+    try:
+        function = getattr(importlib.import_module(path), name)
+    except (ImportError, AttributeError) as error:
+        raise Invalid(f"network = {network!r}: {error}") from error
+    chosen = {}
+    if "activation" in inspect.signature(function).parameters:
+        chosen = {"activation": activation}
+    elif activation != "own":
+        raise Invalid(f"{network} takes no activation: set activations to ['own']")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = function(shape, classes, **chosen)
+    if not isinstance(net, nn.Module):
+        raise Invalid(f"{network} is to return an nn.Module, got {type(net).__name__}")
+    return net
 
 
 def small_cnn(

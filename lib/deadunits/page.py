@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown, display
+from matplotlib.figure import Figure
 
+from deadunits import figures
 from deadunits.runs import Run
 
 
 def card(learn: str, runs: Sequence[Run]) -> HTML:
     """The opening of a chapter: what one learns, data, settings, seeds, machine and run time."""
     infos = [run.info for run in runs]
-    first = infos[0]["settings"]
-    varied = {
-        name: sorted({str(info["settings"][name]) for info in infos}) for name in ("activation", "seed")
-    }
-    fixed = {name: value for name, value in first.items() if name not in ("dataset", "activation", "seed")}
+    settings = [info["settings"] for info in infos]
+    first = settings[0]
+    names = [name for name in first if name not in ("dataset", "activation", "seed")]
+    fixed = {name: first[name] for name in names if all(one.get(name) == first[name] for one in settings)}
+    varied = {name: sorted({str(one[name]) for one in settings}) for name in ("activation", "seed")}
     dates = sorted(datetime.fromisoformat(info["started"]) for info in infos)
     seconds = sum(info["processor_seconds"] for info in infos)
     time = f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{seconds:.0f} seconds"
@@ -46,6 +49,16 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
 def source(function: Any) -> Markdown:
     """The source of a function, so that nothing happens behind the reader's back."""
     return Markdown(f"```python\n{inspect.getsource(function)}```")
+
+
+def pictures(rows: Mapping[str, Figure], caption: str) -> HTML:
+    """Pictures without text under one caption, each with its name beside it, which is read aloud too."""
+    shown = "".join(
+        f'<div><span>{html.escape(name)}</span><img alt="{html.escape(name)}" '
+        f'src="data:image/png;base64,{base64.b64encode(figures.png(one)).decode()}"></div>'
+        for name, one in rows.items()
+    )
+    return HTML(f'<figure class="pictures">{shown}<figcaption>{caption}</figcaption></figure>')
 
 
 def table(frame: pd.DataFrame, **formats: str) -> HTML:

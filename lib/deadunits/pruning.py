@@ -1,4 +1,8 @@
-"""Removing weights: which ones a score gives up, and the network without them."""
+"""Masks of weights: which ones a score gives up, and the network without them, for a moment or for good.
+
+A mask is True (1) where a weight is kept, as in `torch.nn.utils.prune`; masks are a dict from the name of a
+parameter to a tensor of its shape.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Masks = dict[str, Tensor]
 
 
 def count(fraction: float, n: int) -> int:
@@ -32,6 +39,95 @@ def lowest(scores: Tensor, fraction: float) -> Tensor:
     return mask.view(scores.shape)
 
 
+def masks(
+    scores: Mapping[str, Tensor],
+    fraction: float,
+    *,
+    by: str = "layer",
+    existing: Mapping[str, Tensor] | None = None,
+    whole_layers: bool = False,
+) -> Masks:
+    """Masks that give up the floor(f n) lowest scores, of each tensor or of all of them together.
+
+    The fraction counts what `existing` masks have given up: those weights stay given up, and the lowest
+    scores among the others fill up the number. A schedule is this function at growing fractions.
+    Equal scores are given up in the order of the names, then of the elements.
+
+    Args:
+        scores: a score for each weight, by parameter.
+        fraction: f, from 0 to 1.
+        by: "layer" (f of each tensor, as the thesis does) or "network" (f of all weights, wherever they are).
+        existing: masks to go on from.
+        whole_layers: whether a tensor may lose all its weights when `by` is "network" (by default its
+            best one stays). By layer only f = 1 does that.
+
+    Raises:
+        ValueError: a fraction outside 0 to 1, or below what is given up already; another `by`; masks of
+            other names or shapes than the scores; no way to keep a weight of each tensor.
+    """
+    if by == "network":
+        return _over_network(scores, fraction, existing, whole_layers)
+    if by != "layer":
+        raise ValueError(f"by is to be 'layer' or 'network', got {by!r}")
+    found = {}
+    for name, score in scores.items():
+        one = None if existing is None else {name: existing[name]} if name in existing else {}
+        found |= _over_network({name: score}, fraction, one, whole_layers=True)
+    return found
+
+
+def _over_network(
+    scores: Mapping[str, Tensor], fraction: float, existing: Mapping[str, Tensor] | None, whole_layers: bool
+) -> Masks:
+    flat = torch.cat([score.detach().flatten() for score in scores.values()]) if scores else torch.zeros(0)
+    given_up = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+    if existing is not None:
+        for name, score in scores.items():
+            if name not in existing or existing[name].shape != score.shape:
+                raise ValueError(f"the existing masks have none of shape {tuple(score.shape)} for {name!r}")
+        given_up = torch.cat([~existing[name].flatten().bool() for name in scores])
+    wanted, before = count(fraction, len(flat)), int(given_up.sum())
+    if wanted < before:
+        raise ValueError(
+            f"fraction {fraction} gives up {wanted} of {len(flat)} weights, {before} are already"
+        )
+    order = flat.argsort(stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(flat), device=flat.device)
+    rank[given_up] -= len(flat)  # before all others
+    sizes = [score.numel() for score in scores.values()]
+    if not whole_layers:
+        alive = [
+            part
+            for part, gone in zip(rank.split(sizes), given_up.split(sizes), strict=True)
+            if not gone.all()
+        ]
+        for part in alive:
+            part[part.argmax()] += len(flat)  # behind all others
+        if wanted > len(flat) - len(alive):
+            raise ValueError(f"fraction {fraction} leaves a layer without weights: allow whole_layers")
+    keep = lowest(rank, fraction).split(sizes)
+    return {name: one.view(score.shape) for (name, score), one in zip(scores.items(), keep, strict=True)}
+
+
+@torch.no_grad()
+def zero(net: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set the weights whose mask is False to zero, in place."""
+    known = dict(net.named_parameters())
+    for name, mask in masks.items():
+        known[name].masked_fill_(~mask.bool(), 0)
+
+
+def hold(net: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> RemovableHandle:
+    """Set the masked weights to zero now and after every step of the optimizer, whatever it does.
+
+    So momentum, weight decay and Adam's moments cannot bring them back. `masks` may be changed meanwhile; the
+    returned handle's `remove()` ends it.
+    """
+    zero(net, masks)
+    return optimizer.register_step_post_hook(lambda *_: zero(net, masks))
+
+
 @contextmanager
 @torch.no_grad()
 def pruned(net: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[nn.Module]:
@@ -39,8 +135,7 @@ def pruned(net: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[nn.Module]:
     parameters = dict(net.named_parameters())
     kept = {name: parameters[name].detach().clone() for name in masks}
     try:
-        for name, mask in masks.items():
-            parameters[name].masked_fill_(~mask, 0)
+        zero(net, masks)
         yield net
     finally:
         for name, values in kept.items():

@@ -1,24 +1,43 @@
 """Saliency scores of weights: how much each would be missed.
 
-One signature: `scorer(net, batches, names, loss=..., generator=...)` gives a dict from the name of each
-parameter to a tensor of scores of its shape. Low scores are to be pruned first. `SCORERS` maps names to
-scorers. The network, its mode, its gradients and the global random state are as before afterwards.
+One signature: `scorer(net, batches, names, delta=..., loss=..., generator=...)` gives a dict from the name of
+each parameter to a tensor of scores of its shape. Low scores are to be pruned first. `SCORERS` maps names to
+scorers, signed and, as `..._abs`, absolute. The network, its mode, its gradients and the global random state
+are as before afterwards.
+
+A score asks what happens when a weight moves by Δw: to zero (`removal`, the default) or a little towards zero
+(`sensitivity`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deadunits.counterfactual import Counterfactual, Loss, refuse_train_mode, sample_losses
+from deadunits import derivatives
+from deadunits.counterfactual import Counterfactual, Loss, sample_losses
 from deadunits.data import Batch
+from deadunits.derivatives import Batches, over_batches, parameters
 
 Scores = dict[str, Tensor]
-Batches = Batch | Iterable[Batch]
+Delta = Callable[[Tensor], Tensor]
 Scorer = Callable[..., Scores]
+
+
+def removal(w: Tensor) -> Tensor:
+    """Δw = -w: every weight to zero."""
+    return -w
+
+
+def sensitivity(eps: float) -> Delta:
+    """Δw = -ε sign(w): every weight a little closer to zero (thesis: Table 2.1, there divided by ε)."""
+    return lambda w: -eps * w.sign()
 
 
 def loss_change(
@@ -26,35 +45,52 @@ def loss_change(
     batches: Batches,
     names: Sequence[str],
     *,
+    delta: Delta = removal,
     loss: Loss = sample_losses,
     generator: torch.Generator | None = None,
 ) -> Scores:
-    """The exact change of the mean loss when one weight is set to zero, for each weight alone.
+    """The exact change of the mean loss when one weight moves by Δw_i, for each weight alone.
 
-    S_i = L(w with w_i = 0) - L(w), in nats (thesis: 1.2.4, `lossChangeScorer`). Negative: the network is
+    S_i = L(w + Δw_i e_i) - L(w), in nats (thesis: 1.2.4, `lossChangeScorer`). Negative: the network is
     better off without that weight.
 
-    Layers in a chain of known ones (`Counterfactual.supports`) take the fast way, all others one full
-    forward pass a weight.
+    Layers in a chain of known ones (`is_fast` tells) take the fast way, all others one full forward pass a
+    weight; a warning says so.
 
     Args:
         net: the network, not in training mode where that matters (batch norm, dropout).
         batches: a `Batch` or several; the mean is over all their images.
         names: parameters to score, as in `net.named_parameters()`.
+        delta: from a weight tensor to its change Δw, of the same shape.
         loss: (outputs, labels) -> (N,), the loss of each sample.
         generator: not used.
 
     Raises:
         ValueError: an unknown name, no images, batch norm or dropout in training mode.
     """
+    known = parameters(net, names)
+    slow = [name for name in names if not is_fast(net, name)]
+    if slow:
+        passes = sum(known[name].numel() for name in slow)
+        warnings.warn(
+            f"loss_change of {', '.join(slow)}: {passes:,} forward passes a batch, one a weight, because "
+            "what follows is not a chain (nn.Sequential) of layers whose structure is known",
+            stacklevel=2,
+        )
 
     def score(batch: Batch, name: str) -> Tensor:
-        layer, _, kind = name.rpartition(".")
-        if kind == "weight" and Counterfactual.supports(net, layer):
-            return _loss_change_fast(net, batch, layer, loss)
-        return loss_change_slow(net, batch, name, loss)
+        return (loss_change_slow if name in slow else _loss_change_fast)(net, batch, name, delta, loss)
 
-    return _over_batches(net, batches, names, lambda batch: {name: score(batch, name) for name in names})
+    every = sys.maxsize  # images at once: the mechanism takes them in its own portions
+    return over_batches(
+        net, batches, names, lambda batch: {name: score(batch, name) for name in names}, every
+    )
+
+
+def is_fast(net: nn.Module, name: str) -> bool:
+    """Whether `loss_change` takes the fast way (`Counterfactual`) for a parameter, not a pass a weight."""
+    layer, _, kind = name.rpartition(".")
+    return kind in ("weight", "bias") and Counterfactual.supports(net, layer)
 
 
 def taylor1(
@@ -62,25 +98,85 @@ def taylor1(
     batches: Batches,
     names: Sequence[str],
     *,
+    delta: Delta = removal,
     loss: Loss = sample_losses,
     generator: torch.Generator | None = None,
 ) -> Scores:
-    """First-order estimate of `loss_change` for Δw_i = -w_i, for all weights in one backward pass.
+    """First-order estimate of `loss_change`, for all weights in one backward pass.
 
-    S_i = Δw_i ∂L/∂w_i = -w_i ∂L/∂w_i, in nats (thesis: Table 2.1, `taylor1Scorer`). Arguments and errors as
-    for `loss_change`.
+    S_i = Δw_i ∂L/∂w_i, in nats (thesis: Table 2.1, `taylor1Scorer`). Arguments and errors as for
+    `loss_change`.
     """
-    parameters = dict(net.named_parameters())
+    first = derivatives.gradient(net, batches, names, loss=loss)
+    return {name: dw * first[name] for name, dw in _deltas(net, names, delta).items()}
 
-    def scores(batch: Batch) -> Scores:
-        chosen = [parameters[name] for name in names]
-        with torch.enable_grad():
-            total = loss(net(batch.x), batch.y).sum()
-            gradients = torch.autograd.grad(total, chosen, allow_unused=True)
-        pairs = zip(names, chosen, gradients, strict=True)
-        return {name: torch.zeros_like(w) if g is None else -w.detach() * g for name, w, g in pairs}
 
-    return _over_batches(net, batches, names, scores)
+def diagonal(
+    net: nn.Module,
+    batches: Batches,
+    names: Sequence[str],
+    *,
+    delta: Delta = removal,
+    lam: float = 0.5,
+    loss: Loss = sample_losses,
+    generator: torch.Generator | None = None,
+) -> Scores:
+    """Second-order estimate of `loss_change`, each weight alone.
+
+    S_i = Δw_i ∂L/∂w_i + λ Δw_i² ∂²L/∂w_i², in nats (thesis: Eq. 2.2), with the exact diagonal of the Hessian
+    (`derivatives.hessian_diagonal`, which is fast where all that follows is piecewise linear). Arguments and
+    errors as for `loss_change`.
+
+    Args:
+        lam: λ; 1/2 is Taylor's, 1 the thesis's.
+    """
+    first, second = derivatives.gradient_and_diagonal(net, batches, names, loss=loss)
+    moves = _deltas(net, names, delta)
+    return {name: dw * (first[name] + lam * dw * second[name]) for name, dw in moves.items()}
+
+
+def hessian(
+    net: nn.Module,
+    batches: Batches,
+    names: Sequence[str],
+    *,
+    delta: Delta = removal,
+    loss: Loss = sample_losses,
+    generator: torch.Generator | None = None,
+) -> Scores:
+    """The row sum of the Hessian's part in moving all weights of `names` together.
+
+    S_i = Δw_i Σ_j H_ij Δw_j, in nats (thesis: Table 2.1, `hessianScorer`), by one Hessian-vector product.
+    Which weights are scored together matters: j runs over all of them. Arguments and errors as for
+    `loss_change`.
+    """
+    moves = _deltas(net, names, delta)
+    product = derivatives.hessian_vector(net, batches, moves, loss=loss)
+    return {name: dw * product[name] for name, dw in moves.items()}
+
+
+def taylor2(
+    net: nn.Module,
+    batches: Batches,
+    names: Sequence[str],
+    *,
+    delta: Delta = removal,
+    lam: float = 0.5,
+    loss: Loss = sample_losses,
+    generator: torch.Generator | None = None,
+) -> Scores:
+    """First order and λ times the row sum of the Hessian.
+
+    S_i = Δw_i (∂L/∂w_i + λ Σ_j H_ij Δw_j), in nats (thesis: Eq. 2.3 and Table 2.1, `taylor2Scorer`). It
+    splits the change of moving all weights *together* among them: with λ = 1/2 the scores sum to the
+    second-order expansion of that change. Arguments and errors as for `loss_change`.
+
+    Args:
+        lam: λ; 1/2 is Taylor's, 1 the thesis's.
+    """
+    moves = _deltas(net, names, delta)
+    first, product = derivatives.gradient_and_product(net, batches, moves, loss=loss)
+    return {name: dw * (first[name] + lam * product[name]) for name, dw in moves.items()}
 
 
 def magnitude(
@@ -88,12 +184,13 @@ def magnitude(
     batches: Batches,
     names: Sequence[str],
     *,
+    delta: Delta = removal,
     loss: Loss = sample_losses,
     generator: torch.Generator | None = None,
 ) -> Scores:
     """S_i = |w_i| (thesis: Table 2.1, `magnitudeScorer`); no images are looked at."""
-    parameters = _parameters(net, names)
-    return {name: parameters[name].detach().abs() for name in names}
+    known = parameters(net, names)
+    return {name: known[name].detach().abs() for name in names}
 
 
 def random(
@@ -101,6 +198,7 @@ def random(
     batches: Batches,
     names: Sequence[str],
     *,
+    delta: Delta = removal,
     loss: Loss = sample_losses,
     generator: torch.Generator | None = None,
 ) -> Scores:
@@ -111,55 +209,83 @@ def random(
     """
     if generator is None:
         raise ValueError("random scores need a generator: generator=torch.Generator().manual_seed(0)")
-    parameters = _parameters(net, names)
+    known = parameters(net, names)
     return {
         name: torch.rand(w.shape, generator=generator, dtype=w.dtype).to(w.device)
-        for name, w in ((name, parameters[name]) for name in names)
+        for name, w in ((name, known[name]) for name in names)
     }
 
 
-SCORERS: dict[str, Scorer] = {
+def absolute(scorer: Scorer) -> Scorer:
+    """The scorer of absolute values, |S_i|: what hardly matters goes first, what helps to lose goes last."""
+
+    @functools.wraps(scorer)
+    def scores(*args: object, **kwargs: object) -> Scores:
+        return {name: score.abs() for name, score in scorer(*args, **kwargs).items()}
+
+    return scores
+
+
+_SIGNED = {
     "loss_change": loss_change,
     "taylor1": taylor1,
-    "magnitude": magnitude,
-    "random": random,
+    "diagonal": diagonal,
+    "taylor2": taylor2,
+    "hessian": hessian,
 }
+SCORERS: dict[str, Scorer] = (
+    _SIGNED
+    | {f"{name}_abs": absolute(scorer) for name, scorer in _SIGNED.items()}
+    | {"magnitude": magnitude, "random": random}
+)
+
+
+def _deltas(net: nn.Module, names: Sequence[str], delta: Delta) -> dict[str, Tensor]:
+    known = parameters(net, names)
+    return {name: delta(known[name].detach()) for name in names}
 
 
 @torch.no_grad()
-def loss_change_slow(net: nn.Module, batch: Batch, name: str, loss: Loss = sample_losses) -> Tensor:
+def loss_change_slow(
+    net: nn.Module, batch: Batch, name: str, delta: Delta = removal, loss: Loss = sample_losses
+) -> Tensor:
     """The plain way to `loss_change`, for any module: a forward pass a weight. Sum over the batch."""
     values = dict(net.named_parameters())[name].data
+    moves = delta(values)
     before = loss(net(batch.x), batch.y)
     scores = torch.empty_like(values, memory_format=torch.contiguous_format)
     for index in torch.cartesian_prod(*map(torch.arange, values.shape)).view(-1, values.dim()).tolist():
-        kept = values[tuple(index)].clone()
+        at = tuple(index)
+        kept = values[at].clone()
         try:
-            values[tuple(index)] = 0
-            scores[tuple(index)] = (loss(net(batch.x), batch.y) - before).sum()
+            values[at] += moves[at]
+            scores[at] = (loss(net(batch.x), batch.y) - before).sum()
         finally:
-            values[tuple(index)] = kept
+            values[at] = kept
     return scores
 
 
 @torch.no_grad()
-def _loss_change_fast(net: nn.Module, batch: Batch, layer: str, loss: Loss) -> Tensor:
-    """`loss_change` of a layer's weights: without weight k, the unit's h is h - w_k times its input."""
+def _loss_change_fast(net: nn.Module, batch: Batch, name: str, delta: Delta, loss: Loss) -> Tensor:
+    """`loss_change` of a layer: when weight k moves by Δw_k, the unit's h moves by Δw_k times its input."""
+    layer, _, kind = name.rpartition(".")
     asked = Counterfactual(net, batch, layer, loss)
     module = net.get_submodule(layer)
-    weight = module.weight.flatten(1)  # (units, fan-in)
-    inputs = _inputs(module, asked.inputs)  # (..., fan-in, N)
-    scores = torch.empty_like(weight)
-    for unit in range(len(weight)):
+    moves = delta(net.get_parameter(name)).flatten(1) if kind == "weight" else delta(module.bias)[:, None]
+    # a bias is the weight of an input that is 1 everywhere
+    inputs = _inputs(module, asked.inputs) if kind == "weight" else asked.inputs.new_ones(1, 1)
+    scores = torch.empty_like(moves, memory_format=torch.contiguous_format)  # (units, fan-in)
+    for unit in range(len(moves)):
         h = asked.h[:, unit].movedim(0, -1).unsqueeze(-2)  # (N, ...) -> (..., 1, N)
-        for k in range(0, weight.shape[1], asked.step):
+        for k in range(0, moves.shape[1], asked.step):
             some = slice(k, k + asked.step)
-            w, x = weight[unit, some, None], inputs[..., some, :]
+            dw, x = moves[unit, some, None], inputs[..., some, :]
             # into memory of its own, so that the images stay innermost
-            without = torch.addcmul(h, x, w, value=-1, out=h.new_empty(x.shape))  # (..., K, N)
-            losses = asked.losses(unit, without.movedim((-2, -1), (0, 1)))  # (K, N)
+            shape = torch.broadcast_shapes(h.shape, x.shape)
+            moved = torch.addcmul(h, x, dw, out=h.new_empty(shape))  # (..., K, N)
+            losses = asked.losses(unit, moved.movedim((-2, -1), (0, 1)))  # (K, N)
             scores[unit, some] = (losses - asked.baseline).sum(1)
-    return scores.view(module.weight.shape)
+    return scores.view(net.get_parameter(name).shape)
 
 
 def _inputs(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
@@ -173,31 +299,3 @@ def _inputs(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
     ):
         x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
     return x.permute(2, 3, 1, 4, 5, 0).flatten(2, 4)  # (N, C, H, W, kH, kW) -> (H, W, C kH kW, N)
-
-
-def _over_batches(
-    net: nn.Module, batches: Batches, names: Sequence[str], score: Callable[[Batch], Scores]
-) -> Scores:
-    """Mean over all images of what `score` sums over a batch."""
-    _parameters(net, names)
-    refuse_train_mode(net)
-    totals: Scores = {}
-    images = 0
-    for batch in [batches] if isinstance(batches, Batch) else batches:
-        images += len(batch.y)
-        for name, part in score(batch).items():
-            totals[name] = totals[name] + part if name in totals else part
-    if images == 0:
-        raise ValueError("no images to score on: an empty batch, or no batches")
-    return {name: total / images for name, total in totals.items()}
-
-
-def _parameters(net: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
-    parameters = dict(net.named_parameters())
-    for name in [names] if isinstance(names, str) else names:
-        if name not in parameters or isinstance(names, str):
-            raise ValueError(
-                f"names are to be a list of parameters of this network, among: {', '.join(parameters)}; "
-                f"got {names!r}"
-            )
-    return parameters

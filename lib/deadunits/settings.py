@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib.util
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,13 +44,47 @@ def _fractions(value: Any) -> bool:
     return numbers and all(0 <= one <= 1 for one in value) and len(set(value)) == len(value)
 
 
+def _names(value: Any, *known: str) -> bool:
+    texts = type(value) is list and value and all(type(one) is str and one for one in value)
+    return texts and len(set(value)) == len(value) and (not known or set(value) <= set(known))
+
+
+def _schedule(value: Any) -> bool:
+    """Pairs of an epoch and a fraction, both growing; none: no pruning."""
+    pairs = type(value) is list and all(type(one) is list and len(one) == 2 for one in value)
+    if not pairs or not all(type(epoch) is int and epoch > 0 and _number(f) for epoch, f in value):
+        return False
+    rising = all(a[0] < b[0] and a[1] <= b[1] for a, b in itertools.pairwise(value))
+    return rising and all(0 <= f <= 1 for _, f in value)
+
+
 _TEXT = Rule("a path, or empty for the default", lambda value: type(value) is str)
+_ACTIVATIONS = ("relu", "tanh", "own")  # "own": of a network that takes none
 
 RULES = {
-    "dataset": _one_of(*data.TRAIN_SIZES),
+    "dataset": Rule(
+        f"one of {', '.join(data.TRAIN_SIZES)}, or the path of a folder with train/ and test/",
+        lambda value: type(value) is str and (value in data.TRAIN_SIZES or data.is_path(value)),
+    ),
+    "image_size": Rule(
+        "a whole number of pixels, 0 for images that are of one size already",
+        lambda value: type(value) is int and 0 <= value <= 4096,
+    ),
+    "network": Rule(
+        "small_cnn, or package.module:function of your own",
+        lambda value: type(value) is str and (value == "small_cnn" or value.count(":") == 1),
+    ),
+    "layers": Rule("a list of different names of layers", _names),
+    "activations": Rule(
+        f"a list of different names among {', '.join(_ACTIVATIONS)}",
+        lambda value: _names(value, *_ACTIVATIONS),
+    ),
+    "schedule": Rule("a list of [epoch, fraction], both rising, fractions from 0 to 1", _schedule),
+    "by": _one_of("layer", "network"),
+    "rounds": _integer(1, 1000),
     "data_root": _TEXT,
     "results": Rule("the path of a folder", lambda value: type(value) is str and value != ""),
-    "activation": _one_of("relu", "tanh"),
+    "activation": _one_of(*_ACTIVATIONS),
     "epochs": _integer(1, 1000),
     "lr": Rule("a number above 0, at most 10", lambda value: _number(value) and 0 < value <= 10),
     "batch_size": _integer(1, 60_000),
@@ -90,7 +126,32 @@ def check(values: Mapping[str, Any], known: Iterable[str]) -> None:
     if "probe_size" in values and "dataset" in values:
         # Files are looked at later, by whoever needs them: a chapter rendered from results does not.
         data.check_size(values["dataset"], values["probe_size"])
+    _check_network(values.get("network", "small_cnn"))
     _check_measured(values)
+    _check_schedule(values)
+
+
+def _check_network(network: str) -> None:
+    """Raise `Invalid` if the module of a reader's own network cannot be found; it is not imported."""
+    path = network.partition(":")[0]
+    if network == "small_cnn":
+        return
+    try:
+        found = importlib.util.find_spec(path)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise Invalid(
+            f"network = {network!r}: there is no module {path} here (PYTHONPATH, or the current folder)"
+        )
+
+
+def _check_schedule(values: Mapping[str, Any]) -> None:
+    late = [epoch for epoch, _ in values.get("schedule", []) if epoch > values.get("epochs", epoch)]
+    if late:
+        raise Invalid(
+            f"schedule prunes after epoch {late[0]}, but there are only epochs = {values['epochs']}"
+        )
 
 
 def _check_measured(values: Mapping[str, Any]) -> None:
@@ -98,7 +159,7 @@ def _check_measured(values: Mapping[str, Any]) -> None:
     if not all(name in values for name in names):
         return
     dataset, probe_size, batch_size, epochs, every = (values[name] for name in names)
-    steps = epochs * math.ceil((data.TRAIN_SIZES[dataset] - 2 * probe_size) / batch_size)
+    steps = epochs * math.ceil((data.train_size(dataset) - 2 * probe_size) / batch_size)
     if every > steps:
         raise Invalid(
             f"measure_every = {every}: the training takes {steps} steps only ({epochs} epochs of "

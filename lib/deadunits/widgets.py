@@ -12,7 +12,7 @@ FRAMES = 24  # at most, in one widget
 ROWS = ("loss_change", "taylor1")
 
 
-def filters_over_time(scores: pd.DataFrame, shape: tuple[int, int, int]) -> ipywidgets.VBox:
+def filters_over_time(scores: pd.DataFrame, shape: tuple[int, int, int, int]) -> ipywidgets.VBox:
     """A slider over training steps through pictures of the filters, coloured by the rank of their weights.
 
     Upper row: exact loss change; lower row: Taylor 1. The slider and the pictures are joined in the
@@ -20,7 +20,7 @@ def filters_over_time(scores: pd.DataFrame, shape: tuple[int, int, int]) -> ipyw
 
     Args:
         scores: table `scores` of one run (columns step, weight, loss_change, taylor1).
-        shape: (filters, height, width).
+        shape: (units, channels, height, width) of the weights.
     """
     measured = np.sort(scores["step"].unique())
     steps = measured[np.unique(np.linspace(0, len(measured) - 1, FRAMES).round().astype(int))]
@@ -38,8 +38,6 @@ def filters_over_time(scores: pd.DataFrame, shape: tuple[int, int, int]) -> ipyw
     return ipywidgets.VBox([slider, stack])
 
 
-def _picture(scores: pd.Series, shape: tuple[int, int, int]) -> ipywidgets.Image:
+def _picture(scores: pd.Series, shape: tuple[int, int, int, int]) -> ipywidgets.Image:
     # without a tooltip, for which the published page would show no picture at all
-    return ipywidgets.Image(
-        value=figures.png(figures.filters(scores.to_numpy().reshape(shape))), format="png"
-    )
+    return ipywidgets.Image(value=figures.png(figures.ranks(scores.to_numpy().reshape(shape))), format="png")

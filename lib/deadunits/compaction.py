@@ -1,0 +1,435 @@
+"""A smaller network: units taken out for good, and the constants that stood for them kept.
+
+A unit that always gives the same is not needed for it: with W the weights from the unit to the next linear
+map, g its nonlinearity and h the constant pre-activation, the next bias takes W g(h) (thesis: Eq. 1.6),
+summed over the kernel window or over the flattened positions. `propagate` moves the constants, `compact`
+takes out the units as well, `idle` finds units that removal of weights has left without any.
+
+With zero padding before the next convolution a constant channel is no constant bias: windows at the border
+see zeros in its place. There the outputs differ by W g(h) summed over the padded part of the window, so not
+where the constant is 0; everywhere else they are equal. Other padding modes are exact.
+
+Networks are chains: `nn.Sequential`, nested or not, of layers whose structure is known here.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_LINEAR = (nn.Conv2d, nn.Linear)
+_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
+_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)  # to a constant, on average
+_ELEMENTWISE = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus),
+    *(nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish),
+    *(nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.Threshold),
+)
+
+
+class _Link(NamedTuple):
+    """A linear map, the layers of each channel alone behind it, and the next linear map."""
+
+    name: str
+    layer: nn.Conv2d | nn.Linear
+    between: list[tuple[str, nn.Module]]
+    next: nn.Conv2d | nn.Linear
+
+    @property
+    def units(self) -> int:
+        return len(self.layer.weight)
+
+    def inputs(self, index: Tensor, width: int) -> Tensor:
+        """Those of the units in a layer with `width` inputs: (K,) -> (K positions,), 1 or H W positions."""
+        each = width // self.units
+        return (index[:, None] * each + torch.arange(each, device=index.device)).flatten()
+
+    def outgoing(self) -> Tensor:
+        """Weights of the next linear map: (outputs, units, positions or kernel window)."""
+        return self.next.weight.reshape(len(self.next.weight), self.units, -1)
+
+
+@torch.no_grad()
+def compact(
+    net: nn.Sequential,
+    keep: Mapping[str, Tensor],
+    *,
+    h: Mapping[str, Tensor] | None = None,
+    a: Mapping[str, Tensor] | None = None,
+) -> nn.Sequential:
+    """The network without the units that `keep` gives up, their constants in the next biases (Eq. 1.6).
+
+    A new network, with the same names of layers and without hooks; `net` is left as it is. Layers are taken
+    from the input on, as if compacted one after the other. A next layer without bias gets one if a constant
+    is not 0. Dropout passes a constant on as it is. For zero padding see the top of this module.
+
+    Args:
+        net: a chain of layers, in eval mode if a constant has to go through batch norm.
+        keep: name of a layer -> (units,) bool, True keeps, as in `torch.nn.utils.prune`. Layers that are not
+            named keep all.
+        h: name of a layer -> (units,), the pre-activation that stands for each unit; that of units which stay
+            is not looked at. The layers between carry it on to the next linear map. Default: the unit's own
+            bias, with what it took from units removed before: what it gives when no weight leads to it.
+        a: name of a layer -> (units,) or, behind a Flatten, (units, positions): what enters the next linear
+            map in the unit's place, instead of `h`.
+
+    Raises:
+        ValueError: a layer that is not there or whose structure is not known, a mask of another length or
+            dtype, a layer without units, the outputs, both `h` and `a` for a layer, weights used twice, batch
+            norm in training mode.
+    """
+    small = propagate(net, keep, h=h, a=a)
+    _slice(small, {name: mask.nonzero().flatten() for name, mask in keep.items()})
+    return small
+
+
+@torch.no_grad()
+def propagate(
+    net: nn.Sequential,
+    keep: Mapping[str, Tensor],
+    *,
+    h: Mapping[str, Tensor] | None = None,
+    a: Mapping[str, Tensor] | None = None,
+) -> nn.Sequential:
+    """The network as large as it was, with nothing going out from the units that `keep` gives up.
+
+    Their outgoing weights are zero and the next biases have taken the constants. Its outputs are those of
+    `compact`, whose arguments and errors it has.
+    """
+    links = _links(net)
+    _check(links, keep, h or {}, a or {})
+    twin = _copy(net)
+    for link in _links(twin):
+        if link.name not in keep or keep[link.name].all():
+            continue
+        weight = link.next.weight
+        gone = ~keep[link.name].to(weight.device)
+        constant = _constant(link, gone, h or {}, a or {})  # (units removed, 1 or positions)
+        delta = (link.outgoing()[:, gone] * constant).sum((1, 2))  # (outputs,)
+        zeroed = weight.clone()
+        zeroed[:, link.inputs(gone.nonzero().flatten(), weight.shape[1])] = 0
+        _set(link.next, "weight", zeroed)
+        if link.next.bias is not None:
+            _set(link.next, "bias", link.next.bias + delta)
+        elif delta.any():
+            link.next.bias = nn.Parameter(delta, weight.requires_grad)
+    return twin
+
+
+@torch.no_grad()
+def idle(net: nn.Sequential, fnz: float = 0.0) -> dict[str, Tensor]:
+    """Which units still have weights: a mask (units,) for every layer but the last, True keeps.
+
+    A unit goes if the non-zero share of its fan-in weights, or that of its fan-out weights in the next linear
+    map (all positions of it), is at most `fnz` (thesis: 2.2, Fig. 2.11). With 0 these are the units without
+    any, and `compact` changes no output; biases are not counted. One pass over the weights as they are. One
+    unit of a layer stays: the one with the most non-zero weights in and out, of equal ones the first.
+
+    Raises:
+        ValueError: a share outside 0 to 1, a layer whose structure is not known.
+    """
+    if not 0 <= fnz <= 1:
+        raise ValueError(f"fnz is a share between 0 and 1, got {fnz}")
+    masks = {}
+    for link in _links(net):
+        fan_in = (link.layer.weight != 0).flatten(1).cpu()  # (units, fan-in)
+        fan_out = (link.outgoing() != 0).movedim(1, 0).flatten(1).cpu()  # (units, fan-out)
+        # float64 division rounds k/n as it rounds the decimal that it is written as
+        mask = (fan_in.double().mean(1) > fnz) & (fan_out.double().mean(1) > fnz)
+        if not mask.any():
+            mask[int((fan_in.sum(1) + fan_out.sum(1)).argsort(descending=True, stable=True)[0])] = True
+        masks[link.name] = mask.to(link.layer.weight.device)
+    return masks
+
+
+def parameter_count(net: nn.Module) -> int:
+    """How many parameters a network has."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def save(small: nn.Sequential, keep: Mapping[str, Tensor], folder: str | os.PathLike) -> None:
+    """Write what `compact` made to a folder that `load` reads: `state.pt` and `kept.json`.
+
+    `state.pt` is the `state_dict`; `kept.json` has the kept indices of each layer in `keep`, and how many
+    units each layer had. Each file is written under another name and renamed.
+
+    Raises:
+        ValueError: a layer of `keep` that is not there, a mask that keeps more or fewer units than it has.
+    """
+    widths = {name: len(layer.weight) for name, layer in _linear(small).items()}
+    for name, mask in keep.items():
+        if name not in widths:
+            raise ValueError(f"no layer {name!r} to save; there are: {', '.join(widths)}")
+        if int(mask.sum()) != widths[name]:
+            raise ValueError(
+                f"{name!r} has {widths[name]} units, its mask keeps {int(mask.sum())}: give the compacted "
+                "network and the masks that it was compacted with"
+            )
+        widths[name] = len(mask)
+    kept = {name: mask.nonzero().flatten().tolist() for name, mask in keep.items()}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    drafts = {name: folder / f".{name}.{os.getpid()}" for name in ("state.pt", "kept.json")}
+    try:
+        torch.save(small.state_dict(), drafts["state.pt"])
+        drafts["kept.json"].write_text(json.dumps({"kept": kept, "widths": widths}, indent=1) + "\n", "utf8")
+        for name, draft in drafts.items():
+            draft.replace(folder / name)
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def load(net: nn.Sequential, folder: str | os.PathLike, device: str | torch.device = "cpu") -> nn.Sequential:
+    """The compacted network that `save` wrote, from the architecture before compaction.
+
+    Args:
+        net: the network as it was before, with any weights; it is left as it is. Modes and what is trained
+            come from it, dtypes and values from the folder.
+        folder: what `save` was given.
+        device: where the network goes.
+
+    Raises:
+        ValueError: kept indices or a state that do not fit `net`, files that are damaged.
+        FileNotFoundError: one of the two files is not there.
+    """
+    folder = Path(folder)
+    small = _copy(net)
+    kept = _read(folder / "kept.json", {name: len(layer.weight) for name, layer in _linear(small).items()})
+    # indices where the weights are, so that a network of any device can be sliced
+    at = next((parameter.device for parameter in small.parameters()), None)
+    _slice(small, {name: torch.tensor(indices, device=at) for name, indices in kept.items()})
+    file = folder / "state.pt"
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+        for name, layer in _linear(small).items():
+            if layer.bias is None and f"{name}.bias" in state:  # the one that took the constants
+                layer.bias = nn.Parameter(
+                    layer.weight.new_zeros(len(layer.weight)), layer.weight.requires_grad
+                )
+        small.load_state_dict(state, assign=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{file} is damaged or does not fit the network: {error}") from error
+    return small.to(device)
+
+
+def _chain(net: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules in the order of the forward pass; nested chains are entered."""
+    for name, module in net._modules.items():  # not `named_children`: it leaves out what stands there twice
+        if type(module).forward is nn.Sequential.forward:
+            yield from _chain(module, f"{prefix}{name}.")
+        else:
+            yield prefix + name, module
+
+
+def _linear(net: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Convolutions and linear layers of a chain, by name."""
+    if type(net).forward is not nn.Sequential.forward:
+        raise ValueError(f"{type(net).__name__} is not a chain: an nn.Sequential is needed")
+    layers = {name: module for name, module in _chain(net) if isinstance(module, _LINEAR)}
+    if not layers:
+        raise ValueError("no Conv2d or Linear in the chain")
+    return layers
+
+
+def _links(net: nn.Module) -> list[_Link]:
+    """The linear maps but the last, each with what is behind it, or ValueError: not known, and which."""
+    _linear(net)  # it is a chain
+    chain = list(_chain(net))
+    at = [i for i, (_, module) in enumerate(chain) if isinstance(module, _LINEAR)]
+    for name, module in chain[at[0] : at[-1] + 1]:
+        _check_alone(net, chain, name, module)
+    links = [_Link(*chain[i], chain[i + 1 : j], chain[j][1]) for i, j in itertools.pairwise(at)]
+    for link, j in zip(links, at[1:], strict=True):
+        _check_between(link, [*link.between, chain[j]])
+    return links
+
+
+def _check_alone(net: nn.Module, chain: list[tuple[str, nn.Module]], name: str, module: nn.Module) -> None:
+    """Raise ValueError if a layer is no plain one, or if what changes in it changes elsewhere."""
+    kind = f"{name!r} ({type(module).__name__})"
+    plain = type(module) in _LINEAR and {"weight", "bias"} <= module._parameters.keys()
+    if isinstance(module, _LINEAR) and not plain:
+        raise ValueError(
+            f"{kind} is no plain Conv2d or Linear: make pruning or parametrizations permanent first"
+        )
+    if isinstance(module, nn.Conv2d) and module.groups != 1:
+        raise ValueError(f"{kind} has {module.groups} groups of channels: only 1 is known here")
+    own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    owners = sum(id(parameter) in own for one in net.modules() for parameter in one._parameters.values())
+    twice = own and sum(one is module for _, one in chain) > 1  # without tensors it may
+    if twice or owners > len(list(module.parameters())):
+        raise ValueError(f"{kind} stands twice in the chain or shares its weights: give it its own")
+
+
+def _check_between(link: _Link, behind: list[tuple[str, nn.Module]]) -> None:
+    """Raise ValueError if a layer behind does not act on each channel alone, or nobody knows here whether."""
+    image, flat = isinstance(link.layer, nn.Conv2d), False
+    for name, module in behind:
+        known = type(module) in (*_ELEMENTWISE, *_NOTHING, *_BATCH_NORM, nn.Conv2d if image else nn.Linear)
+        known |= type(module) in _POOLS and image and not getattr(module, "return_indices", False)
+        if isinstance(module, nn.Flatten):
+            known &= (module.start_dim, module.end_dim) == (1, -1)
+            flat, image = flat or image, False
+        if not known:
+            raise ValueError(
+                f"the structure of {name!r}, {module}, behind {link.name!r} is not known: nonlinearities, "
+                "2d pooling, batch norm, Dropout, Identity are, and Flatten() between a Conv2d and a Linear"
+            )
+        width = getattr(module, "num_features", link.units)
+        width = module.weight.shape[1] if type(module) in _LINEAR else width
+        if width % link.units if flat else width != link.units:
+            raise ValueError(f"{name!r} takes {width} inputs, {link.name!r} has {link.units} units")
+
+
+def _check(
+    links: list[_Link], keep: Mapping[str, Tensor], h: Mapping[str, Tensor], a: Mapping[str, Tensor]
+) -> None:
+    """Raise ValueError for masks and constants that do not fit the network."""
+    known = {link.name: link for link in links}
+    for name in (*keep, *h, *a):
+        if name not in known:
+            raise ValueError(
+                f"no units of {name!r} can be removed, only of {', '.join(known) or 'none'}: all Conv2d and "
+                "Linear but the last, whose units are the outputs"
+            )
+    for name, mask in keep.items():
+        right = f"the mask of {name!r} has to be a bool tensor of shape ({known[name].units},)"
+        if not isinstance(mask, Tensor):
+            raise ValueError(f"{right}, got {type(mask).__name__}")
+        if mask.dtype != torch.bool or mask.shape != (known[name].units,):
+            raise ValueError(f"{right}, got {mask.dtype} of shape {tuple(mask.shape)}")
+        if not mask.any():
+            raise ValueError(f"the mask of {name!r} keeps none of {known[name].units} units: one has to stay")
+    for name in h.keys() & a.keys():
+        raise ValueError(f"both h and a are given for {name!r}: one of them is enough")
+    for name, constant in (*h.items(), *a.items()):
+        units, linear = known[name].units, isinstance(known[name].next, nn.Linear)
+        shapes = [(units,)]
+        if name in a and linear:
+            shapes.append((units, known[name].next.in_features // units))
+        if tuple(constant.shape) not in shapes:
+            right = " or ".join(map(str, shapes))
+            raise ValueError(f"constants of {name!r} have shape {tuple(constant.shape)}, not {right}")
+
+
+def _constant(link: _Link, gone: Tensor, h: Mapping[str, Tensor], a: Mapping[str, Tensor]) -> Tensor:
+    """What enters the next linear map in place of the removed units: (units removed, 1 or positions)."""
+    weight = link.next.weight
+    if link.name in a:
+        constant = a[link.name].to(weight).reshape(link.units, -1)  # (units, 1 or positions)
+    else:
+        constant = weight.new_zeros(link.units) if link.layer.bias is None else link.layer.bias
+        constant = h.get(link.name, constant).to(weight)[:, None]  # (units, 1)
+        for name, module in link.between:
+            constant = _through(name, module, constant, gone)
+    if not constant[gone].isfinite().all():
+        raise ValueError(f"the constant of a removed unit of {link.name!r} is not finite")
+    return constant[gone]
+
+
+def _through(name: str, module: nn.Module, constant: Tensor, gone: Tensor) -> Tensor:
+    """What a layer makes of a constant channel: (units, 1 or positions) -> (units, 1 or positions)."""
+    if type(module) in _ELEMENTWISE:
+        return module.forward(constant.clone())  # cloned for those in place; no hooks run
+    if type(module) in _BATCH_NORM:
+        if module.training or module.running_mean is None:
+            raise ValueError(
+                f"{name!r} ({type(module).__name__}) is in training mode or without running statistics, so "
+                "nothing is constant behind it: call net.eval() first, or give `a`"
+            )
+        rows = constant.expand(-1, module.num_features // len(constant)).reshape(1, -1)  # (1, features)
+        statistics = module.running_mean, module.running_var
+        rows = F.batch_norm(rows, *statistics, module.weight, module.bias, eps=module.eps)
+        return rows.view(len(constant), -1)  # (1, features) -> (units, 1 or positions)
+    if type(module) is nn.AvgPool2d and constant[gone].any():
+        padded = module.padding not in (0, (0, 0)) and module.count_include_pad
+        if padded or module.divisor_override:
+            raise ValueError(
+                f"{name!r}, {module}, averages zeros in or divides by another number: give `a`, what it gives"
+            )
+    return constant
+
+
+def _slice(net: nn.Sequential, kept: Mapping[str, Tensor]) -> None:
+    """Take out all units but those of the given indices, in place."""
+    for link in _links(net):
+        if link.name not in kept:
+            continue
+        index = kept[link.name].to(link.layer.weight.device)
+        for _, module in link.between:
+            if type(module) in _BATCH_NORM:
+                features = link.inputs(index, module.num_features)
+                for name in ("weight", "bias", "running_mean", "running_var"):
+                    _pick(module, name, 0, features)
+                module.num_features = len(features)
+        _pick(link.next, "weight", 1, link.inputs(index, link.next.weight.shape[1]))
+        # last: until here the link counts by the units that the layer had
+        _pick(link.layer, "weight", 0, index)
+        _pick(link.layer, "bias", 0, index)
+        for module in (link.layer, link.next):
+            for side, width in (("out", module.weight.shape[0]), ("in", module.weight.shape[1])):
+                setattr(module, side + ("_channels" if isinstance(module, nn.Conv2d) else "_features"), width)
+
+
+def _pick(module: nn.Module, name: str, dim: int, index: Tensor) -> None:
+    """Replace a tensor of a module by the chosen rows or columns, in the same memory layout."""
+    tensor = getattr(module, name)
+    if tensor is None or len(index) == tensor.shape[dim]:
+        return
+    chosen = tensor.index_select(dim, index)
+    if tensor.dim() == 4:
+        # strides are compared: with one channel a weight counts as contiguous in both layouts
+        last = torch.empty_like(tensor, memory_format=torch.channels_last).stride() == tensor.stride()
+        layout = torch.channels_last if last else torch.contiguous_format
+        chosen = torch.empty_like(chosen, memory_format=layout).copy_(chosen)
+    _set(module, name, chosen)
+
+
+def _set(module: nn.Module, name: str, value: Tensor) -> None:
+    """A new tensor in the place of another, so that none is held that shares memory with the old one."""
+    old = getattr(module, name)
+    setattr(module, name, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
+
+
+def _copy(net: nn.Module) -> nn.Module:
+    """A copy without hooks, which would act on units that are no longer there, and without gradients."""
+    hooks = [v for module in net.modules() for k, v in vars(module).items() if k.endswith("_hooks")]
+    # deepcopy takes what stands in the memo for a copy: an empty dict in place of each dict of hooks
+    return copy.deepcopy(net, {id(v): type(v)() for v in hooks if isinstance(v, dict)})
+
+
+def _read(file: Path, widths: Mapping[str, int]) -> dict[str, list[int]]:
+    """Kept indices of each layer from `kept.json`, or ValueError: what does not fit a network."""
+    try:
+        found = json.loads(file.read_text("utf8"))
+        kept, had = dict(found["kept"]), dict(found["widths"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: {error!r}") from error
+    if had.keys() != widths.keys():
+        raise ValueError(f"{file} is of layers {', '.join(had)}; the network has {', '.join(widths)}")
+    for name, width in widths.items():
+        if had[name] != width:
+            raise ValueError(f"{file}: {name!r} had {had[name]} units; the network's has {width}")
+    for name, indices in kept.items():
+        if name not in list(widths)[:-1]:
+            raise ValueError(f"{file}: no units of {name!r} can be removed, only of {list(widths)[:-1]}")
+        wrong = [index for index in indices if type(index) is not int or not 0 <= index < widths[name]]
+        if wrong or not indices or indices != sorted(set(indices)):
+            raise ValueError(
+                f"{file}: {name!r} has units 0 to {widths[name] - 1}, to be kept in ascending order and at "
+                f"least one, got {wrong or indices}"
+            )
+    return kept

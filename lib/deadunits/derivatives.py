@@ -1,0 +1,319 @@
+"""Derivatives of the mean loss with respect to chosen weights: gradient, Hessian products, Hessian, diagonal.
+
+All are means over the images of any number of batches, for any `nn.Module`. The network, its mode, its
+gradients and the global random state are as before afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deadunits.counterfactual import Loss, chain_behind, refuse_train_mode, sample_losses
+from deadunits.data import Batch
+
+Tensors = dict[str, Tensor]
+Pairs = tuple[Sequence[Tensor], Sequence[Tensor]]
+Batches = Batch | Iterable[Batch]
+
+_PIECEWISE_LINEAR = (
+    *(nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
+    *(nn.ReLU, nn.LeakyReLU, nn.Hardtanh, nn.ReLU6, nn.Flatten, nn.Dropout, nn.Identity),
+)
+_CHUNK = 500  # images at once: more of them fall out of the processor's cache
+_DENSE = 5000  # weights, at most, in a dense Hessian: 100 MB in float32
+
+
+def gradient(
+    net: nn.Module, batches: Batches, names: Sequence[str], *, loss: Loss = sample_losses
+) -> Tensors:
+    """The gradient of the mean loss, ∂L/∂w_i: a dict from name to a tensor of the parameter's shape.
+
+    Args:
+        net: the network, not in training mode where that matters (batch norm, dropout).
+        batches: a `Batch` or several.
+        names: parameters, as in `net.named_parameters()`.
+        loss: (outputs, labels) -> (N,), the loss of each sample.
+
+    Raises:
+        ValueError: an unknown name, no images, batch norm or dropout in training mode.
+    """
+
+    def first(batch: Batch) -> Tensors:
+        with _total(net, batch, names, loss) as (values, total):
+            return dict(zip(names, torch.autograd.grad(total, values, materialize_grads=True), strict=True))
+
+    return over_batches(net, batches, names, first)
+
+
+def hessian_vector(
+    net: nn.Module, batches: Batches, vector: Mapping[str, Tensor], *, loss: Loss = sample_losses
+) -> Tensors:
+    """The product of the Hessian with a vector, (H v)_i = Σ_j ∂²L/∂w_i∂w_j v_j, over the names of `vector`.
+
+    By differentiating the gradient's inner product with v once more (Pearlmutter 1994), about three times
+    the work of a gradient. Arguments and errors as for `gradient`.
+
+    Args:
+        vector: a dict from name to a tensor of the parameter's shape.
+    """
+    return gradient_and_product(net, batches, vector, loss=loss)[1]
+
+
+def gradient_and_product(
+    net: nn.Module, batches: Batches, vector: Mapping[str, Tensor], *, loss: Loss = sample_losses
+) -> tuple[Tensors, Tensors]:
+    """`gradient` and `hessian_vector` for the work of the second alone."""
+    names = list(vector)
+
+    def both(batch: Batch) -> Pairs:
+        with _total(net, batch, names, loss) as (values, total):
+            first = torch.autograd.grad(total, values, create_graph=True, materialize_grads=True)
+            inner = _flat(first) @ _flat([vector[name] for name in names])
+            return [one.detach() for one in first], _second(inner, values)
+
+    return _pairs(net, batches, names, both)
+
+
+def hessian(net: nn.Module, batches: Batches, names: Sequence[str], *, loss: Loss = sample_losses) -> Tensor:
+    """The dense Hessian of the mean loss, (n, n), over all n weights of `names`, flattened in that order.
+
+    One backward pass a weight and batch: for small n. Arguments as for `gradient`.
+
+    Raises:
+        ValueError: as for `gradient`; more than 5,000 weights.
+    """
+    n = sum(parameters(net, names)[name].numel() for name in names)
+    if n > _DENSE:
+        raise ValueError(
+            f"a dense Hessian of {n:,} weights is too large: {_DENSE:,} at most; `hessian_vector` gives "
+            "its products, `hessian_diagonal` its diagonal"
+        )
+
+    def rows(batch: Batch) -> Tensors:
+        with _total(net, batch, names, loss) as (values, total):
+            first = torch.autograd.grad(total, values, create_graph=True, materialize_grads=True)
+            found = [_flat(_second(one, values)) for g in first for one in g.flatten()]
+        return {"": torch.stack(found) if found else total.new_zeros(0, 0)}
+
+    return over_batches(net, batches, names, rows)[""]
+
+
+def hessian_diagonal(
+    net: nn.Module, batches: Batches, names: Sequence[str], *, loss: Loss = sample_losses
+) -> Tensors:
+    """The diagonal of the Hessian, ∂²L/∂w_i², exact.
+
+    Where all that follows a layer is piecewise linear in its weights (`gauss_newton_is_exact`), its block of
+    the Hessian is Gauss-Newton's, H = Jᵀ (∂²ℓ/∂z²) J with J the Jacobian of the outputs z: a backward pass
+    an output. Elsewhere (tanh behind the layer, unknown structure) a Hessian-vector product a weight: slow.
+    Arguments and errors as for `gradient`.
+    """
+    return gradient_and_diagonal(net, batches, names, loss=loss)[1]
+
+
+def gradient_and_diagonal(
+    net: nn.Module, batches: Batches, names: Sequence[str], *, loss: Loss = sample_losses
+) -> tuple[Tensors, Tensors]:
+    """`gradient` and `hessian_diagonal` from the same images, which are asked for once."""
+
+    def both(batch: Batch) -> Pairs:
+        with _total(net, batch, names, loss) as (values, total):
+            first = torch.autograd.grad(total, values, materialize_grads=True)
+        return first, [
+            (_gauss_newton if gauss_newton_is_exact(net, name) else _plain_diagonal)(net, batch, name, loss)
+            for name in names
+        ]
+
+    return _pairs(net, batches, names, both)
+
+
+def gauss_newton_is_exact(net: nn.Module, name: str) -> bool:
+    """Whether Gauss-Newton's diagonal is the Hessian's, for a layer's weights in a chain of known layers."""
+    layer, _, kind = name.rpartition(".")
+    behind = chain_behind(net, layer)
+    return kind == "weight" and behind is not None and all(type(one) in _PIECEWISE_LINEAR for one in behind)
+
+
+class Signals(NamedTuple):
+    """What Eq. 2.4 multiplies, for each image n, unit u, weight k of it and position p of its output."""
+
+    gradients: Tensor  # ∂ℓ_n/∂w_uk, (N, units, fan-in)
+    outputs: Tensor  # ∂ℓ_n/∂h_up, the unit's output gradient, (N, units, positions)
+    inputs: Tensor  # what the weight is multiplied with there, (N, fan-in, positions)
+
+
+def signals(net: nn.Module, batch: Batch, layer: str, *, loss: Loss = sample_losses) -> Signals:
+    """The gradient of each image's own loss and its two factors (thesis: Eq. 2.4).
+
+    ∂ℓ_n/∂w_uk = Σ_p ∂ℓ_n/∂h_up x_kp, for an `nn.Linear` (one position) or an `nn.Conv2d` without groups.
+
+    Raises:
+        ValueError: another kind of layer, batch norm or dropout in training mode.
+    """
+    refuse_train_mode(net)
+    inputs, h, z = _captured(net, batch, layer)
+    with torch.enable_grad():
+        (outputs,) = torch.autograd.grad(loss(z, batch.y).sum(), h)
+    outputs = outputs.flatten(2) if outputs.dim() == 4 else outputs.unsqueeze(2)  # (N, units, positions)
+    return Signals(_weight_gradients(outputs, inputs), outputs, inputs)
+
+
+def over_batches(
+    net: nn.Module,
+    batches: Batches,
+    names: Sequence[str],
+    part: Callable[[Batch], Tensors],
+    chunk: int = _CHUNK,
+) -> Tensors:
+    """Mean over all images of what `part` sums over at most `chunk` of them.
+
+    Raises:
+        ValueError: an unknown name, no images, batch norm or dropout in training mode.
+    """
+    parameters(net, names)
+    refuse_train_mode(net)
+    totals: Tensors = {}
+    images = 0
+    for batch in [batches] if isinstance(batches, Batch) else batches:
+        images += len(batch.y)
+        for some in map(Batch, batch.x.split(chunk), batch.y.split(chunk)):
+            for name, one in part(some).items():
+                totals[name] = totals[name] + one if name in totals else one
+    if images == 0:
+        raise ValueError("no images to score on: an empty batch, or no batches")
+    return {name: total / images for name, total in totals.items()}
+
+
+def _pairs(
+    net: nn.Module, batches: Batches, names: Sequence[str], both: Callable[[Batch], Pairs]
+) -> tuple[Tensors, Tensors]:
+    """`over_batches` for two quantities at once."""
+
+    def part(batch: Batch) -> Tensors:
+        first, second = both(batch)
+        pairs = zip(names, first, second, strict=True)
+        return {(name, kind): one for name, *two in pairs for kind, one in enumerate(two)}
+
+    found = over_batches(net, batches, names, part)
+    return tuple({name: found[name, kind] for name in names} for kind in (0, 1))
+
+
+def parameters(net: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
+    """The network's parameters by name; a ValueError if one of `names` is not among them."""
+    known = dict(net.named_parameters())
+    for name in [names] if isinstance(names, str) else names:
+        if name not in known or isinstance(names, str):
+            raise ValueError(
+                f"names are to be a list of parameters of this network, among: {', '.join(known)}; "
+                f"got {names!r}"
+            )
+    return known
+
+
+@contextmanager
+def _total(
+    net: nn.Module, batch: Batch, names: Sequence[str], loss: Loss
+) -> Iterator[tuple[list[nn.Parameter], Tensor]]:
+    """The chosen weights, which may be frozen otherwise, and the summed loss as a function of them."""
+    # not `torch.func.functional_call`, which leaves a network with tied weights changed (torch 2.15)
+    known = dict(net.named_parameters())
+    values = [known[name] for name in names]
+    frozen = [one for one in values if not one.requires_grad]
+    try:
+        for one in frozen:
+            one.requires_grad_()
+        with torch.enable_grad():
+            yield values, loss(net(batch.x), batch.y).sum()
+    finally:
+        for one in frozen:
+            one.requires_grad_(False)
+
+
+def _second(first: Tensor, values: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The gradient of a number that was made of gradients."""
+    if not first.requires_grad:  # the loss is linear in these weights
+        return [torch.zeros_like(one) for one in values]
+    return torch.autograd.grad(first, values, retain_graph=True, materialize_grads=True)
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([one.flatten() for one in tensors])
+
+
+def _plain_diagonal(net: nn.Module, batch: Batch, name: str, loss: Loss) -> Tensor:
+    """A backward pass a weight: (∂/∂w_i of the gradient)_i. Sum over the batch."""
+    with _total(net, batch, [name], loss) as (values, total):
+        (first,) = torch.autograd.grad(total, values, create_graph=True, materialize_grads=True)
+        elements = [_second(one, values)[0].flatten()[i] for i, one in enumerate(first.flatten())]
+    return torch.stack(elements).view(first.shape) if elements else torch.zeros_like(first)
+
+
+def _gauss_newton(net: nn.Module, batch: Batch, name: str, loss: Loss) -> Tensor:
+    """Σ_n Σ_c λ_nc (v_ncᵀ J_n)², with λ and v the eigenpairs of each image's ∂²ℓ/∂z²."""
+    inputs, h, z = _captured(net, batch, name.rpartition(".")[0])
+    curvatures, directions = torch.linalg.eigh(_output_curvature(z.detach(), batch.y, loss))
+    squares = inputs.square().squeeze(2) if h.dim() == 2 else None
+    total = 0
+    for c in range(z.shape[1]):
+        curvature = curvatures[:, c, None, None]
+        if not curvature.any():
+            continue
+        (g,) = torch.autograd.grad(z, h, directions[:, :, c], retain_graph=True)
+        if squares is not None:  # one position: (g x)² = g² x²
+            total = total + (g.square() * curvature[:, 0]).T @ squares
+        else:
+            total = total + (_weight_gradients(g.flatten(2), inputs).square() * curvature).sum(0)
+    shape = net.get_parameter(name).shape
+    return total.view(shape) if isinstance(total, Tensor) else h.new_zeros(shape)
+
+
+def _output_curvature(z: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    """∂²ℓ_n/∂z_n² of each image: (N, C), (N,) -> (N, C, C)."""
+    z = z.requires_grad_()
+    with torch.enable_grad():
+        (first,) = torch.autograd.grad(loss(z, y).sum(), z, create_graph=True, materialize_grads=True)
+        rows = [_second(first[:, c].sum(), [z])[0] for c in range(z.shape[1])]
+    return torch.stack(rows, 1).detach()
+
+
+def _captured(net: nn.Module, batch: Batch, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs of a layer by weight and position, its pre-activations, and the outputs as their function."""
+    module = net.get_submodule(layer)
+    if not isinstance(module, (nn.Linear, nn.Conv2d)) or getattr(module, "groups", 1) > 1:
+        raise ValueError(f"{layer} is to be an nn.Linear or an nn.Conv2d without groups, got {module}")
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...], h: Tensor) -> Tensor:
+        h = h.detach().requires_grad_()
+        seen.extend((inputs[0].detach(), h))
+        return h.clone()  # what follows may work in place
+
+    handle = module.register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            z = net(batch.x)
+    finally:
+        handle.remove()
+    if len(seen) != 2:
+        raise ValueError(f"{layer} is used {len(seen) // 2} times in a forward pass; once is needed")
+    return _by_position(module, seen[0]), seen[1], z
+
+
+def _by_position(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+    """What each weight of a unit is multiplied with: (N, fan-in, positions)."""
+    if isinstance(module, nn.Linear):
+        return x.unsqueeze(2)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+    return F.unfold(x, module.kernel_size, module.dilation, 0, module.stride)
+
+
+def _weight_gradients(outputs: Tensor, inputs: Tensor) -> Tensor:
+    """Sum over positions: (N, units, positions), (N, fan-in, positions) -> (N, units, fan-in)."""
+    return outputs @ inputs.transpose(1, 2)

@@ -1,0 +1,60 @@
+"""What the experiments share: the layers that they look at, losses and accuracies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deadunits import Invalid
+from deadunits.counterfactual import sample_losses
+from deadunits.data import Batch
+
+Row = tuple[str, dict[str, Any]]
+Tensors = dict[str, Tensor]
+
+CHUNK = 250  # images at once: what stays in the processor's cache
+
+
+def weights_of(net: nn.Module, layers: Sequence[str]) -> list[str]:
+    """Names of the weights of layers.
+
+    Raises:
+        Invalid: the network has no such linear or convolutional layer.
+    """
+    known = [
+        name
+        for name, one in net.named_modules()
+        if isinstance(one, (nn.Linear, nn.Conv2d)) and getattr(one, "groups", 1) == 1
+    ]
+    for layer in layers:
+        if layer not in known:
+            raise Invalid(
+                f"the network has no linear or convolutional layer {layer!r}; it has {', '.join(known)}"
+            )
+    return [f"{layer}.weight" for layer in layers]
+
+
+def shapes(net: nn.Module, names: Sequence[str]) -> Iterator[Row]:
+    """A row a layer: units, and the shape of a unit's weights."""
+    for name in names:
+        units, *fan_in = net.get_parameter(name).shape
+        channels, height, width = (*fan_in, 1, 1)[:3]
+        shape = {"units": units, "channels": channels, "height": height, "width": width}
+        yield "weights", {"layer": name.removesuffix(".weight")} | shape
+
+
+@torch.no_grad()
+def mean_loss(net: nn.Module, batch: Batch) -> float:
+    """Mean cross entropy in nats."""
+    parts = zip(batch.x.split(CHUNK), batch.y.split(CHUNK), strict=True)
+    return torch.cat([sample_losses(net(x), y) for x, y in parts]).double().mean().item()
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, batch: Batch) -> float:
+    """Share of images whose label gets the highest logit."""
+    parts = zip(batch.x.split(CHUNK), batch.y.split(CHUNK), strict=True)
+    return torch.cat([net(x).argmax(1) == y for x, y in parts]).double().mean().item()
