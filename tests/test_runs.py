@@ -14,10 +14,14 @@ import time
 import pandas as pd
 import pytest
 import torch
-from deadunits import Invalid, experiments, runs
+from deadunits import Invalid, runs
+from deadunits.experiments.common import mean_loss
 
 TINY = {
     "dataset": "digits",
+    "image_size": 0,
+    "network": "small_cnn",
+    "layers": ["conv1"],
     "epochs": 1,
     "lr": 0.1,
     "batch_size": 64,
@@ -48,14 +52,22 @@ def test_tables_are_tidy_and_carry_their_settings(run):
     assert sorted(run.table("training")["step"]) == steps
     scores = run.table("scores")
     assert len(scores) == 2 * 200
+    assert set(scores["set"]) == {"probe"}  # the others follow at every fifth measurement
     assert set(scores["activation"]) == {"tanh"}
     penalties = run.table("penalties")
-    assert len(penalties) == 2 * (1 + 2) * 1 * 2  # steps, choices, fractions, sets
+    assert len(penalties) == 2 * (5 + 2) * 1 * 2  # steps, scorers and draws, fractions, sets
     assert not penalties.isna().any(axis=None)
     info = run.info
     assert info["settings"] == TINY
     assert {"python", "torch", "numpy"} <= set(info["versions"])
-    assert info["code"].keys() >= {"experiments", "scorers", "counterfactual", "training", "data", "models"}
+    assert info["code"].keys() >= {
+        "experiments.saliency",
+        "scorers",
+        "counterfactual",
+        "training",
+        "data",
+        "models",
+    }
     assert not run.changed()
 
 
@@ -71,11 +83,11 @@ def test_penalties_are_what_removing_the_weights_costs(run):
     score = scorers.loss_change_slow(net, images.probe, "conv1.weight") / 30
     scores = run.table("scores").query("step == 8")
     assert score.flatten().tolist() == pytest.approx(scores["loss_change"].tolist(), abs=1e-5)
-    before = experiments.mean_loss(net, images.other)
+    before = mean_loss(net, images.other)
     two = scores.nsmallest(2, "loss_change")["weight"].tolist()
     with torch.no_grad():
         net.conv1.weight.view(-1)[two] = 0
-    penalty = experiments.mean_loss(net, images.other) - before
+    penalty = mean_loss(net, images.other) - before
     row = run.table("penalties").query("step == 8 and scorer == 'loss_change' and set == 'other'")
     assert row["penalty"].item() == pytest.approx(penalty, abs=1e-7)
 
@@ -154,10 +166,14 @@ def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path, monkeypatch):
     started = runs._start
 
     def start_one_wrong(experiment, one, folder, data_root):
-        return started("accuracy" if one["seed"] == 0 else experiment, one, folder, data_root)
+        return started(
+            experiment, one | {"network": "no:net"} if one["seed"] == 0 else one, folder, data_root
+        )
 
     monkeypatch.setattr(runs, "_start", start_one_wrong)
-    with pytest.raises(RuntimeError, match=r"1 of 2 runs failed; the first: TypeError"):
+    with pytest.raises(
+        RuntimeError, match=r"1 of 2 runs failed; the first: deadunits.Invalid: network = 'no:net'"
+    ):
         runs.ensure("saliency", runs.grid(TINY, seed=[0, 1]), tmp_path, processes=1)
     assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY | {"seed": 1})]
 

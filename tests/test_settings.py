@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from deadunits import Invalid, book, runs, settings
@@ -65,7 +66,50 @@ def test_every_parameter_has_a_rule_and_every_profile_is_valid(chapter, profile,
 def test_the_thesis_profile_is_what_the_claims_speak_of():
     from deadunits import claims
 
-    chosen = book.parameters("02-1-saliency", "thesis")
     for claim in claims.CLAIMS.values():
-        assert claim.setting.items() <= chosen.items()
-    assert chosen["seeds"] >= claims.FULL
+        chapter = "02-2-weight-pruning" if claim.experiment == "weight_pruning" else "02-1-saliency"
+        declared = settings.declared(Path(f"notebooks/{chapter}.ipynb"))
+        chosen = declared | book.parameters(chapter, "thesis")
+        for name, allowed in claim.setting.items():
+            if name == "activation":
+                assert set(allowed) <= set(chosen.get("activations", [chosen.get("activation")]))
+            else:
+                assert chosen[name] in allowed
+        assert chosen["seeds"] >= claims.FULL
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"network": "mine"}, "network = 'mine' is to be small_cnn, or package.module:function"),
+        ({"network": "no_such_module_here:net"}, "there is no module no_such_module_here"),
+        ({"layers": []}, "a list of different names of layers"),
+        ({"layers": ["conv1", "conv1"]}, "a list of different names of layers"),
+        ({"layers": "conv1"}, "a list of different names of layers"),
+        ({"activations": ["relu", "gelu"]}, "among relu, tanh, own"),
+        ({"schedule": [[2, 0.5], [2, 0.8]]}, r"a list of \[epoch, fraction\], both rising"),
+        ({"schedule": [[2, 0.5], [3, 0.4]]}, "both rising"),
+        ({"schedule": [[2, 1.5]]}, "fractions from 0 to 1"),
+        ({"schedule": [2, 0.5]}, "both rising"),
+        ({"schedule": [[4, 0.5]], "epochs": 3}, "prunes after epoch 4, but there are only epochs = 3"),
+        ({"dataset": "pictures"}, "or the path of a folder with train/ and test/"),
+        ({"dataset": "./no/pictures", "probe_size": 3}, "pictures"),
+        ({"image_size": -1}, "a whole number of pixels"),
+        ({"by": "unit"}, "one of layer, network"),
+    ],
+)
+def test_what_a_chapter_of_ones_own_may_be(values, message):
+    with pytest.raises(Invalid, match=message):
+        settings.check(values, values)
+
+
+def test_what_a_chapter_of_ones_own_may_be_and_is():
+    values = {
+        "network": "json:loads",
+        "layers": ["a.b"],
+        "activations": ["own"],
+        "schedule": [],
+        "by": "layer",
+    }
+    settings.check(values, values)
+    settings.check({"schedule": [[1, 0.5], [3, 0.5]], "epochs": 3}, ["schedule", "epochs"])

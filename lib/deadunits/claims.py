@@ -10,11 +10,19 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deadunits.measures import (
+    NAMES,
+    SIGNED,
+    chosen_removal,
+    empty_units,
+    mean_penalties,
+    rank_correlations,
+)
 from deadunits.runs import Run
 
 if TYPE_CHECKING:
@@ -22,22 +30,6 @@ if TYPE_CHECKING:
 
 ENOUGH = 0.8  # share of the seeds in which a criterion is to hold
 FULL = 5  # seeds; with fewer a verdict is provisional
-SIGNED = ("taylor1", "taylor2", "hessian", "loss_change")  # the thesis's scores that have a sign
-NAMES = {
-    "loss_change": "exact loss change",
-    "taylor1": "Taylor 1",
-    "taylor2": "Taylor 2",
-    "hessian": "Hessian",
-    "diagonal": "diagonal",
-    "magnitude": "magnitude",
-    "random": "random",
-    "relu": "ReLU",
-    "tanh": "tanh",
-    "own": "own",
-    "probe": "images scored on",
-    "other": "other images",
-    "train_probe": "images trained on",
-}
 
 
 @dataclass(frozen=True)
@@ -76,6 +68,7 @@ class Verdict:
     note: str
     evidence: Sequence[Evidence]
     other: Verdict | None = field(default=None)  # the same criterion, evaluated on other images
+    differs: Sequence[str] = ()  # settings in which the runs are not the claim's
 
     def __str__(self) -> str:
         return f"{self.word} ({self.note})"
@@ -108,7 +101,8 @@ class Verdict:
         if self.word == "partly":
             rows["Partly"] = f"the direction holds: {claim.direction}"
         if self.word == "not judged":
-            rows["Why not judged"] = "the criterion speaks of " + _words(claim.setting)
+            spoken_of = {name: claim.setting[name] for name in self.differs}
+            rows["Why not judged"] = "the criterion speaks of " + _words(spoken_of)
         items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
         return (
             f'<div class="verdict verdict-{css}"><p class="verdict-head">'
@@ -126,26 +120,28 @@ def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
     chosen = [run for run in runs if run.info["experiment"] == claim.experiment]
     spoken_of = [run for run in chosen if run.info["settings"]["activation"] in claim.setting["activation"]]
     settings = [run.info["settings"] for run in spoken_of or chosen]
-    own = all(one[name] in allowed for one in settings for name, allowed in claim.setting.items())
+    differs = [
+        name for name, allowed in claim.setting.items() if any(one[name] not in allowed for one in settings)
+    ]
     datasets = sorted({Path(one["dataset"]).name for one in settings})
     seeds = sorted({one["seed"] for one in settings})
     cases = [[run for run in spoken_of if run.info["settings"]["seed"] == seed] for seed in seeds]
     on_probe, on_other = ([claim.evidence(case, name) for case in cases] for name in ("probe", "other"))
-    return judge(claim, on_probe, own, datasets, judge(claim, on_other, own, datasets))
+    return judge(claim, on_probe, differs, datasets, judge(claim, on_other, differs, datasets))
 
 
 def judge(
     claim: Claim,
     evidence: Sequence[Evidence | None],
-    own_setting: bool,
+    differs: Sequence[str],
     datasets: Sequence[str],
     other: Verdict | None = None,
 ) -> Verdict:
     """The rules. Reproduced: the criterion holds in at least 80% of the seeds; partly: the direction does."""
     eligible = [one for one in evidence if one is not None]
     seeds = _seeds(len(evidence))
-    if not own_setting:
-        return Verdict(claim, "not judged", f"{', '.join(datasets)}, {seeds}", eligible, other)
+    if differs:
+        return Verdict(claim, "not judged", f"{', '.join(datasets)}, {seeds}", eligible, other, differs)
     note = seeds if len(evidence) >= FULL else f"provisional, {seeds}"
     if not eligible:
         word = "not testable"
@@ -325,9 +321,7 @@ def empty_filters(case: Case, on: str) -> Evidence | None:
     pruned = _pruned(case)
     if on != "probe" or pruned is None:
         return None
-    units = int(pruned.table("weights").set_index("layer").loc["conv1", "units"])
-    values = pruned.table("values").query("layer == 'conv1'")["value"].to_numpy().reshape(units, -1)
-    empty = int((values == 0).all(1).sum())
+    empty = empty_units(pruned, "conv1")
     return Evidence(values={"empty filters of conv1": empty}, holds=empty >= 2, directs=empty >= 1)
 
 
@@ -352,20 +346,6 @@ def half_the_network(case: Case, on: str) -> Evidence | None:
     )
 
 
-def chosen_removal(pruned: Run, on: str = "probe") -> dict[str, float] | None:
-    """The smallest network within 0.3 points of the masked one on `on`, with its share of the parameters."""
-    removal = pruned.table("removal") if pruned.has("removal") else None
-    if removal is None:
-        return None
-    every = len(pruned.table("values")) + int(pruned.table("weights")["units"].sum())  # weights and biases
-    enough = pruned.table("final")[f"{on}_accuracy"][0] - 0.003
-    left = removal[removal["carried"] & (removal[f"{on}_accuracy"] >= enough - 1e-9)]
-    if left.empty:
-        return None
-    best = left.sort_values(["parameters", "fnz"]).iloc[0].to_dict()
-    return best | {"share": best["parameters"] / every}
-
-
 def same_on_all_sets(case: Case, on: str) -> Evidence | None:
     """C2.13: whether the scorers' order by mean penalty at f = 0.8 depends on the images."""
     if on != "probe":
@@ -383,31 +363,11 @@ def same_on_all_sets(case: Case, on: str) -> Evidence | None:
     )
 
 
-def mean_penalties(penalties: pd.DataFrame) -> pd.DataFrame:
-    """Mean penalty at f = 0.8 of the thesis's scorers (rows) by the set scored and judged on (columns)."""
-    thesis = ["magnitude", *SIGNED, *(f"{scorer}_abs" for scorer in SIGNED)]
-    rows = penalties[(penalties["fraction"] == 0.8) & (penalties["scored_on"] == penalties["set"])]
-    common = set.intersection(*(set(steps) for _, steps in rows.groupby("set")["step"])) if len(rows) else ()
-    rows = rows[rows["step"].isin(list(common)) & rows["scorer"].isin(thesis)]
-    return rows.groupby(["scorer", "set"])["penalty"].mean().unstack("set")
-
-
-def rank_correlations(scores: pd.DataFrame, scorers: Iterable[str]) -> dict[str, float]:
-    """Spearman's correlation of each score with the exact loss change, over the weights of a table."""
-    exact = scores["loss_change"].rank()
-    return {scorer: float(score_of(scores, scorer).rank().corr(exact)) for scorer in scorers}
-
-
-def score_of(scores: pd.DataFrame, scorer: str) -> pd.Series:
-    """A column of a table `scores`; the thesis's Taylor 2 is the sum of two of them."""
-    return scores["taylor1"] + scores["hessian"] if scorer == "taylor2" else scores[scorer]
-
-
 def _penalty(case: Case, on: str, fraction: float, scorer: str, activation: str | None = None) -> pd.Series:
     """Penalties of weights scored on `probe` and judged on `on`, by step; of random ones the first draw."""
     import pandas as pd
 
-    runs = [run for run in case if activation in (None, run.info["settings"]["activation"])]
+    runs = [run for run in case if activation is None or run.info["settings"]["activation"] == activation]
     if not runs:
         return pd.Series(dtype=float)
     rows = runs[0].table("penalties")

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deadunits.claims import NAMES, SIGNED, rank_correlations, score_of
+from deadunits.measures import NAMES, SIGNED, rank_correlations, ratios_by_step, score_of
 from deadunits.pruning import count
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; a scorer keeps its own in all chapters.
@@ -159,7 +159,8 @@ def signed_and_absolute(rows: pd.DataFrame) -> Figure:
 
 def penalty_by_scorer(rows: pd.DataFrame) -> Figure:
     """Figure 2.5 in one look: the mean penalty of each scorer by seed, and its deviation over training."""
-    order = [*(f"{one}{end}" for one in (*SIGNED, "diagonal") for end in ("", "_abs")), "magnitude", "random"]
+    every = [*(f"{one}{end}" for one in (*SIGNED, "diagonal") for end in ("", "_abs")), "magnitude", "random"]
+    order = [scorer for scorer in every if scorer in set(rows["scorer"])]
     activations = _in_order(rows["activation"])
     with _figure(len(activations), 2, height=2.9 * len(activations), sharey=True) as (figure, axes):
         for line, activation in zip(axes, activations, strict=True):
@@ -184,29 +185,24 @@ def penalty_by_scorer(rows: pd.DataFrame) -> Figure:
                         markerfacecolor=filled,
                         markersize=5,
                     )
-                ax.set_title(f"{NAMES[activation]}: {what} of the penalty over training")
+                ax.set_title(f"{NAMES[activation]}, {what}")
                 ax.set_xlim(left=min(0, ax.get_xlim()[0]))
                 ax.grid(axis="x")
-            names = [
-                NAMES[one.removesuffix("_abs")] + (", absolute" if one.endswith("_abs") else "")
-                for one in order
-            ]
+            names = [title(one) for one in order]
             line[0].set_yticks(range(len(order)), names[::-1])
         for ax in axes[-1]:
-            ax.set_xlabel("nats")
+            ax.set_xlabel("penalty in nats")
     return figure
 
 
 def error_signals(signals: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     """Eq. 2.4 on the run: what weights with a negative loss change have of each factor, over the others'."""
-    on = ["activation", "seed", "step", "layer", "weight"]
-    rows = signals.merge(scores.loc[scores["set"] == "probe", [*on, "loss_change"]], on=on)
-    rows["negative"] = rows["loss_change"] < 0
-    with _figure(1, rows["activation"].nunique(), height=3.1, sharey=True) as (figure, axes):
-        for ax, (activation, here) in zip(axes.flat, rows.groupby("activation"), strict=True):
+    ratios = ratios_by_step(signals, scores)
+    with _figure(1, signals["activation"].nunique(), height=3.1, sharey=True) as (figure, axes):
+        for ax, (activation, here) in zip(axes.flat, ratios.groupby("activation"), strict=True):
             for column, (colour, label) in FACTORS.items():
-                mean = here.groupby(["step", "seed", "negative"])[column].mean().unstack("negative")
-                _spread(ax, (mean[True] / mean[False]).unstack("seed"), colour, label)
+                by_seed = here[column].droplevel("activation").unstack("seed")
+                _spread(ax, by_seed, colour, label, smooth=3)
             ax.axhline(1, color="black", linewidth=0.9)
             ax.set(title=NAMES[activation], xlabel="step")
             ax.set_ylim(0, max(1.6, ax.get_ylim()[1]))
@@ -254,7 +250,7 @@ def jumps(pruned: pd.DataFrame, twins: pd.DataFrame) -> Figure:
 
 
 def removal(rows: pd.DataFrame, total: int) -> Figure:
-    """Figure 2.11: parameters left and accuracy when units with few weights are removed, by fnz."""
+    """Figure 2.11: parameters left and accuracy, as far as it falls by 8 points, when units are removed."""
     with _figure(1, 2, height=3.0) as (figure, axes):
         left, right = axes.flat
         for by, some in rows.groupby("pruned_by"):
@@ -270,9 +266,10 @@ def removal(rows: pd.DataFrame, total: int) -> Figure:
         left.axhline(total, color="black", linewidth=0.9, linestyle=(0, (2, 3)))
         left.annotate("dense", (1, total), (-2, -11), **_AT_RIGHT)
         left.set(title="parameters left", xlabel="fnz", ylim=(0, 1.06 * total))
-        right.set(title="test accuracy in %", xlabel="fnz")
+        top = 100 * rows["test_accuracy"].max()
+        right.set(title="test accuracy in %", xlabel="fnz", ylim=(top - 8, top + 0.5))
         left.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
-        right.legend(loc="lower left", fontsize=8.5)
+        right.legend(loc="center right", fontsize=8.5)
     return figure
 
 
@@ -289,8 +286,8 @@ def ranks(scores: np.ndarray, mark: bool = True) -> Figure:
 def magnitudes(values: np.ndarray) -> Figure:
     """Figures 2.9 and 2.10: sizes of weights, (units, channels, height, width). Light is large. No text.
 
-    Filters of one channel stand in a row; of several, a row is a unit. The weights of a linear layer (height
-    and width 1) are a matrix whose rows are units.
+    Of a convolution, a square is a filter, a column a unit and a row an incoming channel; a linear layer
+    (height and width 1) is a matrix whose rows are units.
     """
     return _picture(_mosaic(np.abs(values)), "cividis", np.abs(values).max())
 
@@ -301,6 +298,14 @@ def samples(images: np.ndarray) -> Figure:
     if images.shape[1] == 1:
         return _picture(_mosaic(images), "gray_r", 1)
     return _picture(np.concatenate(images.transpose(0, 2, 3, 1), axis=1), None, 1)
+
+
+def title(scorer: str) -> str:
+    """The name of a scorer, or of a row of the table `costs`, as it is written."""
+    of_layers = scorer.endswith(" of layers")
+    scorer = scorer.removesuffix(" of layers")
+    name = NAMES.get(scorer.removesuffix("_abs"), scorer)
+    return name + (", absolute" if scorer.endswith("_abs") else "") + (", of the layer" if of_layers else "")
 
 
 def png(figure: Figure, dpi: int = 130) -> bytes:
@@ -327,13 +332,12 @@ def _figure(rows: int, columns: int, height: float, **shared: object) -> Iterato
 
 def _mosaic(values: np.ndarray) -> np.ndarray:
     """(units, channels, height, width) as one picture with gaps between the squares, which are NaN."""
-    channels, height, width = values.shape[1:]
+    units, channels, height, width = values.shape
     if height == width == 1:
         return values[:, :, 0, 0]
-    if channels == 1:
-        values = values.transpose(1, 0, 2, 3)  # all units in one row
-    padded = np.pad(values.astype(float), ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
-    rows, columns = padded.shape[:2]
+    gaps = ((0, 0), (0, 0), (0, 1), (0, 1))
+    padded = np.pad(values.astype(float), gaps, constant_values=np.nan).transpose(1, 0, 2, 3)
+    rows, columns = channels, units
     return padded.transpose(0, 2, 1, 3).reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
 
 
@@ -367,6 +371,7 @@ def _spread(ax: Axes, values: pd.DataFrame, colour: str, label: str, smooth: int
     """The running mean over steps, averaged over the seeds (columns), and the band they span."""
     window = min(smooth, max(1, len(values) // 4))
     smooth = values.rolling(window, center=True, min_periods=1).mean()
-    ax.plot(smooth.index, smooth.mean(axis=1), color=colour, label=label)
+    marker = "o" if len(smooth) == 1 else None  # a single measurement would be no line
+    ax.plot(smooth.index, smooth.mean(axis=1), color=colour, label=label, marker=marker)
     if smooth.shape[1] > 1:
         ax.fill_between(smooth.index, smooth.min(axis=1), smooth.max(axis=1), color=colour, alpha=0.2, lw=0)

@@ -1,0 +1,153 @@
+"""Numbers read off the tables of runs, which criteria, figures and chapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import comb
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deadunits.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIGNED = ("taylor1", "taylor2", "hessian", "loss_change")  # the thesis's scores that have a sign
+NAMES = {
+    "loss_change": "exact loss change",
+    "taylor1": "Taylor 1",
+    "taylor2": "Taylor 2",
+    "hessian": "Hessian",
+    "diagonal": "diagonal",
+    "magnitude": "magnitude",
+    "random": "random",
+    "pass": "a forward and a backward pass",
+    "relu": "ReLU",
+    "tanh": "tanh",
+    "own": "own",
+    "probe": "images scored on",
+    "other": "other images",
+    "train_probe": "images trained on",
+}
+
+
+def mean_penalties(penalties: pd.DataFrame) -> pd.DataFrame:
+    """Mean penalty at f = 0.8 of the thesis's scorers (rows) by the set scored and judged on (columns)."""
+    thesis = ["magnitude", *SIGNED, *(f"{scorer}_abs" for scorer in SIGNED)]
+    rows = penalties[(penalties["fraction"] == 0.8) & (penalties["scored_on"] == penalties["set"])]
+    common = set.intersection(*(set(steps) for _, steps in rows.groupby("set")["step"])) if len(rows) else ()
+    rows = rows[rows["step"].isin(list(common)) & rows["scorer"].isin(thesis)]
+    return rows.groupby(["scorer", "set"])["penalty"].mean().unstack("set")
+
+
+def rank_correlations(scores: pd.DataFrame, scorers: Iterable[str]) -> dict[str, float]:
+    """Spearman's correlation of each score with the exact loss change, over the weights of a table."""
+    exact = scores["loss_change"].rank()
+    return {scorer: float(score_of(scores, scorer).rank().corr(exact)) for scorer in scorers}
+
+
+def score_of(scores: pd.DataFrame, scorer: str) -> pd.Series:
+    """A column of a table `scores`; the thesis's Taylor 2 is the sum of two of them."""
+    return scores["taylor1"] + scores["hessian"] if scorer == "taylor2" else scores[scorer]
+
+
+def chosen_removal(pruned: Run, on: str = "probe") -> dict[str, float] | None:
+    """The smallest network within 0.3 points of the masked one on `on`, with its share of the parameters."""
+    removal = pruned.table("removal") if pruned.has("removal") else None
+    if removal is None:
+        return None
+    every = len(pruned.table("values")) + int(pruned.table("weights")["units"].sum())  # weights and biases
+    enough = pruned.table("final")[f"{on}_accuracy"][0] - 0.003
+    left = removal[removal["carried"] & (removal[f"{on}_accuracy"] >= enough - 1e-9)]
+    if left.empty:
+        return None
+    best = left.sort_values(["parameters", "fnz"]).iloc[0].to_dict()
+    return best | {"share": best["parameters"] / every}
+
+
+def mean_correlations(scores: pd.DataFrame) -> pd.Series:
+    """Mean over measurements and seeds of `rank_correlations`, by activation and scorer."""
+    import pandas as pd
+
+    scorers = ("taylor1", "taylor2", "hessian", "diagonal", "magnitude")
+    known = [scorer for scorer in scorers if scorer == "taylor2" or scorer in scores]
+    by = scores.groupby(["activation", "seed", "step"])[list(scores.columns)]
+    found = by.apply(lambda one: pd.Series(rank_correlations(one, known)))
+    return found.groupby("activation").mean().stack()
+
+
+def crowding(scores: pd.DataFrame, fraction: float) -> tuple[float, float]:
+    """In how many units the weights of lowest loss change sit, on average, and random ones would.
+
+    Args:
+        scores: rows of a table `scores` with one layer, whose units have the same number of weights.
+        fraction: of the weights to look at.
+    """
+    size = int(scores["weight"].max()) + 1
+    units = int(scores["units"].iloc[0])
+    fan_in, removed = size // units, round(size * fraction)
+    lowest = scores.sort_values("loss_change").groupby(["seed", "step"]).head(removed)
+    crowded = (lowest["weight"] // fan_in).groupby([lowest["seed"], lowest["step"]]).nunique()
+    return float(crowded.mean()), units * (1 - comb(size - fan_in, removed) / comb(size, removed))
+
+
+def signal_ratios(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean over measurements and seeds of `ratios_by_step`, by activation."""
+    return ratios_by_step(signals, scores).groupby("activation").mean()
+
+
+def ratios_by_step(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Means of the factors of Eq. 2.4 over weights with S < 0, divided by those over the others."""
+    on = ["activation", "seed", "step", "layer", "weight"]
+    rows = signals.merge(scores[[*on, "loss_change"]], on=on)
+    rows["negative"] = rows["loss_change"] < 0
+    factors = ["gradient", "by_image", "output", "input"]
+    means = rows.groupby(["activation", "seed", "step", "negative"])[factors].mean()
+    return means.xs(True, level="negative") / means.xs(False, level="negative")
+
+
+def weights(run: Run, layer: str) -> np.ndarray:
+    """The weights of a layer at the end of a run: (units, channels, height, width)."""
+    shape = run.table("weights").set_index("layer").loc[layer, ["units", "channels", "height", "width"]]
+    values = run.table("values").query("layer == @layer").sort_values("weight")["value"]
+    return values.to_numpy().reshape(shape.to_numpy(int))
+
+
+def empty_units(run: Run, layer: str) -> int:
+    """How many units of a layer have no weights left."""
+    return int((weights(run, layer) == 0).all((1, 2, 3)).sum())
+
+
+def chance_of_two_empty(units: int, size: int, left: int) -> float:
+    """How likely at least two units of `size` weights are empty if `left` of all weights stay, at random.
+
+    By inclusion and exclusion over the sets of k units that are empty.
+    """
+    n = units * size
+    sums = [comb(units, k) * comb(n - k * size, left) / comb(n, left) for k in range(units + 1)]
+    return sum((-1) ** k * (k - 1) * sums[k] for k in range(2, units + 1))
+
+
+def largest_kept(run: Run, twin: Run, layer: str) -> float:
+    """Share of the twin's largest tenth of a layer's weights that the pruned run still has."""
+    sizes = np.abs(weights(twin, layer))
+    return float((weights(run, layer)[sizes >= np.quantile(sizes, 0.9)] != 0).mean())
+
+
+def layers_after(pruned: Iterable[Run], twins: Iterable[Run], layers: Iterable[str]) -> pd.DataFrame:
+    """A row a layer and a pruned run: what is left of its weights and units, against its twin."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "pruned_by": run.by,
+            "layer": layer,
+            "weights left": float((weights(run, layer) != 0).mean()),
+            "units without weights": empty_units(run, layer),
+            "of": len(weights(run, layer)),
+            "twin's largest tenth kept": largest_kept(run, twin, layer),
+        }
+        for run, twin in zip(pruned, twins, strict=True)
+        for layer in layers
+    )
