@@ -60,6 +60,9 @@ def test_values_on_the_command_line():
         *(2, 0.01, [0.1, 0.2], "mnist", "/my/data", "3"),
     ]
     assert _value("__import__('os')") == "__import__('os')"
+    assert _value("[conv1, fc1]") == ["conv1", "fc1"]  # what a shell leaves of a list of texts
+    assert _value("[[2, 0.5], [3, 0.8]]") == [[2, 0.5], [3, 0.8]]
+    assert _value("[!!python/name:os.system ]") == "[!!python/name:os.system ]"
 
 
 @pytest.fixture

@@ -58,7 +58,11 @@ def test_the_verdict_shown_is_what_the_criterion_says_of_the_tables(name):
     assert shown == [verdict._repr_html_()]
 
 
-@pytest.mark.parametrize("run", published()[:2], ids=lambda run: run.folder.name)
+TIMED = {"costs"}  # a machine's figures, never the same
+REPLAYED = [run for run in published() if run.info["experiment"] not in TIMED]
+
+
+@pytest.mark.parametrize("run", REPLAYED[::8], ids=lambda run: run.folder.name)
 def test_the_first_measurement_gives_the_committed_numbers(run, mnist_root):
     """A run that is stale by its code still holds if this passes."""
     assert runs.replay(run, mnist_root) <= runs.SAME

@@ -7,6 +7,8 @@ import ast
 import sys
 from collections.abc import Sequence
 
+import yaml
+
 from deadunits import Invalid, __version__, book, data, runs
 
 
@@ -84,10 +86,17 @@ def _replay(chosen: argparse.Namespace) -> None:
 
 
 def _value(text: str) -> object:
-    """A number, a list or a text, as it would stand in Python; quotes around a text may be left out."""
+    """A number, a list or a text, as it would stand in Python; quotes around a text may be left out.
+
+    A shell takes them away, also within a list: `[conv1, fc1]` is YAML's way to write it.
+    """
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        pass
+    try:
+        return yaml.safe_load(text) if text.startswith("[") else text
+    except yaml.YAMLError:
         return text
 
 

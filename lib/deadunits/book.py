@@ -203,12 +203,16 @@ def build(profile: str | None = None, results: str = "results") -> Path:
 
 
 def publish(profile: str = PUBLISHED) -> list[Path]:
-    """Put the profile's executed chapters, and the runs they show, where they are committed."""
-    top, written = runs.top(), []
+    """Put the profile's executed chapters, and the runs they show, where they are committed.
+
+    Runs that no chapter shows any more are removed from there.
+    """
+    top, written, shown = runs.top(), [], set[str]()
     for chapter in chapters():
         executed = top / f"_build/{profile}/chapters/{chapter}.ipynb"
         if not executed.is_file() or errors(executed):
             raise Failed(f"{chapter} is not executed with profile {profile}, or holds an error")
+        shown |= set(runs_shown(executed))
         for name in runs_shown(executed):
             kept = top / runs.PUBLISHED / name
             if not kept.exists():
@@ -220,6 +224,9 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
         place.parent.mkdir(exist_ok=True)
         shutil.copy(executed, place.with_suffix(".draft"))
         written.append(place.with_suffix(".draft").replace(place))
+    for run in runs.runs_in(top / runs.PUBLISHED):
+        if run.folder.name not in shown:
+            shutil.rmtree(run.folder)
     return written
 
 

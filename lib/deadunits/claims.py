@@ -121,12 +121,16 @@ def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
     spoken_of = [run for run in chosen if run.info["settings"]["activation"] in claim.setting["activation"]]
     settings = [run.info["settings"] for run in spoken_of or chosen]
     differs = [
-        name for name, allowed in claim.setting.items() if any(one[name] not in allowed for one in settings)
+        name
+        for name, allowed in claim.setting.items()
+        if any(one.get(name) not in allowed for one in settings)
     ]
     datasets = sorted({Path(one["dataset"]).name for one in settings})
     seeds = sorted({one["seed"] for one in settings})
     cases = [[run for run in spoken_of if run.info["settings"]["seed"] == seed] for seed in seeds]
-    on_probe, on_other = ([claim.evidence(case, name) for case in cases] for name in ("probe", "other"))
+    on_probe, on_other = (
+        [claim.evidence(case, name) if case else None for case in cases] for name in ("probe", "other")
+    )
     return judge(claim, on_probe, differs, datasets, judge(claim, on_other, differs, datasets))
 
 

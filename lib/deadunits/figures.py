@@ -76,10 +76,9 @@ def negative_share(scores: pd.DataFrame) -> Figure:
                 negative = score_of(rows, scorer) < 0
                 share = negative.groupby([rows["step"], rows["seed"]]).mean().unstack("seed")
                 _spread(ax, share, COLOURS[scorer], NAMES[scorer])
-            ax.axhline(0.35, color="black", linewidth=0.9, linestyle=(0, (2, 3)))
+            ax.axhline(0.35, color="black", linewidth=0.9, linestyle=(0, (2, 3)), label="thesis: 0.35")
             ax.set(title=NAMES[activation], xlabel="step", ylim=(0, 0.8))
         axes.flat[0].set_ylabel("share of weights with S < 0")
-        axes.flat[0].annotate("thesis: 0.35", (1, 0.35), (-2, 3), **_AT_RIGHT)
         _legend(figure, axes.flat[0])
     return figure
 
@@ -120,7 +119,7 @@ def correlations(scores: pd.DataFrame) -> Figure:
     scorers = ("taylor1", "taylor2", "hessian", "diagonal", "magnitude")
     with _figure(1, scores["activation"].nunique(), height=3.1, sharey=True) as (figure, axes):
         for ax, (activation, rows) in zip(axes.flat, scores.groupby("activation"), strict=True):
-            known = [scorer for scorer in scorers if scorer == "taylor2" or rows[scorer].notna().any()]
+            known = [one for one in scorers if one == "taylor2" or (one in rows and rows[one].notna().any())]
             found = rows.groupby(["step", "seed"])[list(rows.columns)].apply(
                 lambda one, known=known: pd.Series(rank_correlations(one, known))
             )
@@ -343,7 +342,7 @@ def _mosaic(values: np.ndarray) -> np.ndarray:
 
 def _picture(values: np.ndarray, cmap: str | None, top: float, points: np.ndarray | None = None) -> Figure:
     height, width = values.shape[:2]
-    inches = min(WIDTH / width, 0.16)  # a cell
+    inches = min(WIDTH / width, 2.4 / height, 0.16)  # a cell
     figure = Figure(figsize=(width * inches, height * inches))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.imshow(values, cmap=cmap, vmin=0, vmax=top or 1, interpolation="nearest", aspect="auto")

@@ -25,7 +25,7 @@ NAMES = {
     "pass": "a forward and a backward pass",
     "relu": "ReLU",
     "tanh": "tanh",
-    "own": "own",
+    "own": "your network",
     "probe": "images scored on",
     "other": "other images",
     "train_probe": "images trained on",

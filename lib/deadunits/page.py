@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import inspect
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -23,8 +24,14 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
     settings = [info["settings"] for info in infos]
     first = settings[0]
     names = [name for name in first if name not in ("dataset", "activation", "seed")]
-    fixed = {name: first[name] for name in names if all(one.get(name) == first[name] for one in settings)}
+    fixed = {
+        name: first[name]
+        for name in names
+        if all(one.get(name, first[name]) == first[name] for one in settings)
+    }
     varied = {name: sorted({str(one[name]) for one in settings}) for name in ("activation", "seed")}
+    counts = Counter(info["experiment"].replace("_", " ") for info in infos)
+    kinds = ", ".join(f"{count} of {name}" for name, count in counts.items())
     dates = sorted(datetime.fromisoformat(info["started"]) for info in infos)
     seconds = sum(info["processor_seconds"] for info in infos)
     time = f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{seconds:.0f} seconds"
@@ -34,7 +41,7 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
         "You will learn": learn,
         "Data": first["dataset"],
         "Settings": ", ".join(f"{name} {value}" for name, value in fixed.items()),
-        "Runs": f"{len(runs)}: {' and '.join(varied['activation'])}, seeds {', '.join(varied['seed'])}",
+        "Runs": f"{kinds}; {' and '.join(varied['activation'])}; seeds {', '.join(varied['seed'])}",
         "Machine": f"{infos[0]['machine']}; one thread a run; torch {versions['torch']}, Python "
         f"{versions['python']}",
         "Run time": f"{time} of processor time, {dates[-1]:%-d %B %Y}",
@@ -65,6 +72,11 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
     """A table without its index; `formats` gives the format of a column, as in `format(value, ".2f")`."""
     formatters = {name: lambda value, how=how: format(value, how) for name, how in formats.items()}
     return HTML(frame.to_html(index=False, border=0, classes="run-table", formatters=formatters))
+
+
+def spread(values: pd.Series) -> str:
+    """A mean with the lowest and the highest value."""
+    return f"{values.mean():.4g} ({values.min():.4g} to {values.max():.4g})"
 
 
 def glue(**values: float | int | str) -> None:
