@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from deadunits import claims
-from deadunits.claims import CLAIMS, Evidence, judge
+from deadunits import claims, criteria
+from deadunits.claims import CLAIMS, judge
+from deadunits.criteria import Evidence
 
 
 @dataclass
@@ -53,12 +54,12 @@ def shares(early: float, middle: float, late: float) -> FakeRun:
 )
 def test_c21(run, expected):
     for on in ("probe", "other"):
-        assert outcome(claims.negative_share([run], on)) == expected
+        assert outcome(criteria.negative_share([run], on)) == expected
 
 
 def test_c21_needs_measurements_after_step_500():
     rows = pd.DataFrame({"step": [50, 500], "loss_change": [-1.0, 1.0], "set": "probe"})
-    assert claims.negative_share([FakeRun({"scores": rows})], "probe") is None
+    assert criteria.negative_share([FakeRun({"scores": rows})], "probe") is None
 
 
 def penalties(values: list[float], **changed: Any) -> FakeRun:
@@ -87,9 +88,9 @@ def joined(*parts: FakeRun, activation: str = "relu", epochs: int = 5) -> FakeRu
     ],
 )
 def test_c22(values, expected):
-    assert outcome(claims.two_lowest([penalties(values)], "probe")) == expected
+    assert outcome(criteria.two_lowest([penalties(values)], "probe")) == expected
     for other in ({"fraction": 0.05}, {"scorer": "random"}, {"set": "other"}, {"scored_on": "other"}):
-        assert claims.two_lowest([penalties(values, **other)], "probe") is None
+        assert criteria.two_lowest([penalties(values, **other)], "probe") is None
 
 
 # ten measurements in five epochs: the first 500 steps are five of them, the last epoch is two
@@ -104,8 +105,8 @@ def test_c22(values, expected):
 )
 def test_c23(values, expected):
     run = joined(penalties(values, fraction=0.05))
-    assert outcome(claims.ten_lowest([run], "probe")) == expected
-    assert claims.ten_lowest([run], "other") is None
+    assert outcome(criteria.ten_lowest([run], "probe")) == expected
+    assert criteria.ten_lowest([run], "other") is None
 
 
 @pytest.mark.parametrize(
@@ -117,13 +118,13 @@ def test_c24(late, expected):
     draws = [
         penalties([level] * 10, fraction=0.05, scorer="random", draw=i) for i, level in ((0, 1.0), (1, -9.0))
     ]
-    assert outcome(claims.worse_than_random([joined(chosen, *draws)], "probe")) == expected
+    assert outcome(criteria.worse_than_random([joined(chosen, *draws)], "probe")) == expected
 
 
 def test_c24_once_in_many_is_the_direction():
     chosen = penalties([0.0] * 199 + [2.0], fraction=0.05)  # 1 of the 40 of the last epoch
     draw = penalties([1.0] * 200, fraction=0.05, scorer="random")
-    assert outcome(claims.worse_than_random([joined(chosen, draw)], "probe")) == DIRECTION
+    assert outcome(criteria.worse_than_random([joined(chosen, draw)], "probe")) == DIRECTION
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_c25(growing, expected):
         beyond = [0.0] * 8 + [1.0 if scorer in growing else -1.0] * 2
         values = [a + b for a, b in zip(own, beyond, strict=True)]
         parts.append(penalties(values, fraction=0.05, scorer=scorer))
-    assert outcome(claims.approximations([joined(*parts)], "probe")) == expected
+    assert outcome(criteria.approximations([joined(*parts)], "probe")) == expected
 
 
 def ranked(first: str, last: str) -> FakeRun:
@@ -166,8 +167,8 @@ def ranked(first: str, last: str) -> FakeRun:
     ],
 )
 def test_c26(first, last, expected):
-    assert outcome(claims.best_ranking([ranked(first, last)], "probe")) == expected
-    assert claims.best_ranking([ranked(first, last)], "other") is None
+    assert outcome(criteria.best_ranking([ranked(first, last)], "probe")) == expected
+    assert criteria.best_ranking([ranked(first, last)], "other") is None
 
 
 SIGNED = ("taylor1", "taylor2", "hessian", "loss_change")
@@ -194,8 +195,8 @@ def most(activation: str, levels: dict[str, float], spread: dict[str, float] | N
 )
 def test_c27(relu, tanh, expected):
     case = [most("relu", relu), most("tanh", tanh)]
-    assert outcome(claims.absolute_or_signed(case, "probe")) == expected
-    assert claims.absolute_or_signed(case[:1], "probe") is None
+    assert outcome(criteria.absolute_or_signed(case, "probe")) == expected
+    assert criteria.absolute_or_signed(case[:1], "probe") is None
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_c27(relu, tanh, expected):
 )
 def test_c28(relu, tanh, spread, expected):
     case = [most("relu", relu, spread), most("tanh", tanh, spread)]
-    assert outcome(claims.magnitude_best(case, "probe")) == expected
+    assert outcome(criteria.magnitude_best(case, "probe")) == expected
 
 
 def priced(passes: float, double: float) -> FakeRun:
@@ -228,8 +229,8 @@ def priced(passes: float, double: float) -> FakeRun:
     [(7.0, 6.0, BOTH), (7.1, 4.0, DIRECTION), (3.0, 6.1, DIRECTION), (10.1, 4.0, NEITHER)],
 )
 def test_c29(passes, double, expected):
-    assert outcome(claims.cost_in_passes([priced(passes, double)], "probe")) == expected
-    assert claims.cost_in_passes([priced(passes, double)], "other") is None
+    assert outcome(criteria.cost_in_passes([priced(passes, double)], "probe")) == expected
+    assert criteria.cost_in_passes([priced(passes, double)], "other") is None
 
 
 def scheduled(jumps: list[float], final: float, **more: pd.DataFrame) -> list[FakeRun]:
@@ -257,9 +258,9 @@ def scheduled(jumps: list[float], final: float, **more: pd.DataFrame) -> list[Fa
 )
 def test_c210(jumps, final, expected):
     case = scheduled(jumps, final - 1e-9)
-    assert outcome(claims.jumps(case, "probe")) == expected
-    assert claims.jumps(case[:1], "probe") is None
-    assert claims.jumps(case[1:], "probe") is None
+    assert outcome(criteria.jumps(case, "probe")) == expected
+    assert criteria.jumps(case[:1], "probe") is None
+    assert criteria.jumps(case[1:], "probe") is None
 
 
 @pytest.mark.parametrize(("empty", "expected"), [(3, BOTH), (2, BOTH), (1, DIRECTION), (0, NEITHER)])
@@ -269,8 +270,8 @@ def test_c211(empty, expected):
     values.loc[values["weight"] < 4 * empty, "value"] = 0.0
     values.loc[31, "value"] = 0.0  # a single zero is no empty filter
     run = FakeRun({"weights": shape, "values": values}, by="layer")
-    assert outcome(claims.empty_filters([run], "probe")) == expected
-    assert claims.empty_filters([run], "other") is None
+    assert outcome(criteria.empty_filters([run], "probe")) == expected
+    assert criteria.empty_filters([run], "other") is None
 
 
 def removed(parameters: int, chosen: float, lost: float) -> list[FakeRun]:
@@ -300,9 +301,9 @@ def removed(parameters: int, chosen: float, lost: float) -> list[FakeRun]:
     ],
 )
 def test_c212(parameters, chosen, lost, expected):
-    evidence = claims.half_the_network(removed(parameters, chosen, lost - 1e-9), "probe")
+    evidence = criteria.half_the_network(removed(parameters, chosen, lost - 1e-9), "probe")
     assert outcome(evidence) == expected
-    assert claims.half_the_network(removed(50, 0.9, 0.0)[:1], "probe") is None
+    assert criteria.half_the_network(removed(50, 0.9, 0.0)[:1], "probe") is None
 
 
 def on_three_sets(other: dict[str, float]) -> FakeRun:
@@ -327,8 +328,8 @@ def on_three_sets(other: dict[str, float]) -> FakeRun:
     ],
 )
 def test_c213(other, expected):
-    assert outcome(claims.same_on_all_sets([on_three_sets(other)], "probe")) == expected
-    assert claims.same_on_all_sets([on_three_sets(other)], "other") is None
+    assert outcome(criteria.same_on_all_sets([on_three_sets(other)], "probe")) == expected
+    assert criteria.same_on_all_sets([on_three_sets(other)], "other") is None
 
 
 def of(*pairs: tuple[bool, bool]) -> list[Evidence]:

@@ -25,6 +25,7 @@ FLOORS = [
     {"experiments.saliency", "experiments.weight_pruning", "experiments.costs"},
     {"runs"},
     {"measures"},
+    {"criteria"},
     {"claims", "figures", "widgets", "page"},
     {"book", "site", "status"},
     {"__main__"},

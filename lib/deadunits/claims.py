@@ -1,47 +1,21 @@
-"""The thesis's claims, the criteria that decide them, and verdicts computed from result tables.
-
-A criterion is a small function of the runs of one seed: it returns the `Evidence` of that seed on one set of
-images (`probe`, on which the weights were scored, or `other`), or None where there is nothing to judge. They
-were fixed before anything was measured; whoever disagrees changes one here and builds the book again.
-"""
+"""The thesis's claims, and verdicts on them, computed from result tables by the criteria."""
 
 from __future__ import annotations
 
 import html
-import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from deadunits.measures import (
-    NAMES,
-    SIGNED,
-    chosen_removal,
-    empty_units,
-    mean_penalties,
-    rank_correlations,
-)
+from deadunits import criteria
+from deadunits.criteria import Case, Evidence
 from deadunits.runs import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ENOUGH = 0.8  # share of the seeds in which a criterion is to hold
 FULL = 5  # seeds; with fewer a verdict is provisional
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What one seed says: the numbers, whether the criterion holds, whether the direction does."""
-
-    values: Mapping[str, float]
-    holds: bool
-    directs: bool
-
-
-Case = Sequence[Run]  # the runs of one seed
 Allowed = tuple[Any, ...]  # the values of a setting that a claim speaks of
 
 
@@ -158,250 +132,6 @@ def judge(
     return Verdict(claim, word, note, eligible, other)
 
 
-def negative_share(case: Case, on: str) -> Evidence | None:
-    """C2.1: the share of weights of conv1 whose exact loss change is negative, over training."""
-    scores = case[0].table("scores").query("set == @on")
-    share = (scores["loss_change"] < 0).groupby(scores["step"]).mean()
-    late, last = share[share.index > 500], share.index.max()
-    if late.empty:
-        return None
-    second = share[(share.index > last / 4) & (share.index <= last / 2)].mean()
-    fourth = share[share.index > last * 3 / 4].mean()
-    mean, drift = float(late.mean()), float(fourth - second)
-    return Evidence(
-        values={"mean share": mean, "last quarter minus second": drift},
-        holds=0.25 <= mean <= 0.45 and abs(drift) < 0.10,
-        directs=mean > 0.15,
-    )
-
-
-def two_lowest(case: Case, on: str) -> Evidence | None:
-    """C2.2: the penalty of removing the hundredth of conv1 (2 weights) of lowest loss change."""
-    penalty = _penalty(case, on, 0.01, "loss_change")
-    if penalty.empty:
-        return None
-    below = float((penalty < 0).mean())
-    return Evidence(
-        values={"share below 0": below, "mean penalty in nats": float(penalty.mean())},
-        holds=below >= 0.9,
-        directs=bool(penalty.mean() < 0),
-    )
-
-
-def ten_lowest(case: Case, on: str) -> Evidence | None:
-    """C2.3: the penalty of removing a twentieth of conv1 (10 weights), early and late."""
-    penalty = _penalty(case, on, 0.05, "loss_change")
-    early, late = penalty[penalty.index <= 500], penalty[penalty.index > _last_epoch(case)]
-    if early.empty or late.empty:
-        return None
-    return Evidence(
-        values={
-            "mean over the first 500 steps": float(early.mean()),
-            "late median": float(late.median()),
-            "late mean": float(late.mean()),
-        },
-        holds=bool(early.mean() < 0 < late.median()),
-        directs=bool(late.mean() > early.mean()),
-    )
-
-
-def worse_than_random(case: Case, on: str) -> Evidence | None:
-    """C2.4: how often, late, ten weights chosen by loss change cost more than one random draw of ten."""
-    exact, draw = (_penalty(case, on, 0.05, scorer) for scorer in ("loss_change", "random"))
-    late = exact.index > _last_epoch(case)
-    if not late.any():
-        return None
-    worse = float((exact[late] > draw[late]).mean())
-    return Evidence(values={"share worse": worse}, holds=worse >= 0.05, directs=worse > 0)
-
-
-def approximations(case: Case, on: str) -> Evidence | None:
-    """C2.5: what choosing by an approximation costs beyond choosing by the loss change, late and early."""
-    exact = _penalty(case, on, 0.05, "loss_change")
-    late, early = exact.index > _last_epoch(case), exact.index <= _first_epoch(case)
-    if not late.any() or not early.any():
-        return None
-    values = {}
-    for scorer in ("taylor1", "taylor2", "hessian"):
-        excess = _penalty(case, on, 0.05, scorer) - exact
-        values[f"{NAMES[scorer]}, late minus early"] = float(excess[late].mean() - excess[early].mean())
-    grew = [value > 0 for value in values.values()]
-    return Evidence(values=values, holds=all(grew), directs=grew[0])
-
-
-def best_ranking(case: Case, on: str) -> Evidence | None:
-    """C2.6: which approximation ranks the weights most like the loss change, at both ends of the training."""
-    scores = case[0].table("scores").query("set == @on")
-    if scores.empty:
-        return None
-    values, best = {}, []
-    for when, step in {"first": scores["step"].min(), "last": scores["step"].max()}.items():
-        now = scores[scores["step"] == step]
-        rank = rank_correlations(now, ("taylor1", "taylor2", "hessian"))
-        values |= {f"{NAMES[scorer]}, {when}": value for scorer, value in rank.items()}
-        best.append(max(rank, key=rank.get) == "taylor1")
-    return Evidence(values=values, holds=all(best), directs=any(best))
-
-
-def absolute_or_signed(case: Case, on: str) -> Evidence | None:
-    """C2.7: mean penalty at f = 0.8 by absolute scores over that by signed ones."""
-    values, better = {}, {}
-    for activation in ("relu", "tanh"):
-        for scorer in SIGNED:
-            signed, absolute = (
-                _penalty(case, on, 0.8, name, activation).mean() for name in (scorer, f"{scorer}_abs")
-            )
-            if math.isnan(signed):  # no such run, or no such fraction
-                return None
-            values[f"{NAMES[activation]}, {NAMES[scorer]}, absolute minus signed"] = float(absolute - signed)
-            better[activation, scorer] = absolute < signed
-    relu = sum(better["relu", scorer] for scorer in SIGNED)
-    return Evidence(values=values, holds=all(better.values()), directs=relu >= 3)
-
-
-def magnitude_best(case: Case, on: str) -> Evidence | None:
-    """C2.8: whether magnitude has the lowest mean penalty at f = 0.8, and the steadiest."""
-    values, holds, directs = {}, True, False
-    absolute = [f"{scorer}_abs" for scorer in SIGNED]
-    for activation in ("relu", "tanh"):
-        found = {
-            scorer: _penalty(case, on, 0.8, scorer, activation)
-            for scorer in ("magnitude", *SIGNED, *absolute)
-        }
-        if found["magnitude"].empty:
-            return None
-        for what, of in {"mean": lambda one: one.mean(), "deviation": lambda one: one.std()}.items():
-            of_each = {scorer: of(one) for scorer, one in found.items()}
-            own, best_other = of_each.pop("magnitude"), min(of_each.values())
-            values[f"{NAMES[activation]}, {what} of magnitude over the best other's"] = float(
-                own / best_other
-            )
-            holds = holds and bool(own < best_other)
-        if activation == "relu":
-            median = {scorer: found[scorer].median() for scorer in ("magnitude", *absolute)}
-            directs = min(median, key=median.get) == "magnitude"
-    return Evidence(values=values, holds=holds, directs=directs)
-
-
-def cost_in_passes(case: Case, on: str) -> Evidence | None:
-    """C2.9: what second-order scores cost, and how that grows with the network; a machine's figures."""
-    if on != "probe":
-        return None
-    costs = case[0].table("costs")
-    second = costs[costs["scorer"].isin(["taylor2", "hessian"])].set_index(["scorer", "widths"])
-    if 2 not in costs["widths"].to_numpy():
-        return None
-    a_weight = (second["seconds"] / second["weights"]).unstack("widths")
-    passes, growth = float(second["passes"].max()), float((a_weight[2] / a_weight[1]).max())
-    return Evidence(
-        values={"passes": passes, "time a weight when all widths double": growth},
-        holds=passes <= 7 and growth <= 1.5,
-        directs=passes <= 10,
-    )
-
-
-def jumps(case: Case, on: str) -> Evidence | None:
-    """C2.10: what pruning by schedule costs at each step of it, and whether training makes up for it."""
-    pruned, twin = _pruned(case), _twin(case)
-    if pruned is None or twin is None:
-        return None
-    rows = pruned.table("pruned").query("set == @on").set_index("fraction")
-    jump = (rows["after"] - rows["before"]).sort_index()
-    usual = float(twin.table("training")[on].diff().dropna().quantile(0.99))
-    final = [run.table("final")["train_loss"][0] for run in (pruned, twin)]
-    gap = float(final[0] - final[1])
-    values = {f"jump at {fraction:g}": float(value) for fraction, value in jump.items()}
-    values |= {"99th percentile of the twin's changes": usual, "final training loss minus the twin's": gap}
-    small, large = jump[jump.index < 0.8], jump[jump.index >= 0.8]
-    return Evidence(
-        values=values,
-        holds=bool((small < 0.1).all() and (large > usual).all() and abs(gap) <= 0.05),
-        directs=jump.is_monotonic_increasing and abs(gap) <= 0.1,
-    )
-
-
-def empty_filters(case: Case, on: str) -> Evidence | None:
-    """C2.11: how many filters of conv1 have lost all their weights."""
-    pruned = _pruned(case)
-    if on != "probe" or pruned is None:
-        return None
-    empty = empty_units(pruned, "conv1")
-    return Evidence(values={"empty filters of conv1": empty}, holds=empty >= 2, directs=empty >= 1)
-
-
-def half_the_network(case: Case, on: str) -> Evidence | None:
-    """C2.12: how small the network gets within 0.3 points of the masked one."""
-    pruned, twin = _pruned(case), _twin(case)
-    if pruned is None or twin is None:
-        return None
-    best = chosen_removal(pruned, on)
-    if best is None:
-        return None
-    masked, dense = (run.table("final")["test_accuracy"][0] for run in (pruned, twin))
-    lost = 100 * float(masked - best["test_accuracy"])
-    return Evidence(
-        values={
-            "share of the parameters left": best["share"],
-            "points of accuracy below the masked network": lost,
-            "points below the dense twin": 100 * float(dense - best["test_accuracy"]),
-        },
-        holds=best["share"] <= 0.5 and lost <= 0.3,
-        directs=best["share"] <= 0.7 and lost <= 0.3,
-    )
-
-
-def same_on_all_sets(case: Case, on: str) -> Evidence | None:
-    """C2.13: whether the scorers' order by mean penalty at f = 0.8 depends on the images."""
-    if on != "probe":
-        return None
-    means = mean_penalties(case[0].table("penalties"))
-    if means.shape[1] < 3:
-        return None
-    ranks = means.rank()
-    pairs = [float(ranks[a].corr(ranks[b])) for a, b in itertools.combinations(means.columns, 2)]
-    same = means.idxmin().nunique() == 1
-    return Evidence(
-        values={"lowest rank correlation": min(pairs), "same best scorer (1 yes, 0 no)": float(same)},
-        holds=min(pairs) >= 0.9 and same,
-        directs=min(pairs) >= 0.7,
-    )
-
-
-def _penalty(case: Case, on: str, fraction: float, scorer: str, activation: str | None = None) -> pd.Series:
-    """Penalties of weights scored on `probe` and judged on `on`, by step; of random ones the first draw."""
-    import pandas as pd
-
-    runs = [run for run in case if activation is None or run.info["settings"]["activation"] == activation]
-    if not runs:
-        return pd.Series(dtype=float)
-    rows = runs[0].table("penalties")
-    chosen = (rows["scorer"] == scorer) & (rows["fraction"] == fraction) & (rows["draw"] == 0)
-    chosen &= (rows["scored_on"] == "probe") & (rows["set"] == on)
-    return rows[chosen].set_index("step")["penalty"]
-
-
-def _last_epoch(case: Case) -> float:
-    """The step at which the last epoch begins."""
-    training = case[0].table("training")
-    return training["step"].max() / training["epoch"].max() * (case[0].info["settings"]["epochs"] - 1)
-
-
-def _first_epoch(case: Case) -> float:
-    """The step at which the first epoch ends."""
-    training = case[0].table("training")
-    return training["step"].max() / training["epoch"].max()
-
-
-def _pruned(case: Case) -> Run | None:
-    """The run pruned layer by layer, as the thesis did."""
-    return next((run for run in case if run.by == "layer"), None)
-
-
-def _twin(case: Case) -> Run | None:
-    """The run with the same seed and no pruning."""
-    return next((run for run in case if run.by == ""), None)
-
-
 def _seeds(number: int) -> str:
     return f"{number} seed{'s' if number != 1 else ''}"
 
@@ -440,7 +170,7 @@ CLAIMS = {
             criterion="the mean share after step 500 is 0.25 to 0.45, and its means in the second and in the "
             "last quarter of training differ by less than 0.10",
             direction="mean share above 0.15",
-            evidence=negative_share,
+            evidence=criteria.negative_share,
             experiment="saliency",
             setting=_SCORED | _RELU,
         ),
@@ -451,7 +181,7 @@ CLAIMS = {
             where="2.1.2, Fig. 2.2a",
             criterion="the penalty is below 0 in at least 90% of the measurements",
             direction="mean penalty below 0",
-            evidence=two_lowest,
+            evidence=criteria.two_lowest,
             experiment="saliency",
             setting=_SCORED | _TANH,
         ),
@@ -463,7 +193,7 @@ CLAIMS = {
             criterion="the mean penalty over the first 500 steps is below 0 and the median over the last "
             "epoch above 0",
             direction="the mean over the last epoch is above that over the first 500 steps",
-            evidence=ten_lowest,
+            evidence=criteria.ten_lowest,
             experiment="saliency",
             setting=_SCORED | _TANH,
         ),
@@ -473,7 +203,7 @@ CLAIMS = {
             where="2.1.2, Fig. 2.2b",
             criterion="worse than one random draw in at least 5% of the last epoch's measurements",
             direction="worse at least once",
-            evidence=worse_than_random,
+            evidence=criteria.worse_than_random,
             experiment="saliency",
             setting=_SCORED | _TANH,
         ),
@@ -485,7 +215,7 @@ CLAIMS = {
             criterion="with 10 weights removed, the mean penalty minus the loss change scorer's own is "
             "larger in the last epoch than in the first, for all three",
             direction="so for Taylor 1",
-            evidence=approximations,
+            evidence=criteria.approximations,
             experiment="saliency",
             setting=_SCORED | _TANH,
         ),
@@ -495,7 +225,7 @@ CLAIMS = {
             where="2.1.4, Fig. 2.4",
             criterion="the highest rank correlation (Spearman) at the first and at the last measurement",
             direction="at one of the two",
-            evidence=best_ranking,
+            evidence=criteria.best_ranking,
             experiment="saliency",
             setting=_SCORED | _RELU,
         ),
@@ -507,7 +237,7 @@ CLAIMS = {
             criterion="a lower mean penalty for Taylor 1, Taylor 2, Hessian and loss change, in both "
             "networks",
             direction="for three of the four, with ReLU",
-            evidence=absolute_or_signed,
+            evidence=criteria.absolute_or_signed,
             experiment="saliency",
             setting=_SCORED | _BOTH,
         ),
@@ -518,7 +248,7 @@ CLAIMS = {
             criterion="the lowest mean and the lowest standard deviation of the penalty among magnitude, the "
             "four signed and the four absolute scores, in both networks",
             direction="the lowest median among magnitude and the absolute scores, with ReLU",
-            evidence=magnitude_best,
+            evidence=criteria.magnitude_best,
             experiment="saliency",
             setting=_SCORED | _BOTH,
         ),
@@ -529,7 +259,7 @@ CLAIMS = {
             criterion="at most 7 forward-and-backward passes, and at most 1.5 times the time a weight when "
             "all widths double",
             direction="at most 10 passes",
-            evidence=cost_in_passes,
+            evidence=criteria.cost_in_passes,
             experiment="costs",
             setting=_MNIST | _RELU,
         ),
@@ -541,7 +271,7 @@ CLAIMS = {
             criterion="the jump is below 0.1 at 0.2 and 0.5; at 0.8 and 0.9 it is above the 99th percentile "
             "of the twin's changes in 50 steps; the final training loss is within 0.05 of the twin's",
             direction="jumps in the order of the fractions, and the final training loss within 0.1",
-            evidence=jumps,
+            evidence=criteria.jumps,
             experiment="weight_pruning",
             setting=_SCHEDULED,
         ),
@@ -551,7 +281,7 @@ CLAIMS = {
             where="2.2, Fig. 2.9 and 2.10",
             criterion="at least 2 of the 8 filters of conv1 are empty (by chance: 6%)",
             direction="at least 1 (by chance: 42%)",
-            evidence=empty_filters,
+            evidence=criteria.empty_filters,
             experiment="weight_pruning",
             setting=_SCHEDULED,
         ),
@@ -562,7 +292,7 @@ CLAIMS = {
             criterion="at most 50% of the parameters, within 0.3 points of the masked network's test "
             "accuracy, with fnz chosen on the images scored on (the gap to the dense twin is told)",
             direction="at most 70% of the parameters",
-            evidence=half_the_network,
+            evidence=criteria.half_the_network,
             experiment="weight_pruning",
             setting=_SCHEDULED,
         ),
@@ -573,7 +303,7 @@ CLAIMS = {
             criterion="the scorers' mean penalties with 160 weights removed are in the same order (Spearman "
             "at least 0.9 between any two of the three sets), with the same best scorer",
             direction="at least 0.7",
-            evidence=same_on_all_sets,
+            evidence=criteria.same_on_all_sets,
             experiment="saliency",
             setting=_SCORED | _RELU,
         ),

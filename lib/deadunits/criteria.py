@@ -1,0 +1,282 @@
+"""What decides a claim: small functions of the runs of one seed.
+
+A criterion returns the `Evidence` of that seed on one set of images (`probe`, on which the weights were
+scored, or `other`), or None where there is nothing to judge. They were fixed before anything was measured;
+whoever disagrees changes one here and builds the book again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deadunits.measures import (
+    NAMES,
+    SIGNED,
+    chosen_removal,
+    empty_units,
+    mean_penalties,
+    rank_correlations,
+)
+from deadunits.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Case = Sequence[Run]  # the runs of one seed
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one seed says: the numbers, whether the criterion holds, whether the direction does."""
+
+    values: Mapping[str, float]
+    holds: bool
+    directs: bool
+
+
+def negative_share(case: Case, on: str) -> Evidence | None:
+    """C2.1: the share of weights of conv1 whose exact loss change is negative, over training."""
+    scores = case[0].table("scores").query("set == @on")
+    share = (scores["loss_change"] < 0).groupby(scores["step"]).mean()
+    late, last = share[share.index > 500], share.index.max()
+    if late.empty:
+        return None
+    second = share[(share.index > last / 4) & (share.index <= last / 2)].mean()
+    fourth = share[share.index > last * 3 / 4].mean()
+    mean, drift = float(late.mean()), float(fourth - second)
+    return Evidence(
+        values={"mean share": mean, "last quarter minus second": drift},
+        holds=0.25 <= mean <= 0.45 and abs(drift) < 0.10,
+        directs=mean > 0.15,
+    )
+
+
+def two_lowest(case: Case, on: str) -> Evidence | None:
+    """C2.2: the penalty of removing the hundredth of conv1 (2 weights) of lowest loss change."""
+    penalty = _penalty(case, on, 0.01, "loss_change")
+    if penalty.empty:
+        return None
+    below = float((penalty < 0).mean())
+    return Evidence(
+        values={"share below 0": below, "mean penalty in nats": float(penalty.mean())},
+        holds=below >= 0.9,
+        directs=bool(penalty.mean() < 0),
+    )
+
+
+def ten_lowest(case: Case, on: str) -> Evidence | None:
+    """C2.3: the penalty of removing a twentieth of conv1 (10 weights), early and late."""
+    penalty = _penalty(case, on, 0.05, "loss_change")
+    early, late = penalty[penalty.index <= 500], penalty[penalty.index > _last_epoch(case)]
+    if early.empty or late.empty:
+        return None
+    return Evidence(
+        values={
+            "mean over the first 500 steps": float(early.mean()),
+            "late median": float(late.median()),
+            "late mean": float(late.mean()),
+        },
+        holds=bool(early.mean() < 0 < late.median()),
+        directs=bool(late.mean() > early.mean()),
+    )
+
+
+def worse_than_random(case: Case, on: str) -> Evidence | None:
+    """C2.4: how often, late, ten weights chosen by loss change cost more than one random draw of ten."""
+    exact, draw = (_penalty(case, on, 0.05, scorer) for scorer in ("loss_change", "random"))
+    late = exact.index > _last_epoch(case)
+    if not late.any():
+        return None
+    worse = float((exact[late] > draw[late]).mean())
+    return Evidence(values={"share worse": worse}, holds=worse >= 0.05, directs=worse > 0)
+
+
+def approximations(case: Case, on: str) -> Evidence | None:
+    """C2.5: what choosing by an approximation costs beyond choosing by the loss change, late and early."""
+    exact = _penalty(case, on, 0.05, "loss_change")
+    late, early = exact.index > _last_epoch(case), exact.index <= _first_epoch(case)
+    if not late.any() or not early.any():
+        return None
+    values = {}
+    for scorer in ("taylor1", "taylor2", "hessian"):
+        excess = _penalty(case, on, 0.05, scorer) - exact
+        values[f"{NAMES[scorer]}, late minus early"] = float(excess[late].mean() - excess[early].mean())
+    grew = [value > 0 for value in values.values()]
+    return Evidence(values=values, holds=all(grew), directs=grew[0])
+
+
+def best_ranking(case: Case, on: str) -> Evidence | None:
+    """C2.6: which approximation ranks the weights most like the loss change, at both ends of the training."""
+    scores = case[0].table("scores").query("set == @on")
+    if scores.empty:
+        return None
+    values, best = {}, []
+    for when, step in {"first": scores["step"].min(), "last": scores["step"].max()}.items():
+        now = scores[scores["step"] == step]
+        rank = rank_correlations(now, ("taylor1", "taylor2", "hessian"))
+        values |= {f"{NAMES[scorer]}, {when}": value for scorer, value in rank.items()}
+        best.append(max(rank, key=rank.get) == "taylor1")
+    return Evidence(values=values, holds=all(best), directs=any(best))
+
+
+def absolute_or_signed(case: Case, on: str) -> Evidence | None:
+    """C2.7: mean penalty at f = 0.8 by absolute scores over that by signed ones."""
+    values, better = {}, {}
+    for activation in ("relu", "tanh"):
+        for scorer in SIGNED:
+            signed, absolute = (
+                _penalty(case, on, 0.8, name, activation).mean() for name in (scorer, f"{scorer}_abs")
+            )
+            if math.isnan(signed):  # no such run, or no such fraction
+                return None
+            values[f"{NAMES[activation]}, {NAMES[scorer]}, absolute minus signed"] = float(absolute - signed)
+            better[activation, scorer] = absolute < signed
+    relu = sum(better["relu", scorer] for scorer in SIGNED)
+    return Evidence(values=values, holds=all(better.values()), directs=relu >= 3)
+
+
+def magnitude_best(case: Case, on: str) -> Evidence | None:
+    """C2.8: whether magnitude has the lowest mean penalty at f = 0.8, and the steadiest."""
+    values, holds, directs = {}, True, False
+    absolute = [f"{scorer}_abs" for scorer in SIGNED]
+    for activation in ("relu", "tanh"):
+        found = {
+            scorer: _penalty(case, on, 0.8, scorer, activation)
+            for scorer in ("magnitude", *SIGNED, *absolute)
+        }
+        if found["magnitude"].empty:
+            return None
+        for what, of in {"mean": lambda one: one.mean(), "deviation": lambda one: one.std()}.items():
+            of_each = {scorer: of(one) for scorer, one in found.items()}
+            own, best_other = of_each.pop("magnitude"), min(of_each.values())
+            values[f"{NAMES[activation]}, {what} of magnitude over the best other's"] = float(
+                own / best_other
+            )
+            holds = holds and bool(own < best_other)
+        if activation == "relu":
+            median = {scorer: found[scorer].median() for scorer in ("magnitude", *absolute)}
+            directs = min(median, key=median.get) == "magnitude"
+    return Evidence(values=values, holds=holds, directs=directs)
+
+
+def cost_in_passes(case: Case, on: str) -> Evidence | None:
+    """C2.9: what second-order scores cost, and how that grows with the network; a machine's figures."""
+    if on != "probe":
+        return None
+    costs = case[0].table("costs")
+    second = costs[costs["scorer"].isin(["taylor2", "hessian"])].set_index(["scorer", "widths"])
+    if 2 not in costs["widths"].to_numpy():
+        return None
+    a_weight = (second["seconds"] / second["weights"]).unstack("widths")
+    passes, growth = float(second["passes"].max()), float((a_weight[2] / a_weight[1]).max())
+    return Evidence(
+        values={"passes": passes, "time a weight when all widths double": growth},
+        holds=passes <= 7 and growth <= 1.5,
+        directs=passes <= 10,
+    )
+
+
+def jumps(case: Case, on: str) -> Evidence | None:
+    """C2.10: what pruning by schedule costs at each step of it, and whether training makes up for it."""
+    pruned, twin = _pruned(case), _twin(case)
+    if pruned is None or twin is None:
+        return None
+    rows = pruned.table("pruned").query("set == @on").set_index("fraction")
+    jump = (rows["after"] - rows["before"]).sort_index()
+    usual = float(twin.table("training")[on].diff().dropna().quantile(0.99))
+    final = [run.table("final")["train_loss"][0] for run in (pruned, twin)]
+    gap = float(final[0] - final[1])
+    values = {f"jump at {fraction:g}": float(value) for fraction, value in jump.items()}
+    values |= {"99th percentile of the twin's changes": usual, "final training loss minus the twin's": gap}
+    small, large = jump[jump.index < 0.8], jump[jump.index >= 0.8]
+    return Evidence(
+        values=values,
+        holds=bool((small < 0.1).all() and (large > usual).all() and abs(gap) <= 0.05),
+        directs=jump.is_monotonic_increasing and abs(gap) <= 0.1,
+    )
+
+
+def empty_filters(case: Case, on: str) -> Evidence | None:
+    """C2.11: how many filters of conv1 have lost all their weights."""
+    pruned = _pruned(case)
+    if on != "probe" or pruned is None:
+        return None
+    empty = empty_units(pruned, "conv1")
+    return Evidence(values={"empty filters of conv1": empty}, holds=empty >= 2, directs=empty >= 1)
+
+
+def half_the_network(case: Case, on: str) -> Evidence | None:
+    """C2.12: how small the network gets within 0.3 points of the masked one."""
+    pruned, twin = _pruned(case), _twin(case)
+    if pruned is None or twin is None:
+        return None
+    best = chosen_removal(pruned, on)
+    if best is None:
+        return None
+    masked, dense = (run.table("final")["test_accuracy"][0] for run in (pruned, twin))
+    lost = 100 * float(masked - best["test_accuracy"])
+    return Evidence(
+        values={
+            "share of the parameters left": best["share"],
+            "points of accuracy below the masked network": lost,
+            "points below the dense twin": 100 * float(dense - best["test_accuracy"]),
+        },
+        holds=best["share"] <= 0.5 and lost <= 0.3,
+        directs=best["share"] <= 0.7 and lost <= 0.3,
+    )
+
+
+def same_on_all_sets(case: Case, on: str) -> Evidence | None:
+    """C2.13: whether the scorers' order by mean penalty at f = 0.8 depends on the images."""
+    if on != "probe":
+        return None
+    means = mean_penalties(case[0].table("penalties"))
+    if means.shape[1] < 3:
+        return None
+    ranks = means.rank()
+    pairs = [float(ranks[a].corr(ranks[b])) for a, b in itertools.combinations(means.columns, 2)]
+    same = means.idxmin().nunique() == 1
+    return Evidence(
+        values={"lowest rank correlation": min(pairs), "same best scorer (1 yes, 0 no)": float(same)},
+        holds=min(pairs) >= 0.9 and same,
+        directs=min(pairs) >= 0.7,
+    )
+
+
+def _penalty(case: Case, on: str, fraction: float, scorer: str, activation: str | None = None) -> pd.Series:
+    """Penalties of weights scored on `probe` and judged on `on`, by step; of random ones the first draw."""
+    import pandas as pd
+
+    runs = [run for run in case if activation is None or run.info["settings"]["activation"] == activation]
+    if not runs:
+        return pd.Series(dtype=float)
+    rows = runs[0].table("penalties")
+    chosen = (rows["scorer"] == scorer) & (rows["fraction"] == fraction) & (rows["draw"] == 0)
+    chosen &= (rows["scored_on"] == "probe") & (rows["set"] == on)
+    return rows[chosen].set_index("step")["penalty"]
+
+
+def _last_epoch(case: Case) -> float:
+    """The step at which the last epoch begins."""
+    training = case[0].table("training")
+    return training["step"].max() / training["epoch"].max() * (case[0].info["settings"]["epochs"] - 1)
+
+
+def _first_epoch(case: Case) -> float:
+    """The step at which the first epoch ends."""
+    training = case[0].table("training")
+    return training["step"].max() / training["epoch"].max()
+
+
+def _pruned(case: Case) -> Run | None:
+    """The run pruned layer by layer, as the thesis did."""
+    return next((run for run in case if run.by == "layer"), None)
+
+
+def _twin(case: Case) -> Run | None:
+    """The run with the same seed and no pruning."""
+    return next((run for run in case if run.by == ""), None)
