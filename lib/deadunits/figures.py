@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from deadunits.measures import NAMES, SIGNED, rank_correlations, ratios_by_step, score_of
 from deadunits.pruning import count
@@ -308,10 +309,11 @@ def title(scorer: str) -> str:
 
 
 def png(figure: Figure, dpi: int = 130) -> bytes:
-    """The figure as a PNG file on a transparent ground."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi, transparent=True, metadata={"Software": None})
-    return file.getvalue()
+    """The figure as a PNG file on a transparent ground, in so few colours that it is small."""
+    file, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi, transparent=True)
+    Image.open(file).quantize(128, Image.Quantize.FASTOCTREE).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 _AT_RIGHT = {
