@@ -1,0 +1,201 @@
+"""The loops: what they record is what one gets by hand, and measuring changes nothing in the training."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pandas as pd
+import pytest
+import torch
+from deadunits import Invalid, compaction, data, derivatives, models, scorers, training
+from deadunits.data import Batch
+from deadunits.experiments import common, costs, saliency, weight_pruning
+from torch import nn
+
+OWN = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "activation": "relu", "seed": 0}
+TRAINED = OWN | {"epochs": 2, "lr": 0.1, "batch_size": 64, "measure_every": 6, "probe_size": 40}
+FOUR = ["conv1", "conv2", "fc1", "fc2"]
+PRUNED = TRAINED | {"layers": FOUR, "schedule": [[1, 0.5], [2, 0.9]], "by": "layer"}
+
+
+def tables(loop, **settings) -> dict[str, pd.DataFrame]:
+    rows = defaultdict(list)
+    for name, row in loop(**settings):
+        arrays = {key: value.tolist() for key, value in row.items() if hasattr(value, "tolist")}
+        rows[name].append(pd.DataFrame(row | arrays) if arrays else pd.DataFrame([row]))
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items()}
+
+
+@pytest.fixture(scope="module")
+def scored():
+    return tables(saliency.saliency, **TRAINED, layers=["conv1"], fractions=[0.05, 0.8], draws=2)
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    return tables(weight_pruning.weight_pruning, **PRUNED)
+
+
+@pytest.fixture(scope="module")
+def twin():
+    return tables(weight_pruning.weight_pruning, **(PRUNED | {"schedule": []}))
+
+
+def trained(images, steps=None):
+    net = models.small_cnn(images.shape, seed=0)
+    for step in training.sgd(net, images.train, epochs=2, lr=0.1, batch_size=64, seed=0):
+        if step.number == steps:
+            break
+    return net.eval()
+
+
+def values(rows: pd.DataFrame) -> torch.Tensor:
+    return torch.tensor(rows["value"].to_numpy(), dtype=torch.float32)
+
+
+def test_what_is_scored_and_pruned(scored):
+    assert sorted(scored["scores"]["step"].unique()) == [6, 12, 18, 24, 30, 36, 42]
+    assert scored["scores"].groupby("set")["step"].unique().map(list)["other"] == [30]  # every fifth
+    rows = scored["penalties"]
+    by_kind = rows[rows["step"] == 6].groupby("fraction")["scorer"].agg(set)
+    signed = {"loss_change", "taylor1", "taylor2", "hessian", "diagonal"}
+    assert by_kind[0.05] == signed | {"magnitude", "random"}
+    assert by_kind[0.8] == by_kind[0.05] | {f"{one}_abs" for one in signed}
+    elsewhere = rows[rows["scored_on"] != "probe"]
+    assert set(elsewhere["step"]) == {30}
+    assert set(elsewhere["fraction"]) == {0.8}
+    assert (elsewhere["set"] == elsewhere["scored_on"]).all()
+    assert "random" not in set(elsewhere["scorer"])
+    assert not rows.isna().any(axis=None)
+
+
+def test_scores_of_the_table_are_the_librarys(scored):
+    images = data.load("digits", probe_size=40)
+    net = trained(images, 12)
+    rows = scored["scores"].query("step == 12 and set == 'probe'")
+    for name in ("loss_change", "taylor1", "hessian", "diagonal", "magnitude"):
+        score = scorers.SCORERS[name](net, images.probe, ["conv1.weight"])["conv1.weight"]
+        assert rows[name].tolist() == pytest.approx(score.flatten().tolist(), abs=1e-6)
+
+
+def test_signals_of_the_table_are_means_over_single_images(scored):
+    images = data.load("digits", probe_size=40)
+    net = trained(images, 30)
+    rows = scored["signals"].query("step == 30")
+    alone = [
+        derivatives.gradient(net, Batch(x[None], y[None]), ["conv1.weight"])["conv1.weight"].flatten()
+        for x, y in zip(*images.probe, strict=True)
+    ]
+    sizes = torch.stack(alone)
+    assert rows["gradient"].tolist() == pytest.approx(sizes.mean(0).abs().tolist(), abs=1e-6)
+    assert rows["by_image"].tolist() == pytest.approx(sizes.abs().mean(0).tolist(), abs=1e-6)
+    assert rows["output"].nunique() == 8  # one a unit
+    assert rows["input"].nunique() == 25  # one a place in the window
+
+
+def test_the_twin_is_bit_for_bit_an_unmeasured_training(twin):
+    images = data.load("digits", probe_size=40)
+    net = trained(images)
+    for layer in FOUR:
+        assert torch.equal(
+            values(twin["values"].query("layer == @layer")), net.get_parameter(f"{layer}.weight").flatten()
+        )
+    assert "pruned" not in twin
+    assert set(twin["training"]["pruned"]) == {0.0}
+
+
+@pytest.mark.parametrize("by", ["layer", "network"])
+def test_a_schedule_prunes_what_it_says(by, pruned):
+    found = pruned if by == "layer" else tables(weight_pruning.weight_pruning, **(PRUNED | {"by": by}))
+    zeros = found["values"]["value"] == 0
+    # floor(0.9 n) of all 20,424 weights, or of each layer's
+    assert zeros.sum() == (18_381 if by == "network" else 180 + 2880 + 14_745 + 576)
+    if by == "layer":
+        assert zeros.groupby(found["values"]["layer"]).sum().to_dict() == {
+            "conv1": 180,
+            "conv2": 2880,
+            "fc1": 14_745,
+            "fc2": 576,
+        }
+    assert found["pruned"].groupby("step")["fraction"].first().to_dict() == {22: 0.5, 44: 0.9}
+    assert found["training"].set_index("step")["pruned"].to_dict()[24] == 0.5
+
+
+def test_until_the_first_pruning_the_twin_is_the_same(pruned, twin):
+    both = pruned["training"].merge(twin["training"], on="step", suffixes=("", "_twin")).query("step < 22")
+    assert len(both) == 3
+    assert (both["probe"] == both["probe_twin"]).all()
+
+
+def test_removing_empty_units_changes_nothing_and_the_size_is_right(pruned):
+    removal, final = pruned["removal"], pruned["final"].iloc[0]
+    none = removal.query("fnz == 0 and carried").iloc[0]
+    for name in ("probe_loss", "test_loss", "test_accuracy"):
+        assert none[name] == pytest.approx(final[name], abs=1e-6)
+    net = models.small_cnn((1, 28, 28))
+    with torch.no_grad():
+        for layer in FOUR:
+            weight = net.get_parameter(f"{layer}.weight")
+            weight.copy_(values(pruned["values"].query("layer == @layer")).view(weight.shape))
+    small = compaction.compact(net.eval(), compaction.idle(net))
+    assert none["parameters"] == compaction.parameter_count(small) < 20_522
+    by_fnz = removal[removal["carried"]].set_index("fnz")["parameters"]
+    assert by_fnz.is_monotonic_decreasing
+
+
+def test_costs_of_each_scorer():
+    found = tables(costs.costs, **OWN, layers=["conv1"], probe_size=20, rounds=1)["costs"]
+    small, wide = (found[found["widths"] == widths].set_index("scorer") for widths in (1, 2))
+    assert small.loc["pass", "passes"] == 1
+    assert small.loc["taylor2", "weights"] == 20_522
+    assert wide.loc["loss_change of layers", "weights"] == 400
+    assert (found["seconds"] > 0).all()
+
+
+class Skip(nn.Module):
+    """No chain: what follows a layer is not known."""
+
+    def __init__(self, width, classes):
+        super().__init__()
+        self.first, self.second = nn.Linear(784, width), nn.Linear(width, classes)
+
+    def forward(self, x):
+        h = self.first(x.flatten(1))
+        return self.second(h.relu() + 0.1 * h)
+
+
+def skipping(shape, classes):
+    return Skip(3, classes)
+
+
+def test_a_network_of_ones_own():
+    own = TRAINED | {"network": f"{__name__}:skipping", "activation": "own", "epochs": 1, "measure_every": 22}
+    with pytest.warns(UserWarning, match="forward passes"):
+        found = tables(saliency.saliency, **own, layers=["second"], fractions=[0.5], draws=1)
+    assert len(found["scores"]) == 30
+    assert "diagonal" not in found["scores"]
+    settings = {"layers": ["second"], "schedule": [[1, 0.5]], "by": "layer"}
+    found = tables(weight_pruning.weight_pruning, **(own | settings))
+    assert "removal" not in found  # its structure is not known
+    assert (found["values"]["value"] == 0).sum() == 15
+
+
+@pytest.mark.parametrize(
+    ("network", "layers", "message"),
+    [
+        ("small_cnn", ["conv9"], r"no linear or convolutional layer 'conv9'; it has conv1, conv2, fc1, fc2"),
+        ("small_cnn", ["pool1"], "no linear or convolutional layer 'pool1'"),
+        (f"{__name__}:skipping", ["first"], r"first.weight takes 2,352 forward passes .* 2,000 are allowed"),
+    ],
+)
+def test_layers_that_cannot_be_scored_are_refused_at_once(network, layers, message):
+    settings = TRAINED | {"network": network, "activation": "own" if ":" in network else "relu"}
+    with pytest.raises(Invalid, match=message):
+        next(iter(saliency.saliency(**settings, layers=layers, fractions=[0.5], draws=1)))
+
+
+def test_losses_do_not_depend_on_the_chunks():
+    images = data.load("digits", probe_size=300)
+    net = trained(images, 1)
+    whole = common.sample_losses(net(images.probe.x), images.probe.y).double().mean().item()
+    assert common.mean_loss(net, images.probe) == pytest.approx(whole, abs=1e-7)
