@@ -218,3 +218,15 @@ def test_the_hash_of_code_is_the_same_on_every_python():
 
 def test_grid():
     assert runs.grid({"a": 1}, b=[2, 3], c=[4]) == [{"a": 1, "b": 2, "c": 4}, {"a": 1, "b": 3, "c": 4}]
+
+
+def test_a_folder_of_images_is_decoded_before_the_runs_start(tmp_path, monkeypatch):
+    from deadunits import data
+
+    calls = []
+    monkeypatch.setattr(data, "check", lambda *_: calls.append("check"))
+    monkeypatch.setattr(data, "load", lambda *_: calls.append("load"))
+    monkeypatch.setattr(data, "train_size", lambda *_: 1000)
+    monkeypatch.setattr(runs, "_compute", lambda *_: calls.append("compute"))
+    runs.ensure("saliency", runs.grid(TINY | {"dataset": "./pictures"}, seed=[0, 1]), tmp_path)
+    assert calls == ["check", "check", "load", "compute"]

@@ -65,6 +65,7 @@ def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None)
     runs.check_writable(folder)
     if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
         data.check(every["dataset"], every["data_root"], every["probe_size"], every["image_size"])
+        runs.decode(every, every["data_root"])  # here, where its progress is seen
     return chosen
 
 

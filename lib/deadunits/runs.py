@@ -128,8 +128,15 @@ def ensure(
         for one in missing:
             data.check(one["dataset"], data_root, one["probe_size"], one["image_size"])
         check_writable(folder)
+        decode(missing[0], data_root)
         _compute(experiment, missing, folder, data_root, processes or os.cpu_count() or 1)
     return [run or Run(folder / key(experiment, one)) for one, run in zip(wanted, found, strict=True)]
+
+
+def decode(one: Mapping[str, Any], data_root: str = "") -> None:
+    """Decode a folder of images, if that is the data set, before the processes of the runs ask for it."""
+    if data.is_path(one["dataset"]):
+        data.load(one["dataset"], data_root, one["probe_size"], one["image_size"])
 
 
 def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:

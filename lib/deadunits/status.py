@@ -15,8 +15,6 @@ from sphinx.util.docutils import SphinxDirective
 
 from deadunits.runs import PUBLISHED, Run, runs_in
 
-VARIED = ("activation", "seed")  # settings with a column of their own
-
 
 class RunStatus(SphinxDirective):
     """A table a kind of run: settings, seeds, machine, versions, time, stale or not."""
@@ -28,46 +26,44 @@ class RunStatus(SphinxDirective):
 
 
 def status(results: Path) -> str:
-    """The runs in a folder, in Markdown: a paragraph of settings and a table for each kind."""
-    kinds: dict[str, list[Run]] = defaultdict(list)
+    """The runs in a folder, in Markdown: a section for each experiment."""
+    experiments: dict[str, list[Run]] = defaultdict(list)
     for run in runs_in(results):
-        kinds[_kind(run)].append(run)
-    if not kinds:
+        experiments[run.info["experiment"]].append(run)
+    if not experiments:
         return "There are no runs yet."
-    return "\n\n".join(_section(name, group) for name, group in sorted(kinds.items()))
-
-
-def _kind(run: Run) -> str:
-    info = run.info
-    fixed = {name: value for name, value in info["settings"].items() if name not in VARIED}
-    words = ", ".join(f"`{name}` {value}" for name, value in sorted(fixed.items()))
-    return f"**{info['experiment']}**: {words}"
+    return "\n\n".join(_section(name, group) for name, group in sorted(experiments.items()))
 
 
 def _section(name: str, group: list[Run]) -> str:
+    """What all runs share, and a table with a column for each setting in which they differ."""
     infos = [run.info for run in group]
+    settings = [info["settings"] for info in infos]
+    every = sorted({key for one in settings for key in one})
+    varied = [key for key in every if len({str(one.get(key)) for one in settings}) > 1]
+    fixed = ", ".join(f"`{key}` {settings[0][key]}" for key in every if key not in varied)
     hours = sum(info["processor_seconds"] for info in infos) / 3600
     stale = sum(run.state().startswith("stale") for run in group)
     machines = " / ".join(sorted({f"{info['machine']}, {info['device']}" for info in infos}))
     versions = " / ".join(
         sorted({", ".join(f"{k} {v}" for k, v in info["versions"].items()) for info in infos})
     )
-    lines = [
-        f"{name}",
-        f"{len(group)} runs, {stale} of them stale; {hours:.2f} hours of processor time in all. "
-        f"Computed on {machines}, with {versions}.",
-        "| run | network | seed | computed | processor time | state |\n"
-        "| --- | --- | ---: | --- | ---: | --- |",
-    ]
-    key = [(info["settings"]["activation"], info["settings"]["seed"]) for info in infos]
-    for _, run, info in sorted(zip(key, group, infos, strict=True), key=lambda row: row[0]):
+    rows = [["run", *varied, "computed", "seconds", "state"]]
+    rows.append(["---"] * len(rows[0]))
+    for run, info in sorted(
+        zip(group, infos, strict=True), key=lambda pair: [str(pair[1]["settings"].get(key)) for key in varied]
+    ):
         when = f"{datetime.fromisoformat(info['started']):%Y-%m-%d %H:%M} UTC"
-        settings = info["settings"]
-        lines[-1] += (
-            f"\n| `{run.folder.name}` | {settings['activation']} | {settings['seed']} | {when} "
-            f"| {info['processor_seconds']:.0f} s | {run.state()} |"
+        own = [str(info["settings"].get(key)) for key in varied]
+        rows.append([f"`{run.folder.name}`", *own, when, f"{info['processor_seconds']:.0f}", run.state()])
+    return "\n\n".join(
+        (
+            f"**{name}**: {fixed}",
+            f"{len(group)} run{'s' if len(group) > 1 else ''}, {stale} of them stale; {hours:.2f} hours of "
+            f"processor time in all. Computed on {machines}, with {versions}.",
+            "\n".join(f"| {' | '.join(row)} |" for row in rows),
         )
-    return "\n\n".join(lines)
+    )
 
 
 def setup(app: Sphinx) -> dict[str, object]:
