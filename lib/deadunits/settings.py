@@ -74,7 +74,7 @@ RULES = {
         "small_cnn, or package.module:function of your own",
         lambda value: type(value) is str and (value == "small_cnn" or value.count(":") == 1),
     ),
-    "layers": Rule("a list of different names of layers", _names),
+    "layers": Rule("a list of different names of layers, as texts: ['0', 'fc1']", _names),
     "activations": Rule(
         f"a list of different names among {', '.join(_ACTIVATIONS)}",
         lambda value: _names(value, *_ACTIVATIONS),
