@@ -19,7 +19,8 @@ FLOORS = [
     {"data", "models"},
     {"settings", "training", "counterfactual"},
     {"derivatives"},
-    {"scorers"},
+    {"scorers", "mean_replacement"},
+    {"unit_scorers"},
     {"pruning", "compaction"},
     {"experiments.common"},
     {"experiments.saliency", "experiments.weight_pruning", "experiments.costs"},
@@ -30,7 +31,18 @@ FLOORS = [
     {"book", "site", "status"},
     {"__main__"},
 ]
-CORE = ("data", "models", "training", "counterfactual", "derivatives", "scorers", "pruning", "compaction")
+CORE = (
+    "data",
+    "models",
+    "training",
+    "counterfactual",
+    "derivatives",
+    "scorers",
+    "pruning",
+    "compaction",
+    "mean_replacement",
+    "unit_scorers",
+)
 
 
 def imported(path: Path) -> set[str]:
