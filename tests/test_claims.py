@@ -370,7 +370,7 @@ def test_only_the_claims_own_setting_is_judged():
     judged = claims.verdict("C2.2", [real(run), real(penalties([1.0]), activation="relu")])
     assert str(judged) == "reproduced (provisional, 1 seed)"
     assert judged.other.word == "not reproduced"
-    assert "the verdict there would be: not reproduced" in judged._repr_html_()
+    assert "The verdict there would be: not reproduced" in judged._repr_html_()
     elsewhere = claims.verdict("C2.2", [real(run, dataset="digits")])
     assert str(elsewhere) == "not judged (digits, 1 seed)"
     assert "the criterion speaks of dataset mnist<" in elsewhere._repr_html_()  # and of nothing that agrees

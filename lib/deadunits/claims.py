@@ -48,36 +48,35 @@ class Verdict:
         return f"{self.word} ({self.note})"
 
     def __repr__(self) -> str:
-        return f"{self.claim.id}: {self}. {self.measured()}"
+        return f"{self.claim.id}: {self}. {'; '.join(self.measured())}"
 
-    def measured(self) -> str:
+    def measured(self) -> list[str]:
         """Each number as its mean over the seeds, with the lowest and the highest, and how often it holds."""
         if not self.evidence:
-            return "no measurement that the criterion could be evaluated on"
+            return ["no measurement that the criterion could be evaluated on"]
         parts = []
         for name in self.evidence[0].values:
             values = [one.values[name] for one in self.evidence]
             spread = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
             parts.append(f"{name}: {sum(values) / len(values):.3g}{spread}")
         held = sum(one.holds for one in self.evidence)
-        return f"{'; '.join(parts)}. The criterion holds in {held} of {_seeds(len(self.evidence))}"
+        return [*parts, f"The criterion holds in {held} of {_seeds(len(self.evidence))}"]
 
     def _repr_html_(self) -> str:
         claim, css = self.claim, self.word.replace(" ", "-")
-        rows = {
-            "Criterion": claim.criterion,
-            "Measured": self.measured(),
-        }
+        rows = {"Criterion": [claim.criterion], "Measured": self.measured()}
         if self.other and self.other.evidence:
             rows["On other images"] = self.other.measured()
             if self.other.word != self.word:
-                rows["On other images"] += f"; the verdict there would be: {self.other.word}"
+                rows["On other images"].append(f"The verdict there would be: {self.other.word}")
         if self.word == "partly":
-            rows["Partly"] = f"the direction holds: {claim.direction}"
+            rows["Partly"] = [f"the direction holds: {claim.direction}"]
         if self.word == "not judged":
             spoken_of = {name: claim.setting[name] for name in self.differs}
-            rows["Why not judged"] = "the criterion speaks of " + _words(spoken_of)
-        items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
+            rows["Why not judged"] = ["the criterion speaks of " + _words(spoken_of)]
+        items = "".join(
+            f"<dt>{name}</dt><dd>{'<br>'.join(map(html.escape, lines))}</dd>" for name, lines in rows.items()
+        )
         return (
             f'<div class="verdict verdict-{css}"><p class="verdict-head">'
             f'<span class="verdict-id">{claim.id}</span> <span class="verdict-word">{self.word}</span> '
