@@ -301,7 +301,7 @@ def removed(parameters: int, chosen: float, lost: float) -> list[FakeRun]:
     ],
 )
 def test_c212(parameters, chosen, lost, expected):
-    evidence = criteria.half_the_network(removed(parameters, chosen, lost - 1e-9), "probe")
+    evidence = criteria.half_the_network(removed(parameters, chosen, lost), "probe")
     assert outcome(evidence) == expected
     assert criteria.half_the_network(removed(50, 0.9, 0.0)[:1], "probe") is None
 

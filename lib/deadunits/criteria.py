@@ -219,14 +219,15 @@ def half_the_network(case: Case, on: str) -> Evidence | None:
         return None
     masked, dense = (run.table("final")["test_accuracy"][0] for run in (pruned, twin))
     lost = 100 * float(masked - best["test_accuracy"])
+    enough = lost <= 0.3 + 1e-9  # three images of a thousand are 0.3 points, whatever floats make of it
     return Evidence(
         values={
             "share of the parameters left": best["share"],
             "points of accuracy below the masked network": lost,
             "points below the dense twin": 100 * float(dense - best["test_accuracy"]),
         },
-        holds=best["share"] <= 0.5 and lost <= 0.3,
-        directs=best["share"] <= 0.7 and lost <= 0.3,
+        holds=best["share"] <= 0.5 and enough,
+        directs=best["share"] <= 0.7 and enough,
     )
 
 
