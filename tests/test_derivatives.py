@@ -174,3 +174,43 @@ def test_bad_input_is_named(what):
         getattr(derivatives, what)(net, [], ["fc2.bias"])
     with pytest.raises(ValueError, match=r"net.eval\(\)"):
         getattr(derivatives, what)(net.train(), batch, ["fc2.bias"])
+
+
+class NoForwardMode(torch.autograd.Function):
+    """Squares; has a backward pass, but nobody has told it the forward mode."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 2 * x * g
+
+
+class Square(nn.Module):
+    def forward(self, x):
+        return NoForwardMode.apply(x)
+
+
+@pytest.mark.parametrize("kind", ["forward over reverse", "no forward mode", "tied weights"])
+def test_products_by_both_ways_are_those_of_the_dense_hessian(kind):
+    layer = linear(3, 3)
+    square = Square() if kind == "no forward mode" else nn.Tanh()
+    net = make_net(layer, square, layer if kind == "tied weights" else linear(3, 3))
+    batch, names = make_batch(4, (3,), 3), ["0.weight", "0.bias"]
+    generator = torch.Generator().manual_seed(1)
+    vector = {
+        name: torch.randn(net.get_parameter(name).shape, generator=generator, dtype=torch.float64)
+        for name in names
+    }
+    first, product = derivatives.gradient_and_product(net, batch, vector)
+    flat = torch.cat([vector[name].flatten() for name in names])
+    expected = derivatives.hessian(net, batch, names) @ flat
+    torch.testing.assert_close(torch.cat([product[name].flatten() for name in names]), expected)
+    for name, one in derivatives.gradient(net, batch, names).items():
+        torch.testing.assert_close(first[name], one)
+    assert all(type(p) is nn.Parameter for p in net.parameters())
+    assert (net[0].weight is net[2].weight) == (kind == "tied weights")

@@ -6,12 +6,15 @@ gradients and the global random state are as before afterwards.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from deadunits.counterfactual import Loss, chain_behind, refuse_train_mode, sample_losses
@@ -56,8 +59,9 @@ def hessian_vector(
 ) -> Tensors:
     """The product of the Hessian with a vector, (H v)_i = Σ_j ∂²L/∂w_i∂w_j v_j, over the names of `vector`.
 
-    By differentiating the gradient's inner product with v once more (Pearlmutter 1994), about three times
-    the work of a gradient. Arguments and errors as for `gradient`.
+    By differentiating the gradient in the direction of v (Pearlmutter 1994): forward over reverse where all
+    operations of the network allow it, else by another backward pass. About three times the work of a
+    gradient. Arguments and errors as for `gradient`.
 
     Args:
         vector: a dict from name to a tensor of the parameter's shape.
@@ -72,11 +76,17 @@ def gradient_and_product(
     names = list(vector)
 
     def both(batch: Batch) -> Pairs:
+        if not tied:
+            with suppress(NotImplementedError):  # of an operation that has no forward mode
+                return _forward_over_reverse(net, batch, vector, loss)
         with _total(net, batch, names, loss) as (values, total):
             first = torch.autograd.grad(total, values, create_graph=True, materialize_grads=True)
             inner = _flat(first) @ _flat([vector[name] for name in names])
             return [one.detach() for one in first], _second(inner, values)
 
+    every = net.named_parameters(remove_duplicate=False)
+    # `functional_call` leaves a network with tied weights changed (torch 2.15)
+    tied = len(list(every)) > len(list(net.parameters()))
     return _pairs(net, batches, names, both)
 
 
@@ -221,7 +231,6 @@ def _total(
     net: nn.Module, batch: Batch, names: Sequence[str], loss: Loss
 ) -> Iterator[tuple[list[nn.Parameter], Tensor]]:
     """The chosen weights, which may be frozen otherwise, and the summed loss as a function of them."""
-    # not `torch.func.functional_call`, which leaves a network with tied weights changed (torch 2.15)
     known = dict(net.named_parameters())
     values = [known[name] for name in names]
     frozen = [one for one in values if not one.requires_grad]
@@ -233,6 +242,27 @@ def _total(
     finally:
         for one in frozen:
             one.requires_grad_(False)
+
+
+def _forward_over_reverse(net: nn.Module, batch: Batch, vector: Mapping[str, Tensor], loss: Loss) -> Pairs:
+    """The gradient of dual numbers w + ε v is g + ε H v: a forward and a backward pass of twice the work."""
+    known = dict(net.named_parameters())
+    with warnings.catch_warnings(), forward_ad.dual_level(), torch.enable_grad():
+        # torch's own, when it loads its rules of the forward mode
+        warnings.filterwarnings("ignore", message=".*torch.jit.script. is", category=FutureWarning)
+        duals = {
+            name: forward_ad.make_dual(known[name].detach().requires_grad_(), v.to(known[name]))
+            for name, v in vector.items()
+        }
+        total = loss(functional_call(net, duals, (batch.x,)), batch.y).sum()
+        found = torch.autograd.grad(total, list(duals.values()), materialize_grads=True)
+        parts = [forward_ad.unpack_dual(one) for one in found]
+    first = [primal.detach() for primal, _ in parts]
+    second = [
+        torch.zeros_like(g) if tangent is None else tangent.detach()
+        for g, (_, tangent) in zip(first, parts, strict=True)
+    ]
+    return first, second
 
 
 def _second(first: Tensor, values: Sequence[Tensor]) -> Sequence[Tensor]:
