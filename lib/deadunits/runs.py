@@ -62,6 +62,11 @@ class Run:
         return (self.folder / f"{name}.parquet").is_file()
 
     @property
+    def has_steps(self) -> bool:
+        """Whether it trains, so that a first measurement can be computed again; timings cannot."""
+        return "epochs" in self.info["settings"]
+
+    @property
     def by(self) -> str:
         """How it was pruned: by "layer" or "network"; "": not at all."""
         chosen = self.info["settings"]
@@ -318,7 +323,7 @@ def replay(run: Run, data_root: str | os.PathLike = "") -> float:
         for column, values in columns.items():
             if not isinstance(values[0], str):
                 differences.append(np.abs(kept[column].to_numpy() - np.array(values)).max())
-    return float(max(differences, default=np.inf))  # timings have no steps, and are never the same
+    return float(max(differences, default=np.inf))
 
 
 def record_replay(run: Run, data_root: str | os.PathLike = "") -> float:
