@@ -7,7 +7,8 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
-from deadunits import figures, measures
+from deadunits import measures
+from deadunits.figures import style
 from test_claims import FakeRun
 
 
@@ -76,11 +77,11 @@ def test_weights_left_after_pruning():
 
 def test_pictures_lay_out_units_in_columns_and_channels_in_rows():
     values = np.arange(2 * 3 * 2 * 2.0).reshape(2, 3, 2, 2)  # units, channels, height, width
-    picture = figures._mosaic(values)
+    picture = style.mosaic(values)
     assert picture.shape == (3 * 3 - 1, 2 * 3 - 1)
     assert (picture[:2, 3:] == values[1, 0]).all()
     assert (picture[6:, :2] == values[0, 2]).all()
     assert np.isnan(picture[2]).all()
     assert np.isnan(picture[:, 2]).all()
     matrix = np.ones((4, 7, 1, 1))
-    assert figures._mosaic(matrix).shape == (4, 7)
+    assert style.mosaic(matrix).shape == (4, 7)

@@ -27,6 +27,8 @@ FLOORS = [
     {"runs"},
     {"measures"},
     {"criteria"},
+    {"figures.style"},
+    {"figures.background", "figures.weights", "figures.units"},
     {"claims", "figures", "widgets", "page"},
     {"book", "site", "status"},
     {"__main__"},
@@ -49,14 +51,14 @@ def imported(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "deadunits":
-            names |= {alias.name for alias in node.names if (LIB / f"{alias.name}.py").exists()}
+            names |= {alias.name for alias in node.names if alias.name in MODULES}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deadunits."):
             names.add(node.module.removeprefix("deadunits."))
     return names
 
 
 MODULES = {
-    ".".join(path.relative_to(LIB).with_suffix("").parts): path
+    ".".join(path.relative_to(LIB).with_suffix("").parts).removesuffix(".__init__"): path
     for path in LIB.rglob("*.py")
     if path != LIB / "experiments/__init__.py"
 }
