@@ -128,6 +128,53 @@ def propagate(
 
 
 @torch.no_grad()
+def remove(
+    net: nn.Sequential,
+    keep: Mapping[str, Tensor],
+    *,
+    h: Mapping[str, Tensor] | None = None,
+    a: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Take units out of a network that is still to be trained: `propagate` in place, and masks to hold.
+
+    The constants go into the next biases; what leads to the units and away from them becomes zero. The masks
+    keep it so under any optimizer: `pruning.hold(net, masks, optimizer)`. Later, `compact(net, keep)` takes
+    the units out for good and gives the same outputs: what is left of them is zero.
+
+    Returns: name of a parameter -> bool tensor of its shape, True keeps, for `pruning.hold`.
+
+    Raises:
+        ValueError: as for `compact`; a constant for a next layer that has no bias: an optimizer would not
+            know of a new one.
+    """
+    twin = propagate(net, keep, h=h, a=a)
+    new = dict(twin.named_parameters())
+    known = dict(net.named_parameters())
+    if new.keys() != known.keys():
+        raise ValueError(f"{', '.join(new.keys() - known.keys())} would be new: give that layer a bias first")
+    for name, parameter in known.items():
+        parameter.copy_(new[name])
+    masks = {}
+    for link in _links(net):
+        if link.name not in keep:
+            continue
+        gone = ~keep[link.name].to(link.layer.weight.device)
+        names = {id(parameter): name for name, parameter in known.items()}
+        into = torch.ones_like(link.layer.weight, dtype=torch.bool)
+        into[gone] = False
+        away = torch.ones_like(link.next.weight, dtype=torch.bool)
+        away[:, link.inputs(gone.nonzero().flatten(), away.shape[1])] = False
+        found = {id(link.layer.weight): into, id(link.next.weight): away}
+        if link.layer.bias is not None:
+            found[id(link.layer.bias)] = ~gone
+        for one, mask in found.items():
+            name = names[one]
+            masks[name] = masks[name] & mask if name in masks else mask
+            known[name].masked_fill_(~mask, 0)
+    return masks
+
+
+@torch.no_grad()
 def idle(net: nn.Sequential, fnz: float = 0.0) -> dict[str, Tensor]:
     """Which units still have weights: a mask (units,) for every layer but the last, True keeps.
 

@@ -15,7 +15,8 @@ every step then runs over a thousand images in vectors, however small the channe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,11 @@ from torch.nn import functional as F
 from deadunits.data import Batch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Passing = dict[int, Tensor]  # what entered a module of a chain, by its place; at last, the outputs
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
-_NONLINEAR = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Hardtanh)
-_CHANNELWISE = (*_NONLINEAR, *_BATCH_NORM, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Dropout, nn.Identity)
+NONLINEAR = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Hardtanh)
+_CHANNELWISE = (*NONLINEAR, *_BATCH_NORM, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Dropout, nn.Identity)
 _RANDOM = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)  # while in training mode
 _FLOATS = 1 << 20  # of one intermediate result at once: what stays in the processor's cache
 
@@ -71,10 +73,12 @@ class Counterfactual:
         batch: images (N, ...) and labels (N,).
         layer: name of an `nn.Linear` or `nn.Conv2d` in `net`.
         loss: a callable (outputs, labels) -> (N,); cross entropy by default.
+        passing: of the same network and batch (`pass_through`), if there is one already.
 
     Attributes:
         inputs: what enters the layer, (N, ...).
         h: its pre-activations, (N, units) or (N, units, H, W).
+        positions: the shape of one unit's h for one image, () or (H, W).
         baseline: the losses as they are, (N,).
 
     Raises:
@@ -83,27 +87,37 @@ class Counterfactual:
     """
 
     @torch.no_grad()
-    def __init__(self, net: nn.Module, batch: Batch, layer: str, loss: Loss = sample_losses):
+    def __init__(
+        self,
+        net: nn.Module,
+        batch: Batch,
+        layer: str,
+        loss: Loss = sample_losses,
+        passing: Passing | None = None,
+    ):
         refuse_train_mode(net)
         if not self.supports(net, layer):
             raise ValueError(f"the layers behind {layer!r} are not a chain of known ones")
-        names, modules = list(net._modules), list(net)
-        here = names.index(layer)
-        before, behind = modules[:here], modules[here + 1 :]
-        linear = [isinstance(module, (nn.Conv2d, nn.Linear)) for module in behind]
-        split = linear.index(True) if any(linear) else len(behind)
-        self.channelwise, self.suffix = behind[:split], behind[split + 1 :]
-        self.next = behind[split] if any(linear) else None
+        seen = pass_through(net, batch, [layer]) if passing is None else passing
+        modules, here = list(net), list(net._modules).index(layer)
+        after = _next_linear(modules, here)
+        self.channelwise, self.suffix = modules[here + 1 : after], modules[after + 1 :]
+        self.next = modules[after] if after < len(modules) else None
         self.loss, self.y = loss, batch.y
-        inputs = _run(before, batch.x.clone() if _in_place(before) else batch.x)
-        h = modules[here](inputs)
-        # cloned: an in-place nonlinearity would overwrite h
-        a = _run(self.channelwise, h.clone())
-        z = self.next(a) if self.next else a  # (N, units of the next linear map, ...)
-        self.baseline = loss(_run(self.suffix, z.clone()), batch.y)
-        self.inputs, self.h, self.a, self.z = map(_images_innermost, (inputs, h, a, z))
-        widest = max(z[:1].numel(), h[:1, :1].numel())  # floats an image
+        self.baseline = loss(seen[len(modules)].clone(), batch.y)
+        self._inputs, self._h = seen[here], seen[here + 1]
+        self.positions = self._h.shape[2:]
+        self.a, self.z = (_images_innermost(seen[min(i, len(modules))]) for i in (after, after + 1))
+        widest = max(self.z[:1].numel(), self._h[:1, :1].numel())  # floats an image
         self.step = max(1, _FLOATS // max(1, widest * len(batch.y)))
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        return _images_innermost(self._inputs)
+
+    @cached_property
+    def h(self) -> Tensor:
+        return _images_innermost(self._h)
 
     @staticmethod
     def supports(net: nn.Module, layer: str) -> bool:
@@ -128,14 +142,15 @@ class Counterfactual:
 
         Args:
             unit: index of the unit in its layer.
-            candidates: K pre-activations of that unit for every image, (K, N) or (K, N, H, W).
+            candidates: K pre-activations of that unit for every image, (K, N) or (K, N, H, W); or, with 1 in
+                the place of N, the same for all images.
         """
         parts = [self._losses(unit, part) for part in candidates.split(self.step)]
         return torch.cat(parts) if parts else self.baseline.new_empty(0, len(self.y))
 
     def _losses(self, unit: int, candidates: Tensor) -> Tensor:
-        k, n = candidates.shape[:2]
-        a = candidates.movedim((0, 1), (-2, -1)).flatten(-2)  # (K, N, ...) -> (..., K N)
+        (k, own_images), n = candidates.shape[:2], len(self.y)
+        a = candidates.movedim((0, 1), (-2, -1)).flatten(-2)  # (K, N or 1, ...) -> (..., K N or K)
         a = a.movedim(-1, 0).unsqueeze(1)  # (..., K N) -> (K N, 1, ...)
         a = a.clone() if _in_place(self.channelwise) else a  # the candidates are the caller's
         for module in self.channelwise:
@@ -143,12 +158,36 @@ class Counterfactual:
         own = slice(unit * a.shape[1], (unit + 1) * a.shape[1])  # 1 channel or, flattened, H W features
         if self.next is None:
             z = self.z.repeat(k, *[1] * (self.z.dim() - 1))  # (K N, units, ...)
-            z[:, own] = a
+            z.unflatten(0, (k, n))[:, :, own] = a.unflatten(0, (k, own_images))
         else:
-            delta = (a.unflatten(0, (k, n)) - self.a[:, own]).flatten(0, 1)  # (K N, width, ...)
+            delta = (a.unflatten(0, (k, own_images)) - self.a[:, own]).flatten(0, 1)  # (K N, width, ...)
             z = _apply(self.next, own, delta)  # (K N, units of the next linear map, ...)
             z.unflatten(0, (k, n)).add_(self.z)
         return self.loss(_run(self.suffix, z), self.y.repeat(k)).view(k, n)
+
+
+@torch.no_grad()
+def pass_through(net: nn.Sequential, batch: Batch, layers: Sequence[str]) -> Passing:
+    """One forward pass, with what `Counterfactual` needs of it for some layers: it can then be shared."""
+    modules, names = list(net), list(net._modules)
+    wanted = {len(modules)}
+    for here in map(names.index, layers):
+        after = _next_linear(modules, here)
+        wanted |= {here, here + 1, after, after + 1}
+    passing, x = {}, batch.x
+    for i, module in enumerate([*modules, None]):
+        if i in wanted:
+            passing[i] = x
+        if module is not None:
+            # cloned: an in-place nonlinearity would overwrite what is kept, or the caller's images
+            x = _run([module], x.clone() if _in_place([module]) and (i == 0 or i in wanted) else x)
+    return passing
+
+
+def _next_linear(modules: list[nn.Module], here: int) -> int:
+    """Index of the first linear map behind a module; if there is none, how many modules there are."""
+    linear = (i for i in range(here + 1, len(modules)) if isinstance(modules[i], (nn.Conv2d, nn.Linear)))
+    return next(linear, len(modules))
 
 
 def _special(module: nn.Module) -> bool:
@@ -167,7 +206,12 @@ def _in_place(modules: list[nn.Module]) -> bool:
 
 
 def _images_innermost(x: Tensor) -> Tensor:
-    return x.movedim(0, -1).contiguous().movedim(-1, 0)
+    """The same tensor with the images innermost in memory, the other dimensions in the order they were."""
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    x = x.movedim(1, -1) if last else x
+    # as a matrix: its transposition has a fast way on a CPU
+    x = x.flatten(1).T.contiguous().T.unflatten(1, x.shape[1:])
+    return x.movedim(-1, 1) if last else x
 
 
 def _run(modules: list[nn.Module], x: Tensor) -> Tensor:

@@ -16,7 +16,14 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from deadunits.counterfactual import Counterfactual, Loss, refuse_train_mode, sample_losses
+from deadunits.counterfactual import (
+    Counterfactual,
+    Loss,
+    Passing,
+    pass_through,
+    refuse_train_mode,
+    sample_losses,
+)
 from deadunits.data import Batch
 
 Batches = Batch | Iterable[Batch]
@@ -24,6 +31,7 @@ Constants = str | Mapping[str, Tensor]  # "mean", "median", "zero", or a value f
 
 CONSTANTS = ("mean", "median", "zero")
 ABSOLUTES = ("sample", "element")
+_CHUNK = 250  # images at once: what stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Units:
     variance: Tensor  # of h
     constant: Tensor  # that would stand for h
     mrs: Tensor  # mean over images of |Σ_p (c - h_p) ∂ℓ/∂h_p|, in nats
+    change: Tensor  # the same without the absolute value: the first-order change of the mean loss
     gradient: Tensor  # mean over images of the norm of ∂ℓ/∂h over positions
 
 
@@ -71,17 +80,12 @@ class MeanReplacement:
     def __init__(
         self, net: nn.Module, layers: Sequence[str], *, constant: Constants = "mean", absolute: str = "sample"
     ):
-        known = dict(net.named_modules())
-        for layer in layers:
-            if layer not in known or not layer:
-                raise ValueError(f"no module {layer!r}; there are: {', '.join(filter(None, known))}")
-        if isinstance(constant, str) and constant not in CONSTANTS:
-            raise ValueError(f"constant is to be one of {', '.join(CONSTANTS)} or a dict, got {constant!r}")
+        _check(net, layers, constant)
         if absolute not in ABSOLUTES:
             raise ValueError(f"absolute is to be one of {', '.join(ABSOLUTES)}, got {absolute!r}")
         self.net, self.constant, self.absolute = net, constant, absolute
-        self._modules = {layer: known[layer] for layer in layers}
-        self._sums = {layer: _Sums(keep=constant == "median" or absolute == "element") for layer in layers}
+        self._modules = {layer: net.get_submodule(layer) for layer in layers}
+        self._sums = self._empty()
         self._pass = _Pass()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -98,27 +102,48 @@ class MeanReplacement:
         self._handles.clear()
 
     def observe(self, batch: Batch, loss: Loss = sample_losses) -> None:
-        """One forward and backward pass; `loss` is (outputs, labels) -> (N,)."""
+        """A forward and backward pass over the images; `loss` is (outputs, labels) -> (N,)."""
         refuse_train_mode(self.net)
         trained = [one for one in self.net.parameters() if one.requires_grad]
+        sums = self._empty()
         try:
             for one in trained:  # so that no gradients of parameters are computed
                 one.requires_grad_(False)
-            self._pass.outputs = {}
-            with torch.enable_grad():
-                total = loss(self.net(batch.x), batch.y).sum()
-            seen = self._pass.outputs
-            missing = [layer for layer in self._modules if layer not in seen]
-            if missing:
-                raise ValueError(f"{', '.join(missing)} did not run: use MeanReplacement as a `with` block")
-            outputs = [h for layer in self._modules for h in seen[layer]]
-            gradients = iter(torch.autograd.grad(total, outputs, materialize_grads=True))
+            for some in map(Batch, batch.x.split(_CHUNK), batch.y.split(_CHUNK)):
+                for layer, pairs in self._observe(some, loss).items():
+                    sums[layer].add(pairs)
         finally:
             self._pass.outputs = None
             for one in trained:
                 one.requires_grad_(True)
-        for layer, sums in self._sums.items():
-            sums.add([(h.detach(), next(gradients)) for h in seen[layer]])
+        for layer, more in sums.items():  # here, so that an exception leaves no half of a batch behind
+            self._sums[layer].merge(more)
+
+    def _observe(self, batch: Batch, loss: Loss) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """Outputs and their gradients, by layer."""
+        self._pass.outputs = seen = {}
+        changed = self._pass.copies
+        try:
+            with torch.enable_grad():
+                total = loss(self.net(batch.x), batch.y).sum()
+            changed = any(h._version != version for pairs in seen.values() for h, version in pairs)
+        except RuntimeError:  # an output that needs a gradient may have been about to be changed in place
+            if self._pass.copies:
+                raise
+            changed = True
+        if changed and not self._pass.copies:
+            self._pass.copies = True
+            return self._observe(batch, loss)
+        missing = [layer for layer in self._modules if layer not in seen]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} did not run: use MeanReplacement as a `with` block")
+        outputs = [h for layer in self._modules for h, _ in seen[layer]]
+        gradients = iter(torch.autograd.grad(total, outputs, materialize_grads=True))
+        return {layer: [(h.detach(), next(gradients)) for h, _ in seen[layer]] for layer in self._modules}
+
+    def _empty(self) -> dict[str, _Sums]:
+        keep = self.constant == "median" or self.absolute == "element"
+        return {layer: _Sums(keep) for layer in self._modules}
 
     def seen(self) -> dict[str, Units]:
         """What was seen so far, by layer."""
@@ -134,12 +159,13 @@ class MeanReplacement:
 class _Pass:
     """Outputs by layer while `observe` runs the network, None at all other times."""
 
-    outputs: dict[str, list[Tensor]] | None = None
+    outputs: dict[str, list[tuple[Tensor, int]]] | None = None  # each with its version at that time
+    copies: bool = False  # whether the network works on copies, because it changes outputs in place
 
 
 @dataclass
 class _Keep:
-    """A forward hook that keeps a layer's output and hands on a copy, which may be changed in place."""
+    """A forward hook that keeps a layer's output and, where that would be changed in place, gives a copy."""
 
     current: _Pass
     layer: str
@@ -149,8 +175,8 @@ class _Keep:
             return h
         if not h.requires_grad:
             h = h.detach().requires_grad_()
-        self.current.outputs.setdefault(self.layer, []).append(h)
-        return h.clone()
+        self.current.outputs.setdefault(self.layer, []).append((h, h._version))
+        return h.clone() if self.current.copies else h
 
 
 class _Sums:
@@ -170,12 +196,18 @@ class _Sums:
         self.count += h.shape[0] * h.shape[2]
         # sums over the positions of an image as the network computes, over images in float64
         self.first = self.first + h.sum(2).double().sum(0)
-        self.second = self.second + torch.linalg.vecdot(h, h).double().sum(0)
+        self.second = self.second + h.square().sum(2).double().sum(0)
         self.gradients.append(g.sum(2).double())
         self.products.append(torch.linalg.vecdot(h, g).double())
         self.norms.append(torch.linalg.vecdot(g, g).double().sqrt())
         if self.keep:
             self.kept.append((h, g))
+
+    def merge(self, more: _Sums) -> None:
+        self.count += more.count
+        self.first, self.second = self.first + more.first, self.second + more.second
+        for name in ("gradients", "products", "norms", "kept"):
+            getattr(self, name).extend(getattr(more, name))
 
     def units(self, constant: str | Tensor, absolute: str) -> Units:
         if self.count == 0:
@@ -185,21 +217,36 @@ class _Sums:
         if isinstance(constant, Tensor):
             c = constant.to(mean)
         elif constant == "median":
-            values = torch.cat([h.movedim(1, 0).flatten(1) for h, _ in self.kept], 1)  # (units, values)
-            c = values.double().median(1).values
+            c = _median([h for h, _ in self.kept])
         else:
             c = mean if constant == "mean" else torch.zeros_like(mean)
+        changes = c * torch.cat(self.gradients) - torch.cat(self.products)  # (N, units)
+        sizes = changes.abs()
         if absolute == "element":
-            sizes = [((c[:, None] - h.double()).abs() * g.double().abs()).sum(2) for h, g in self.kept]
-            mrs = torch.cat(sizes).mean(0)
-        else:
-            mrs = (c * torch.cat(self.gradients) - torch.cat(self.products)).abs().mean(0)
-        return Units(mean, variance, c, mrs, torch.cat(self.norms).mean(0))
+            sizes = torch.cat(
+                [((c[:, None] - h.double()).abs() * g.double().abs()).sum(2) for h, g in self.kept]
+            )
+        return Units(mean, variance, c, sizes.mean(0), changes.mean(0), torch.cat(self.norms).mean(0))
 
 
 def _by_position(h: Tensor) -> Tensor:
     """(N, units) or (N, units, H, W) -> (N, units, positions)."""
     return h.flatten(2) if h.dim() > 2 else h[:, :, None]
+
+
+def _median(values: Sequence[Tensor]) -> Tensor:
+    """Of each unit over all images and positions: several (N, units, ...) -> (units,)."""
+    by_unit = torch.cat([_by_position(h).movedim(1, 0).flatten(1) for h in values], 1)  # (units, values)
+    return by_unit.double().median(1).values
+
+
+def _check(net: nn.Module, layers: Sequence[str], constant: Constants) -> None:
+    known = [name for name, _ in net.named_modules() if name]
+    for layer in layers:
+        if layer not in known:
+            raise ValueError(f"no module {layer!r}; there are: {', '.join(known)}")
+    if isinstance(constant, str) and constant not in CONSTANTS:
+        raise ValueError(f"constant is to be one of {', '.join(CONSTANTS)} or a dict, got {constant!r}")
 
 
 def observe(
@@ -237,16 +284,100 @@ def mean_replacement_penalty(
 
     Returns: name of a layer -> (units,), float64.
     """
+    _check(net, layers, constant)
+    refuse_train_mode(net)
     batches = [batches] if isinstance(batches, Batch) else list(batches)
-    seen = observe(net, batches, layers, constant=constant, loss=loss)
     images = sum(len(batch.y) for batch in batches)
-    penalties = {}
-    for layer, units in seen.items():
-        ask = _ask_fast if Counterfactual.supports(net, layer) else _ask_slow
-        changes = (ask(net, batch, layer, units.constant, loss) for batch in batches)  # (units, N) each
-        sums = [(one.abs() if absolute else one).double().sum(1) for one in changes]
-        penalties[layer] = torch.stack(sums).sum(0) / images
-    return penalties
+    if images == 0:
+        raise ValueError("no images were observed")
+    fast = [layer for layer in layers if Counterfactual.supports(net, layer)]
+    slow = [layer for layer in layers if layer not in fast]
+    seen = observe(net, batches, slow, constant=constant, loss=loss) if slow else {}
+    # the pass that finds the means of a single batch serves again; several would fill the memory
+    first = [pass_through(net, batch, fast) for batch in batches[:1]] if len(batches) == 1 and fast else None
+    c = {layer: units.constant for layer, units in seen.items()}
+    c |= _constants(net, first or (pass_through(net, batch, fast) for batch in batches), fast, constant)
+    totals: dict[str, Tensor] = {}
+    for batch in batches:
+        passing = first[0] if first else pass_through(net, batch, fast) if fast else None
+        for layer in layers:
+            if layer in fast:
+                changes = _ask_fast(Counterfactual(net, batch, layer, loss, passing), c[layer])
+            else:
+                changes = _ask_slow(net, batch, layer, c[layer], loss)  # (units, N)
+            total = (changes.abs() if absolute else changes).double().sum(1)
+            totals[layer] = totals[layer] + total if layer in totals else total
+    return {layer: total / images for layer, total in totals.items()}
+
+
+def _constants(
+    net: nn.Sequential, passings: Iterable[Passing], layers: Sequence[str], constant: Constants
+) -> dict[str, Tensor]:
+    """What stands for each unit: name of a layer -> (units,), float64."""
+    if not isinstance(constant, str):
+        return {layer: constant[layer].double() for layer in layers}
+    behind = {layer: list(net._modules).index(layer) + 1 for layer in layers}
+    kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    for passing in passings if layers else ():
+        for layer, values in kept.items():
+            h = _by_position(passing[behind[layer]])
+            # sums over the positions of an image as the network computes, over images in float64
+            values.append(h if constant == "median" else h.sum(2).double() / h.shape[2])
+    if constant == "median":
+        return {layer: _median(values) for layer, values in kept.items()}
+    means = {layer: torch.cat(values).mean(0) for layer, values in kept.items()}
+    return means if constant == "mean" else {layer: torch.zeros_like(mean) for layer, mean in means.items()}
+
+
+def dead(
+    net: nn.Module,
+    batches: Batches,
+    layers: Sequence[str],
+    *,
+    below: float = 0.05,
+    constant: Constants = "mean",
+    loss: Loss = sample_losses,
+) -> dict[str, Tensor]:
+    """Units that hardly matter: MRP_i ≤ `below` times the mean of their layer (thesis: Def. 3.2.2).
+
+    The thesis sets no threshold, because penalties depend on the loss and on the size of a layer; relative to
+    the layer's mean, one number serves all. In a layer whose penalties are all 0, all are dead. Arguments and
+    errors as for `mean_replacement_penalty`.
+
+    Returns: name of a layer -> (units,), bool.
+    """
+    penalties = mean_replacement_penalty(net, batches, layers, constant=constant, loss=loss)
+    return {layer: small(penalty, below) for layer, penalty in penalties.items()}
+
+
+def frozen(
+    net: nn.Module,
+    batches: Batches,
+    layers: Sequence[str],
+    *,
+    below: float = 0.05,
+    loss: Loss = sample_losses,
+) -> dict[str, Tensor]:
+    """Units that hardly get a gradient: E_n ‖∂ℓ_n/∂h_i‖ ≤ `below` times the layer's mean (Def. 3.2.1).
+
+    A frozen unit's weights stay as they are; it may still matter, and a dead one may still learn. Arguments
+    and errors as for `observe`.
+
+    Returns: name of a layer -> (units,), bool.
+    """
+    seen = observe(net, batches, layers, loss=loss)
+    return {layer: small(units.gradient, below) for layer, units in seen.items()}
+
+
+def small(values: Tensor, below: float) -> Tensor:
+    """Which values of a layer's units, (units,), are at most `below` times their mean.
+
+    Raises:
+        ValueError: a threshold that is not from 0 up to 1.
+    """
+    if not 0 <= below < 1:
+        raise ValueError(f"below is a share of the layer's mean, from 0 up to 1, got {below}")
+    return values <= below * values.mean()
 
 
 @contextmanager
@@ -273,12 +404,11 @@ def replaced(net: nn.Module, constants: Mapping[str, Mapping[int, float]]) -> It
             handle.remove()
 
 
-def _ask_fast(net: nn.Module, batch: Batch, layer: str, constants: Tensor, loss: Loss) -> Tensor:
-    asked = Counterfactual(net, batch, layer, loss)
-    shape = asked.h[:, 0].shape  # (N, ...)
+def _ask_fast(asked: Counterfactual, constants: Tensor) -> Tensor:
+    one = asked.baseline.new_ones(1, 1, *asked.positions)  # a candidate that is the same for all images
     changes = [
-        asked.losses(unit, asked.h.new_full((1, *shape), float(constant)))[0] - asked.baseline
-        for unit, constant in enumerate(constants)
+        asked.losses(unit, constant * one)[0] - asked.baseline
+        for unit, constant in enumerate(constants.tolist())
     ]
     return torch.stack(changes)  # (units, N)
 

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,18 +17,23 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 def build(
-    network: str, shape: tuple[int, int, int], classes: int, activation: str = "relu", seed: int = 0
+    network: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    activation: str = "relu",
+    seed: int = 0,
+    widths: Sequence[int] = (8, 16, 64),
 ) -> nn.Module:
     """A network by its name: `small_cnn`, or a function of the reader's own, `package.module:function`.
 
     The function is called as `function(shape, classes)` and, if it takes one, with `activation=`. PyTorch's
-    global random state is seeded for it, and is as before afterwards.
+    global random state is seeded for it, and is as before afterwards. `widths` are those of `small_cnn`.
 
     Raises:
         Invalid: no such module or function; an activation for a function that takes none; no module returned.
     """
     if network == "small_cnn":
-        return small_cnn(shape, classes, activation=activation, seed=seed)
+        return small_cnn(shape, classes, widths, activation, seed=seed)
     path, _, name = network.partition(":")
     try:
         function = getattr(importlib.import_module(path), name)
@@ -49,7 +55,7 @@ def build(
 def small_cnn(
     shape: tuple[int, int, int],
     classes: int = 10,
-    widths: tuple[int, int, int] = (8, 16, 64),
+    widths: Sequence[int] = (8, 16, 64),
     activation: str = "relu",
     batch_norm: bool = False,
     seed: int = 0,

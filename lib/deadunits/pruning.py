@@ -1,7 +1,7 @@
-"""Masks of weights: which ones a score gives up, and the network without them, for a moment or for good.
+"""Masks of weights and units: what a score gives up, and the network without, for a moment or for good.
 
 A mask is True (1) where a weight is kept, as in `torch.nn.utils.prune`; masks are a dict from the name of a
-parameter to a tensor of its shape.
+parameter to a tensor of its shape. Masks of units are a dict from the name of a layer to (units,).
 """
 
 from __future__ import annotations
@@ -73,6 +73,39 @@ def masks(
     for name, score in scores.items():
         one = None if existing is None else {name: existing[name]} if name in existing else {}
         found |= _over_network({name: score}, fraction, one, whole_layers=True)
+    return found
+
+
+def unit_masks(
+    scores: Mapping[str, Tensor],
+    fraction: float,
+    *,
+    by: str = "layer",
+    existing: Mapping[str, Tensor] | None = None,
+    whole_layers: bool = False,
+) -> Masks:
+    """Masks that give up the floor(f n) units of lowest scores, of each layer or of all of them together.
+
+    As `masks`, for scores of units (`unit_scorers`), with one difference: by layer too, the best unit of a
+    layer stays, unless `whole_layers` is set. Scores of different layers can be compared if they are losses
+    (MRP, MRS, Taylor); norms cannot. `compaction.remove` and `compaction.compact` take the units out.
+
+    Args:
+        scores: name of a layer -> (units,).
+
+    Raises:
+        ValueError: as for `masks`; scores that are not of one dimension.
+    """
+    wrong = [layer for layer, score in scores.items() if score.dim() != 1]
+    if wrong:
+        raise ValueError(f"a score for each unit is needed, (units,), for {', '.join(wrong)}")
+    found = masks(scores, fraction, by=by, existing=existing, whole_layers=whole_layers)
+    for layer, mask in found.items():
+        if len(mask) and not mask.any() and not whole_layers:
+            alive = existing[layer].bool() if existing is not None else torch.ones_like(mask)
+            # of equal scores the last: those that come first are given up first
+            best = scores[layer].masked_fill(~alive, -math.inf).argsort(stable=True)[-1]
+            mask[best] = alive.any()
     return found
 
 

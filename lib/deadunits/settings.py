@@ -82,6 +82,11 @@ RULES = {
     "schedule": Rule("a list of [epoch, fraction], both rising, fractions from 0 to 1", _schedule),
     "by": _one_of("layer", "network"),
     "rounds": _integer(1, 1000),
+    "widths": Rule(
+        "three numbers of units, of conv1, conv2 and fc1: [8, 16, 64]",
+        lambda value: type(value) is list and len(value) == 3 and all(map(_integer(1, 4096).holds, value)),
+    ),
+    "scorer": _one_of("mrp", "mrs", "taylor", "taylor_squared", "activation", "norm_l1", "norm_l2"),
     "data_root": _TEXT,
     "results": Rule("the path of a folder", lambda value: type(value) is str and value != ""),
     "activation": _one_of(*_ACTIVATIONS),

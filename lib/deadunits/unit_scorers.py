@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from deadunits.counterfactual import Loss, sample_losses
+from deadunits.counterfactual import NONLINEAR, Loss, refuse_train_mode, sample_losses
+from deadunits.data import Batch
 from deadunits.mean_replacement import Batches, mean_replacement_penalty, observe
 
 UnitScores = dict[str, Tensor]
@@ -57,6 +58,63 @@ def taylor(
     """
     seen = observe(net, batches, layers, constant="zero", loss=loss)
     return {layer: units.mrs for layer, units in seen.items()}
+
+
+def taylor_squared(
+    net: nn.Module,
+    batches: Batches,
+    layers: Sequence[str],
+    *,
+    loss: Loss = sample_losses,
+    generator: torch.Generator | None = None,
+) -> UnitScores:
+    """The squared first-order change of the mean loss when a unit gives 0, (E_n Σ_p h_p ∂ℓ/∂h_p)², in nats².
+
+    As Molchanov et al. (2019, Eq. 8) score filters by a gate of 1 behind them, with all images as one batch.
+    Equal to their sum over the filter's own weights and bias, (Σ_k w_k ∂L/∂w_k)².
+    """
+    seen = observe(net, batches, layers, constant="zero", loss=loss)
+    return {layer: units.change.square() for layer, units in seen.items()}
+
+
+def activation(
+    net: nn.Module,
+    batches: Batches,
+    layers: Sequence[str],
+    *,
+    loss: Loss = sample_losses,
+    generator: torch.Generator | None = None,
+) -> UnitScores:
+    """The mean size of a unit's activation over that of its layer, E|a_i| / mean_k E|a_k|.
+
+    The score of dormant neurons (Sokar et al. 2023). The activation is what the first nonlinearity behind the
+    layer gives, in an `nn.Sequential`; elsewhere name the nonlinearities themselves. In a layer that is all 0
+    each unit scores 0.
+
+    Raises:
+        ValueError: a linear or convolutional layer with no nonlinearity known behind it.
+    """
+    modules = {layer: net.get_submodule(_nonlinearity(net, layer)) for layer in layers}
+    refuse_train_mode(net)
+    sizes: dict[str, list[Tensor]] = {layer: [] for layer in layers}  # (N, units) a batch
+    handles = []
+    try:
+        for layer, module in modules.items():
+
+            def hook(module: nn.Module, inputs: object, a: Tensor, layer: str = layer) -> None:
+                sizes[layer].append(a.abs().flatten(2).mean(2) if a.dim() > 2 else a.abs())
+
+            handles.append(module.register_forward_hook(hook))
+        with torch.no_grad():
+            for batch in [batches] if isinstance(batches, Batch) else batches:
+                net(batch.x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    means = {layer: torch.cat(size).double().mean(0) for layer, size in sizes.items()}
+    return {
+        layer: mean / mean.mean().clamp_min(torch.finfo(mean.dtype).tiny) for layer, mean in means.items()
+    }
 
 
 def norm_l1(
@@ -104,10 +162,26 @@ UNIT_SCORERS: dict[str, UnitScorer] = {
     "mrp": mrp,
     "mrs": mrs,
     "taylor": taylor,
+    "taylor_squared": taylor_squared,
+    "activation": activation,
     "norm_l1": norm_l1,
     "norm_l2": norm_l2,
     "random": random,
 }
+
+
+def _nonlinearity(net: nn.Module, layer: str) -> str:
+    """Name of the module whose output is a layer's activation."""
+    module = dict(net.named_modules()).get(layer)
+    if not isinstance(module, (nn.Linear, nn.Conv2d)):
+        return layer
+    names = list(net._modules) if layer in net._modules and isinstance(net, nn.Sequential) else []
+    for name in names[names.index(layer) + 1 :] if names else ():
+        if isinstance(net._modules[name], (nn.Linear, nn.Conv2d)):
+            break
+        if isinstance(net._modules[name], NONLINEAR):
+            return name
+    raise ValueError(f"no nonlinearity is known behind {layer!r}: name the nonlinearity itself")
 
 
 def _incoming(net: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
