@@ -7,8 +7,10 @@ import json
 
 import pytest
 import torch
-from deadunits.compaction import compact, idle, load, parameter_count, propagate, save
+from deadunits.compaction import compact, idle, load, parameter_count, propagate, remove, save
+from deadunits.mean_replacement import observe
 from deadunits.models import small_cnn
+from deadunits.pruning import hold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -547,3 +549,58 @@ def test_batch_norm_in_training_mode_and_padded_means_need_what_enters_the_next_
     with pytest.raises(ValueError, match=r"'1', AvgPool2d.*averages zeros in"):
         compact(padded, keep, h={"0": torch.ones(2)})
     assert compact(padded, keep, h={"0": torch.zeros(2)})[0].out_channels == 1
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
+        lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.01),
+    ],
+)
+def test_units_removed_in_training_stay_away_and_compact_says_the_same(optimizer, batch_norm):
+    net = small_cnn((1, 16, 16), 3, (3, 4, 5), "tanh", batch_norm).double()
+    batch = make_batch(12, (1, 16, 16), 3)
+    chosen = optimizer(net.parameters())
+
+    def step():
+        net.train()
+        chosen.zero_grad()
+        nn.functional.cross_entropy(net(batch.x), batch.y).backward()
+        chosen.step()
+        net.eval()
+
+    step()  # there is momentum before the removal
+    layers = ["conv1", "conv2", "fc1"]
+    keep = {layer: torch.ones(n, dtype=torch.bool) for layer, n in zip(layers, (3, 4, 5), strict=True)}
+    keep["conv1"][1] = keep["conv2"][0] = keep["fc1"][3] = False
+    net.eval()
+    means = {layer: one.mean for layer, one in observe(net, batch, layers).items()}
+    expected = compact(net, keep, h=means)(batch.x)
+    known = {name: id(p) for name, p in net.named_parameters()}
+    masks = remove(net, keep, h=means)
+    assert known == {name: id(p) for name, p in net.named_parameters()}  # the optimizer's own still
+    torch.testing.assert_close(net(batch.x), expected, rtol=0, atol=1e-12)
+    handle = hold(net, masks, chosen)
+    for _ in range(5):
+        step()
+    assert not torch.allclose(net(batch.x), expected, atol=1e-3)  # it went on learning
+    small = compact(net, keep)
+    torch.testing.assert_close(small(batch.x), net(batch.x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(small.conv2.weight, net.conv2.weight[keep["conv2"]][:, keep["conv1"]])
+    assert (net.conv1.weight[1] == 0).all()
+    assert (net.conv2.weight[:, 1] == 0).all()
+    handle.remove()
+
+
+def test_removal_in_place_refuses_a_bias_that_an_optimizer_would_not_know():
+    first, last = (nn.utils.skip_init(nn.Linear, *sizes) for sizes in ((3, 2), (2, 2)))
+    last.bias = None
+    net = make_net(first, nn.ReLU(), last)
+    keep = {"0": torch.tensor([True, False])}
+    with pytest.raises(ValueError, match=r"2.bias would be new: give that layer a bias first"):
+        remove(net, keep, h={"0": torch.ones(2)})
+    before = copy.deepcopy(net.state_dict())
+    assert remove(net, {"0": torch.tensor([True, True])}).keys() == {"0.weight", "0.bias", "2.weight"}
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

@@ -7,9 +7,20 @@ from collections import defaultdict
 import pandas as pd
 import pytest
 import torch
-from deadunits import Invalid, compaction, data, derivatives, models, scorers, training
+from deadunits import (
+    Invalid,
+    compaction,
+    data,
+    derivatives,
+    mean_replacement,
+    models,
+    pruning,
+    scorers,
+    training,
+    unit_scorers,
+)
 from deadunits.data import Batch
-from deadunits.experiments import common, costs, saliency, weight_pruning
+from deadunits.experiments import common, costs, saliency, unit_pruning, units, weight_pruning
 from torch import nn
 
 OWN = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "activation": "relu", "seed": 0}
@@ -199,3 +210,127 @@ def test_losses_do_not_depend_on_the_chunks():
     net = trained(images, 1)
     whole = common.sample_losses(net(images.probe.x), images.probe.y).double().mean().item()
     assert common.mean_loss(net, images.probe) == pytest.approx(whole, abs=1e-7)
+
+
+UNITS = TRAINED | {"widths": [8, 16, 64], "layers": ["conv1", "conv2", "fc1"]}
+
+
+@pytest.fixture(scope="module")
+def of_units():
+    return tables(units.units, **UNITS, fractions=[0.25, 0.5], draws=2)
+
+
+def test_scores_of_units_are_the_librarys(of_units):
+    images = data.load("digits", probe_size=40)
+    net = trained(images, 12)
+    for layer in UNITS["layers"]:
+        rows = of_units["scores"].query("step == 12 and layer == @layer")
+        for name in units.SCORERS:
+            score = unit_scorers.UNIT_SCORERS[name](net, images.train_probe, [layer])[layer]
+            assert rows[name].tolist() == pytest.approx(score.tolist(), abs=1e-6)
+
+
+def test_penalties_are_those_of_bias_propagation(of_units):
+    images = data.load("digits", probe_size=40)
+    net = trained(images, 12)
+    seen = mean_replacement.observe(net, images.train_probe, UNITS["layers"])
+    entered = unit_pruning.stand_ins(
+        net, images, {name: torch.ones(len(one.mean)) > 0 for name, one in seen.items()}
+    )
+    rows = of_units["penalties"].query("step == 12")
+    assert set(rows["scorer"]) == {*units.SCORERS, "random"}
+    assert rows.query("scorer == 'random'")["draw"].nunique() == 2
+    for layer, one in seen.items():
+        for fraction in (0.25, 0.5):
+            keep = pruning.unit_masks({layer: one.mrs}, fraction)
+            zeros = torch.zeros(len(one.mean))
+            by = {"mean of h": {"h": {layer: one.mean}}, "zero": {"a": {layer: zeros}}}
+            by["mean of a"] = {"a": {layer: entered["activation"]["a"][layer]}}
+            for constant, given in by.items():
+                small = compaction.compact(net, keep, **given)
+                for judged_on in ("train_probe", "other"):
+                    batch = getattr(images, judged_on)
+                    penalty = common.mean_loss(small, batch) - common.mean_loss(net, batch)
+                    chosen = {"layer": layer, "fraction": fraction, "scorer": "mrs"}
+                    chosen |= {"constant": constant, "set": judged_on}
+                    found = rows[(rows[list(chosen)] == pd.Series(chosen)).all(axis=1)]["penalty"]
+                    assert found.tolist() == pytest.approx([penalty], abs=1e-5)
+
+
+def test_penalties_of_a_network_of_ones_own_are_those_of_hooks():
+    images = data.load("digits", probe_size=40)
+    net = trained(images, 3)
+    constant = units.constants(net, images.probe, "conv2")["mean of h"]
+    gone = torch.arange(16) % 3 == 0
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = net
+
+        def forward(self, x):
+            return self.inner(x)
+
+    own = Wrapped().eval()
+    means = units.constants(own, images.probe, "inner.conv2")["mean of h"]
+    slow = units.Replacing(own, images.other, "inner.conv2").loss(gone, means, "")
+    fast = units.Replacing(net, images.other, "conv2").loss(gone, constant, "")
+    assert slow == pytest.approx(fast, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def of_unit_pruning():
+    chosen = {"schedule": [[1, 0.25], [2, 0.6]], "scorer": "mrs", "by": "layer", "epochs": 3}
+    return tables(unit_pruning.unit_pruning, **(UNITS | chosen))
+
+
+def test_units_are_pruned_as_scheduled_and_the_small_network_is_the_masked_one(of_unit_pruning):
+    kept = of_unit_pruning["kept"].groupby("layer")["kept"].sum()
+    assert kept.to_dict() == {"conv1": 4, "conv2": 7, "fc1": 26}
+    final = of_unit_pruning["final"].set_index("network")
+    for column in ("train_loss", "test_loss", "accuracy"):
+        assert final[column]["compacted"] == pytest.approx(final[column]["masked"], abs=1e-6)
+    sizes = of_unit_pruning["sizes"].set_index("network")
+    assert sizes["parameters"]["compacted"] < 0.5 * sizes["parameters"]["masked"]
+    assert sizes["bytes"]["compacted"] < 0.5 * sizes["bytes"]["masked"]
+    values = of_unit_pruning["values"].query("layer == 'conv1'")["value"].to_numpy().reshape(8, -1)
+    assert ((values != 0).any(1) == of_unit_pruning["kept"].query("layer == 'conv1'")["kept"]).all()
+
+
+def test_until_the_first_pruning_of_units_the_twin_is_the_same(of_unit_pruning, twin):
+    before = of_unit_pruning["training"].query("pruned == 0")
+    same = twin["training"].set_index("step").loc[before["step"]]
+    assert len(before) > 1
+    assert before["train_probe"].tolist() == same["train_probe"].tolist()
+
+
+def test_each_pruning_of_units_is_measured_with_each_stand_in(of_unit_pruning):
+    rows = of_unit_pruning["pruned"]
+    assert rows.groupby(["fraction", "removal", "set"]).size().eq(1).all()
+    assert len(rows) == 2 * 3 * 3
+    wide = rows.pivot_table(index=["fraction", "set"], columns="removal", values="after")
+    assert wide.nunique(axis=1).eq(3).all()  # three different ways
+
+
+def test_a_network_whose_units_cannot_be_removed_is_refused_at_once():
+    settings = UNITS | {
+        "network": "test_experiments:residual",
+        "schedule": [],
+        "scorer": "mrs",
+        "by": "layer",
+    }
+    with pytest.raises(ValueError, match="is not a chain"):
+        tables(unit_pruning.unit_pruning, **settings | {"layers": ["conv"], "activation": "own"})
+
+
+class Residual(nn.Module):
+    def __init__(self, channels, classes):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(channels, channels, 3, padding=1), nn.Linear(channels, classes)
+
+    def forward(self, x):
+        return self.fc((x + self.conv(x)).mean((2, 3)))
+
+
+def residual(shape, classes):
+    return Residual(shape[0], classes)

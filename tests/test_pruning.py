@@ -177,3 +177,42 @@ def test_torch_prune_takes_our_scores_and_our_masks():
         assert torch.equal(net[i].weight_mask.bool(), absolute[f"{i}.weight"])
         prune.custom_from_mask(net[i], "weight", ours[f"{i}.weight"])
         assert net[i].weight[~ours[f"{i}.weight"]].count_nonzero() == 0
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.integers(1, 9), min_size=1),
+    PERCENT,
+    PERCENT,
+    st.integers(0, 99),
+    st.sampled_from(["layer", "network"]),
+)
+def test_units_are_counted_exactly_and_one_of_a_layer_stays(sizes, first, second, seed, by):
+    generator = torch.Generator().manual_seed(seed)
+    scores = {name: torch.randint(0, 4, (n,), generator=generator).float() for name, n in sizes.items()}
+    low, high = sorted((first / 100, second / 100))
+    total = sum(sizes.values())
+    if by == "network" and pruning.count(high, total) > total - len(sizes):
+        with pytest.raises(ValueError, match="leaves a layer without"):
+            pruning.unit_masks(scores, high, by=by)
+        return
+    before = pruning.unit_masks(scores, low, by=by)
+    after = pruning.unit_masks(scores, high, by=by, existing=before)
+    assert all(mask.any() for mask in after.values())
+    assert all((~before[name] <= ~after[name]).all() for name in scores)
+    gone = {name: int((~mask).sum()) for name, mask in after.items()}
+    if by == "layer":
+        assert gone == {name: min(pruning.count(high, n), n - 1) for name, n in sizes.items()}
+    else:
+        assert sum(gone.values()) == pruning.count(high, total)
+    for name, mask in after.items():
+        fresh = before[name] & ~mask  # given up now: none of them better than one that stays
+        if fresh.any():
+            assert scores[name][fresh].max() <= scores[name][mask].max()
+
+
+def test_a_whole_layer_goes_if_asked_and_scores_of_weights_are_refused():
+    scores = {"a": torch.tensor([2.0, 1.0, 2.0])}
+    assert pruning.unit_masks(scores, 1)["a"].tolist() == [False, False, True]
+    assert pruning.unit_masks(scores, 1, whole_layers=True)["a"].tolist() == [False] * 3
+    with pytest.raises(ValueError, match="a score for each unit"):
+        pruning.unit_masks({"a": torch.ones(2, 3)}, 0.5)

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from deadunits import compaction, models, unit_scorers
+from deadunits import compaction, mean_replacement, models, unit_scorers
 from deadunits.counterfactual import sample_losses
 from deadunits.data import Batch
 from deadunits.mean_replacement import MeanReplacement, mean_replacement_penalty, observe, replaced
@@ -200,3 +200,98 @@ def test_replaced_propagated_and_compacted_are_one(batch_norm):
     for one in (compaction.propagate(net, keep, h=means), small_net):
         torch.testing.assert_close(one(batch.x), expected, rtol=0, atol=1e-12)
     assert compaction.parameter_count(small_net) < compaction.parameter_count(net)
+
+
+def test_the_size_of_activations_and_the_squared_taylor_score():
+    net, batch = small("tanh", batch_norm=True)
+    found = unit_scorers.activation(net, batch, LAYERS)
+    for layer, act in zip(LAYERS, ("act1", "act2", "act3"), strict=True):
+        sizes = net[: list(net._modules).index(act) + 1](batch.x).detach().abs()
+        mean = sizes.movedim(1, 0).flatten(1).mean(1)
+        torch.testing.assert_close(found[layer], mean / mean.mean(), rtol=0, atol=1e-12)
+    by_name = unit_scorers.activation(net, batch, ["act2"])["act2"]
+    assert torch.equal(by_name, found["conv2"])
+    # by Euler: Σ_p h_p ∂L/∂h_p is Σ_k w_k ∂L/∂w_k over a filter's weights and its bias
+    loss = sample_losses(net(batch.x), batch.y).mean()
+    weight, bias = net.conv2.weight, net.conv2.bias
+    by_weight, by_bias = torch.autograd.grad(loss, [weight, bias])
+    expected = ((weight * by_weight).flatten(1).sum(1) + bias * by_bias).square().detach()
+    squared = unit_scorers.taylor_squared(net, batch, ["conv2"])["conv2"]
+    torch.testing.assert_close(squared, expected, rtol=0, atol=1e-14)
+    with pytest.raises(ValueError, match="no nonlinearity is known behind 'fc2'"):
+        unit_scorers.activation(net, batch, ["fc2"])
+
+
+def test_dead_and_frozen_are_different_things():
+    """One unit of each kind: as the others, dead and not frozen, frozen and not dead, both."""
+    net, batch = make_net(linear(3, 4), nn.Hardtanh(-1, 1), linear(4, 2)), make_batch(50, (3,), 2)
+    first, last = net[0], net[2]
+    with torch.no_grad():
+        first.weight[:] = torch.tensor([1.0, 2.0, 3.0])
+        first.bias.zero_()
+        last.weight[:] = torch.tensor([[1.0], [-1.0]])
+        first.weight[1] *= 1e-4  # hardly moves, but what it sends matters: dead, gets a gradient
+        first.weight[2] *= 1e6  # always at one of the two flat ends, whose mean is far from both
+        last.weight[:, 3] = 0  # nobody listens: dead and frozen
+    dead, frozen = (
+        of(net, batch, ["0"])["0"].tolist() for of in (mean_replacement.dead, mean_replacement.frozen)
+    )
+    assert dead == [False, True, False, True]
+    assert frozen == [False, False, True, True]
+    with pytest.raises(ValueError, match="a share of the layer's mean"):
+        mean_replacement.dead(net, batch, ["0"], below=5)
+
+
+class InPlace(nn.Module):
+    """Changes what its first layer gives, in place and without a module that says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = linear(3, 4), linear(4, 4), linear(4, 2)
+
+    def forward(self, x):
+        return self.last(self.second(self.first(x).mul_(2)).relu_())
+
+
+def test_what_is_changed_in_place_is_kept_as_it_was():
+    net, batch = make_net(InPlace()), make_batch(9, (3,), 2)
+    found = observe(net, batch, ["0.first", "0.second"])
+    h1 = net[0].first(batch.x).detach().requires_grad_()
+    h2 = net[0].second(h1 * 2)
+    losses = sample_losses(net[0].last(h2.relu()), batch.y)
+    for h, g, units in zip(
+        (h1, h2), torch.autograd.grad(losses.sum(), (h1, h2)), found.values(), strict=True
+    ):
+        expected = ((h.mean(0) - h) * g).abs().mean(0).detach()
+        torch.testing.assert_close(units.mrs, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(units.mean, h.mean(0).detach(), rtol=0, atol=1e-12)
+
+
+def test_an_error_half_way_leaves_no_half_of_a_batch_behind(monkeypatch):
+    net, batch = small()
+    monkeypatch.setattr(mean_replacement, "_CHUNK", 3)
+    calls = []
+
+    def breaks(out, y):
+        calls.append(len(y))
+        if len(calls) == 2:
+            raise KeyError
+        return sample_losses(out, y)
+
+    with MeanReplacement(net, ["conv1"]) as units:
+        with pytest.raises(KeyError):
+            units.observe(batch, breaks)
+        units.observe(batch)
+    assert calls == [3, 3]
+    whole = observe(net, batch, ["conv1"])["conv1"]
+    torch.testing.assert_close(units.seen()["conv1"].mrs, whole.mrs, rtol=0, atol=1e-14)
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_a_network_of_one_unit_and_one_image():
+    net, batch = make_net(linear(2, 1), nn.Tanh(), linear(1, 2)), make_batch(1, (2,), 2)
+    assert mean_replacement_penalty(net, batch, ["0"])["0"].tolist() == pytest.approx([0], abs=1e-15)
+    assert observe(net, batch, ["0"])["0"].mrs.tolist() == pytest.approx([0], abs=1e-15)
+    nothing = Batch(batch.x[:0], batch.y[:0])
+    with pytest.raises(ValueError, match="no images"):
+        mean_replacement_penalty(net, nothing, ["0"])
