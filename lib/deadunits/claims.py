@@ -29,8 +29,9 @@ class Claim:
     criterion: str
     direction: str
     evidence: Callable[[Case, str], Evidence | None]
-    experiment: str
+    experiments: Sequence[str]  # whose runs it is judged by
     setting: Mapping[str, Allowed]  # the claim is judged in these settings only
+    scored_on: str = "probe"  # the images on which weights or units were scored
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,21 +91,22 @@ class Verdict:
 def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
     """Judge a claim by runs, several a seed where it compares them; those of other kinds are left out."""
     claim = CLAIMS[claim_id]
-    chosen = [run for run in runs if run.info["experiment"] == claim.experiment]
+    chosen = [run for run in runs if run.info["experiment"] in claim.experiments]
     spoken_of = [run for run in chosen if run.info["settings"]["activation"] in claim.setting["activation"]]
     settings = [run.info["settings"] for run in spoken_of or chosen]
     differs = [
         name
         for name, allowed in claim.setting.items()
-        if any(one.get(name) not in allowed for one in settings)
+        if any(name in one and one[name] not in allowed for one in settings)
     ]
     datasets = sorted({Path(one["dataset"]).name for one in settings})
     seeds = sorted({one["seed"] for one in settings})
     cases = [[run for run in spoken_of if run.info["settings"]["seed"] == seed] for seed in seeds]
-    on_probe, on_other = (
-        [claim.evidence(case, name) if case else None for case in cases] for name in ("probe", "other")
+    on_own, on_other = (
+        [claim.evidence(case, name) if case else None for case in cases]
+        for name in (claim.scored_on, "other")
     )
-    return judge(claim, on_probe, differs, datasets, judge(claim, on_other, differs, datasets))
+    return judge(claim, on_own, differs, datasets, judge(claim, on_other, differs, datasets))
 
 
 def judge(
@@ -159,6 +161,22 @@ _SCHEDULED = (
     }
 )
 
+_UNITS = {
+    name: allowed for name, allowed in _TRAINED.items() if name not in ("measure_every", "probe_size")
+} | {
+    "probe_size": (1000,),
+    "widths": ([8, 16, 64],),
+    "layers": (["conv1", "conv2", "fc1"],),
+    "epochs": (10,),
+    "measure_every": (100,),
+}
+_UNIT_SCHEDULED = _SCHEDULED | {
+    "widths": ([8, 16, 64],),
+    "layers": (["conv1", "conv2", "fc1"], ["conv1", "conv2", "fc1", "fc2"]),
+    "scorer": ("mrs",),
+    "schedule": ([[2, 0.1], [3, 0.2], [4, 0.4], [5, 0.6]], *_SCHEDULED["schedule"]),
+}
+
 CLAIMS = {
     claim.id: claim
     for claim in (
@@ -170,7 +188,7 @@ CLAIMS = {
             "last quarter of training differ by less than 0.10",
             direction="mean share above 0.15",
             evidence=criteria.negative_share,
-            experiment="saliency",
+            experiments=("saliency",),
             setting=_SCORED | _RELU,
         ),
         Claim(
@@ -181,7 +199,7 @@ CLAIMS = {
             criterion="the penalty is below 0 in at least 90% of the measurements",
             direction="mean penalty below 0",
             evidence=criteria.two_lowest,
-            experiment="saliency",
+            experiments=("saliency",),
             setting=_SCORED | _TANH,
         ),
         Claim(
@@ -193,7 +211,7 @@ CLAIMS = {
             "epoch above 0",
             direction="the mean over the last epoch is above that over the first 500 steps",
             evidence=criteria.ten_lowest,
-            experiment="saliency",
+            experiments=("saliency",),
             setting=_SCORED | _TANH,
         ),
         Claim(
@@ -203,7 +221,7 @@ CLAIMS = {
             criterion="worse than one random draw in at least 5% of the last epoch's measurements",
             direction="worse at least once",
             evidence=criteria.worse_than_random,
-            experiment="saliency",
+            experiments=("saliency",),
             setting=_SCORED | _TANH,
         ),
         Claim(
@@ -215,7 +233,7 @@ CLAIMS = {
             "larger in the last epoch than in the first, for all three",
             direction="so for Taylor 1",
             evidence=criteria.approximations,
-            experiment="saliency",
+            experiments=("saliency",),
             setting=_SCORED | _TANH,
         ),
         Claim(
@@ -225,7 +243,7 @@ CLAIMS = {
             criterion="the highest rank correlation (Spearman) at the first and at the last measurement",
             direction="at one of the two",
             evidence=criteria.best_ranking,
-            experiment="saliency",
+            experiments=("saliency",),
             setting=_SCORED | _RELU,
         ),
         Claim(
@@ -237,7 +255,7 @@ CLAIMS = {
             "networks",
             direction="for three of the four, with ReLU",
             evidence=criteria.absolute_or_signed,
-            experiment="saliency",
+            experiments=("saliency",),
             setting=_SCORED | _BOTH,
         ),
         Claim(
@@ -248,7 +266,7 @@ CLAIMS = {
             "four signed and the four absolute scores, in both networks",
             direction="the lowest median among magnitude and the absolute scores, with ReLU",
             evidence=criteria.magnitude_best,
-            experiment="saliency",
+            experiments=("saliency",),
             setting=_SCORED | _BOTH,
         ),
         Claim(
@@ -259,7 +277,7 @@ CLAIMS = {
             "all widths double",
             direction="at most 10 passes",
             evidence=criteria.cost_in_passes,
-            experiment="costs",
+            experiments=("costs",),
             setting=_MNIST | _RELU,
         ),
         Claim(
@@ -271,7 +289,7 @@ CLAIMS = {
             "of the twin's changes in 50 steps; the final training loss is within 0.05 of the twin's",
             direction="jumps in the order of the fractions, and the final training loss within 0.1",
             evidence=criteria.jumps,
-            experiment="weight_pruning",
+            experiments=("weight_pruning",),
             setting=_SCHEDULED,
         ),
         Claim(
@@ -281,7 +299,7 @@ CLAIMS = {
             criterion="at least 2 of the 8 filters of conv1 are empty (by chance: 6%)",
             direction="at least 1 (by chance: 42%)",
             evidence=criteria.empty_filters,
-            experiment="weight_pruning",
+            experiments=("weight_pruning",),
             setting=_SCHEDULED,
         ),
         Claim(
@@ -292,7 +310,7 @@ CLAIMS = {
             "accuracy, with fnz chosen on the images scored on (the gap to the dense twin is told)",
             direction="at most 70% of the parameters",
             evidence=criteria.half_the_network,
-            experiment="weight_pruning",
+            experiments=("weight_pruning",),
             setting=_SCHEDULED,
         ),
         Claim(
@@ -303,8 +321,147 @@ CLAIMS = {
             "at least 0.9 between any two of the three sets), with the same best scorer",
             direction="at least 0.7",
             evidence=criteria.same_on_all_sets,
-            experiment="saliency",
+            experiments=("saliency",),
             setting=_SCORED | _RELU,
+        ),
+        Claim(
+            id="C4.1",
+            text="With half of conv1 to be pruned (4 of 8 units) the scores agree; random choice is up to "
+            "100 times worse.",
+            where="4.1.1, Fig. 4.1",
+            criterion="MRP, MRS, L1 and L2 choose the same 4 units in at least 75% of the measurements, and "
+            "the worst random draw costs at least 30 times the median penalty by MRP",
+            direction="the median random penalty is at least 3 times the median of each",
+            evidence=criteria.same_units,
+            experiments=("units",),
+            setting=_UNITS | _RELU,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.2",
+            text="Units of conv1 with a low MRP also have a small norm.",
+            where="4.1.2, Fig. 4.1",
+            criterion="the mean rank correlation (Spearman) of MRP and the L1 norm after step 500 is at "
+            "least 0.5",
+            direction="it is above 0",
+            evidence=criteria.norms_and_penalties,
+            experiments=("units",),
+            setting=_UNITS | _RELU,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.3",
+            text="In fc1, pruning by MRP costs least and by MRS next to least; the norms fall behind after "
+            "step 5,000.",
+            where="4.1.3, Fig. 4.2 and 4.3",
+            criterion="the mean penalties after step 5,000 are in that order in at least 4 of the 6 "
+            "fractions",
+            direction="by MRP lowest in at least 4",
+            evidence=criteria.order_of_scores,
+            experiments=("units",),
+            setting=_UNITS | _RELU,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.4",
+            text="Pruning a tenth of fc1 by MRS now and then lowers the loss.",
+            where="4.1.3, Fig. 4.3",
+            criterion="the penalty is below 0 in at least 5% of the measurements",
+            direction="at least once",
+            evidence=criteria.lowered_by_pruning,
+            experiments=("units",),
+            setting=_UNITS | _RELU,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.5",
+            text="With tanh, pruning units of fc1 by MRS costs up to 7 times what it costs with ReLU.",
+            where="4.1.4, Fig. 4.4",
+            criterion="the largest ratio of the mean penalties over the 6 fractions is at least 3",
+            direction="at least 1.5",
+            evidence=criteria.tanh_costs_more,
+            experiments=("units",),
+            setting=_UNITS | _BOTH,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.6",
+            text="With tanh, the scores choose hardly better than chance (half of fc1).",
+            where="4.1.5, Fig. 4.5",
+            criterion="the mean random penalty is below twice that by MRS",
+            direction="its ratio to that by MRS is below ReLU's",
+            evidence=criteria.hardly_better_than_random,
+            experiments=("units",),
+            setting=_UNITS | _BOTH,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.7",
+            text="Units pruned by MRS and schedule, from 20,522 to 4,019 parameters, cost no test accuracy.",
+            where="4.2, Fig. 4.6",
+            criterion="the test accuracy is at most 0.5 points below the unpruned twin's",
+            direction="at most 1.5 points",
+            evidence=criteria.as_accurate,
+            experiments=("unit_pruning", "weight_pruning"),
+            setting=_UNIT_SCHEDULED,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.8",
+            text="The weights of the units that survive look untouched by the pruning.",
+            where="4.2.1, Fig. 4.7 to 4.10",
+            criterion="the sizes of the weights between surviving units correlate (Pearson) with the twin's "
+            "by at least 0.8 in each layer",
+            direction="at least 0.5",
+            evidence=criteria.untouched_weights,
+            experiments=("unit_pruning", "weight_pruning"),
+            setting=_UNIT_SCHEDULED,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.9",
+            text="With ReLU the network reaches a training loss of 0.046, a test loss of 0.039 and an "
+            "accuracy of 98.8%.",
+            where="4.1",
+            criterion="both losses within 0.02, the accuracy within 0.5 points",
+            direction="within 0.05 and 1.5 points",
+            evidence=criteria.reached_with_relu,
+            experiments=("units",),
+            setting=_UNITS | _RELU,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.10",
+            text="With tanh it reaches 0.053, 0.056 and 98.31%.",
+            where="4.1.4",
+            criterion="both losses within 0.02, the accuracy within 0.5 points",
+            direction="within 0.05 and 1.5 points",
+            evidence=criteria.reached_with_tanh,
+            experiments=("units",),
+            setting=_UNITS | _TANH,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.11",
+            text="Removing a random half of fc1 is about 3 times cheaper with tanh than with ReLU.",
+            where="4.1.5, Fig. 4.5",
+            criterion="the ratio of the mean random penalties is at least 2",
+            direction="above 1",
+            evidence=criteria.random_half,
+            experiments=("units",),
+            setting=_UNITS | _BOTH,
+            scored_on="train_probe",
+        ),
+        Claim(
+            id="C4.12",
+            text="Pruning units beats pruning weights and removing the units that this leaves empty.",
+            where="4.2 and 2.2",
+            criterion="within 0.3 points of the masked network's accuracy, chapter 2's way keeps at least "
+            "1.5 times as many parameters",
+            direction="more parameters",
+            evidence=criteria.units_beat_weights,
+            experiments=("unit_pruning", "weight_pruning"),
+            setting=_UNIT_SCHEDULED,
         ),
     )
 }

@@ -1,8 +1,9 @@
 """What decides a claim: small functions of the runs of one seed.
 
-A criterion returns the `Evidence` of that seed on one set of images (`probe`, on which the weights were
-scored, or `other`), or None where there is nothing to judge. They were fixed before anything was measured;
-whoever disagrees changes one here and builds the book again.
+A criterion returns the `Evidence` of that seed on one set of images (the one that weights or units were
+scored on, `probe` in chapter 2 and `train_probe` in chapter 4, or `other`), or None where there is nothing
+to judge. They were fixed before anything was measured; whoever disagrees changes one here and builds the
+book again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from deadunits.measures import (
     empty_units,
     mean_penalties,
     rank_correlations,
+    same_choice,
+    surviving_correlations,
+    unit_correlations,
 )
 from deadunits.runs import Run
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Case = Sequence[Run]  # the runs of one seed
+FRACTIONS = (0.1, 0.2, 0.4, 0.5, 0.6, 0.8)  # of the units of a layer, in the thesis's 4.1
 
 
 @dataclass(frozen=True)
@@ -248,6 +253,211 @@ def same_on_all_sets(case: Case, on: str) -> Evidence | None:
     )
 
 
+def same_units(case: Case, on: str) -> Evidence | None:
+    """C4.1: whether the scores choose the same half of conv1, and what random halves cost beside them."""
+    scores = case[0].table("scores").query("layer == 'conv1'")
+    exact = _unit_penalty(case, on, "conv1", 0.5, "mrp")
+    draws = _unit_penalty(case, on, "conv1", 0.5, "random", mean=False)
+    if scores.empty or exact.empty or draws.empty:
+        return None
+    agreed = float(same_choice(scores, ("mrp", "mrs", "norm_l1", "norm_l2"), 0.5).mean())
+    thesis = [
+        _unit_penalty(case, on, "conv1", 0.5, name).median() for name in ("mrp", "mrs", "norm_l1", "norm_l2")
+    ]
+    worst, middle = float(draws.max()), float(draws.median())
+    return Evidence(
+        values={
+            "share of the measurements in which all four choose the same": agreed,
+            "worst random draw over the median penalty by MRP": worst / float(exact.median()),
+            "median random penalty over the largest of the four medians": middle / float(max(thesis)),
+        },
+        holds=agreed >= 0.75 and worst >= 30 * float(exact.median()),
+        directs=middle >= 3 * float(max(thesis)),
+    )
+
+
+def norms_and_penalties(case: Case, on: str) -> Evidence | None:
+    """C4.2: whether units of conv1 with a low MRP have a small norm."""
+    if on == "other":
+        return None
+    scores = case[0].table("scores").query("layer == 'conv1' and step > 500")
+    if scores.empty:
+        return None
+    mean = float(unit_correlations(scores, ("norm_l1",)).mean()["norm_l1"])
+    return Evidence(values={"mean rank correlation": mean}, holds=mean >= 0.5, directs=mean > 0)
+
+
+def order_of_scores(case: Case, on: str) -> Evidence | None:
+    """C4.3: in how many of six fractions MRP costs least after step 5,000, then MRS, then the norms."""
+    values, ordered, first = {}, 0, 0
+    for fraction in FRACTIONS:
+        means = {}
+        for name in ("mrp", "mrs", "norm_l1", "norm_l2"):
+            penalty = _unit_penalty(case, on, "fc1", fraction, name)
+            means[name] = float(penalty[penalty.index > 5000].mean())
+        if any(map(math.isnan, means.values())):
+            return None
+        best = min(means["norm_l1"], means["norm_l2"])
+        ordered += means["mrp"] < means["mrs"] < best
+        first += means["mrp"] == min(means.values())
+        if fraction == 0.5:
+            values = {f"mean penalty at 0.5, {NAMES[name]}": mean for name, mean in means.items()}
+    values = {"fractions in that order": float(ordered), "fractions with MRP lowest": float(first)} | values
+    return Evidence(values=values, holds=ordered >= 4, directs=first >= 4)
+
+
+def lowered_by_pruning(case: Case, on: str) -> Evidence | None:
+    """C4.4: how often removing a tenth of fc1 by MRS lowers the loss."""
+    penalty = _unit_penalty(case, on, "fc1", 0.1, "mrs")
+    if penalty.empty:
+        return None
+    below = float((penalty < 0).mean())
+    return Evidence(values={"share below 0": below}, holds=below >= 0.05, directs=below > 0)
+
+
+def tanh_costs_more(case: Case, on: str) -> Evidence | None:
+    """C4.5: mean penalties with tanh over those with ReLU (fc1, MRS), at six fractions."""
+    values = {}
+    for fraction in FRACTIONS:
+        relu, tanh = (
+            float(_unit_penalty(case, on, "fc1", fraction, "mrs", activation).mean())
+            for activation in ("relu", "tanh")
+        )
+        if math.isnan(relu + tanh):
+            return None
+        # where pruning lowers the loss, a ratio means nothing
+        values[f"tanh over ReLU at {fraction:g}"] = tanh / relu if min(relu, tanh) > 0 else 0.0
+    largest = max(values.values())
+    return Evidence(values={"largest ratio": largest} | values, holds=largest >= 3, directs=largest >= 1.5)
+
+
+def hardly_better_than_random(case: Case, on: str) -> Evidence | None:
+    """C4.6: with tanh, what a random half of fc1 costs over the half chosen by MRS."""
+    ratios = {}
+    for activation in ("tanh", "relu"):
+        random, chosen = (
+            float(_unit_penalty(case, on, "fc1", 0.5, name, activation).mean()) for name in ("random", "mrs")
+        )
+        if math.isnan(random + chosen):
+            return None
+        ratios[activation] = random / chosen
+    return Evidence(
+        values={f"random over MRS, {NAMES[name]}": ratio for name, ratio in ratios.items()},
+        holds=ratios["tanh"] < 2,
+        directs=ratios["tanh"] < ratios["relu"],
+    )
+
+
+def as_accurate(case: Case, on: str) -> Evidence | None:
+    """C4.7: accuracy of the network with its units pruned against its twin's."""
+    pruned, twin = _unit_pruned(case), _twin(case)
+    if on == "other" or pruned is None or twin is None:
+        return None
+    small = pruned.table("final").set_index("network")["accuracy"]["compacted"]
+    left = pruned.table("sizes").set_index("network")["parameters"]["compacted"]
+    dense = twin.table("final")["test_accuracy"][0]
+    lost = 100 * float(dense - small)
+    return Evidence(
+        values={
+            "points below the twin": lost,
+            "accuracy in %": 100 * float(small),
+            "parameters": float(left),
+        },
+        holds=lost <= 0.5 + 1e-9,
+        directs=lost <= 1.5 + 1e-9,
+    )
+
+
+def untouched_weights(case: Case, on: str) -> Evidence | None:
+    """C4.8: how like the twin's the sizes of the surviving weights are, in each layer."""
+    pruned, twin = _unit_pruned(case), _twin(case)
+    if on == "other" or pruned is None or twin is None:
+        return None
+    values = {f"correlation in {layer}": one for layer, one in surviving_correlations(pruned, twin).items()}
+    least = min(values.values())
+    return Evidence(values=values, holds=least >= 0.8, directs=least >= 0.5)
+
+
+def reached_with_relu(case: Case, on: str) -> Evidence | None:
+    """C4.9: final losses and accuracy with ReLU."""
+    return _reached(case, on, 0.046, 0.039, 98.8)
+
+
+def reached_with_tanh(case: Case, on: str) -> Evidence | None:
+    """C4.10: final losses and accuracy with tanh."""
+    return _reached(case, on, 0.053, 0.056, 98.31)
+
+
+def random_half(case: Case, on: str) -> Evidence | None:
+    """C4.11: what a random half of fc1 costs with ReLU over what it costs with tanh."""
+    relu, tanh = (
+        float(_unit_penalty(case, on, "fc1", 0.5, "random", activation).mean())
+        for activation in ("relu", "tanh")
+    )
+    if math.isnan(relu + tanh):
+        return None
+    return Evidence(values={"ReLU over tanh": relu / tanh}, holds=relu >= 2 * tanh, directs=relu > tanh)
+
+
+def units_beat_weights(case: Case, on: str) -> Evidence | None:
+    """C4.12: how many parameters chapter 2's way keeps, over those that are left when units are pruned."""
+    pruned, by_weights = _unit_pruned(case), _pruned(case)
+    if pruned is None or by_weights is None:
+        return None
+    best = chosen_removal(by_weights, on)
+    if best is None:
+        return None
+    left = float(pruned.table("sizes").set_index("network")["parameters"]["compacted"])
+    small = pruned.table("final").set_index("network")["accuracy"]["compacted"]
+    ratio = float(best["parameters"]) / left
+    return Evidence(
+        values={
+            "parameters kept by pruning weights over units": ratio,
+            "accuracy in %, weights": 100 * float(best["test_accuracy"]),
+            "accuracy in %, units": 100 * float(small),
+        },
+        holds=ratio >= 1.5,
+        directs=ratio > 1,
+    )
+
+
+def _reached(case: Case, on: str, train: float, test: float, accuracy: float) -> Evidence | None:
+    if on == "other":
+        return None
+    final = case[0].table("final").iloc[0]
+    values = {
+        "training loss": float(final["train_loss"]),
+        "test loss": float(final["test_loss"]),
+        "accuracy in %": 100 * float(final["accuracy"]),
+    }
+    losses = max(abs(values["training loss"] - train), abs(values["test loss"] - test))
+    points = abs(values["accuracy in %"] - accuracy)
+    return Evidence(
+        values=values, holds=losses <= 0.02 and points <= 0.5, directs=losses <= 0.05 and points <= 1.5
+    )
+
+
+def _unit_penalty(
+    case: Case,
+    on: str,
+    layer: str,
+    fraction: float,
+    scorer: str,
+    activation: str | None = None,
+    mean: bool = True,
+) -> pd.Series:
+    """Penalties after bias propagation, by step; of random draws their mean, or all of them."""
+    import pandas as pd
+
+    runs = [run for run in case if activation is None or run.info["settings"]["activation"] == activation]
+    if not runs:
+        return pd.Series(dtype=float)
+    rows = runs[0].table("penalties")
+    chosen = (rows["layer"] == layer) & (rows["fraction"] == fraction) & (rows["scorer"] == scorer)
+    rows = rows[chosen & (rows["set"] == on) & (rows["constant"] == "mean of h")]
+    return rows.groupby("step")["penalty"].mean() if mean else rows.set_index("step")["penalty"]
+
+
 def _penalty(case: Case, on: str, fraction: float, scorer: str, activation: str | None = None) -> pd.Series:
     """Penalties of weights scored on `probe` and judged on `on`, by step; of random ones the first draw."""
     import pandas as pd
@@ -274,10 +484,19 @@ def _first_epoch(case: Case) -> float:
 
 
 def _pruned(case: Case) -> Run | None:
-    """The run pruned layer by layer, as the thesis did."""
-    return next((run for run in case if run.by == "layer"), None)
+    """The run whose weights were pruned layer by layer, as the thesis did."""
+    return next((run for run in _of(case, "weight_pruning") if run.by == "layer"), None)
 
 
 def _twin(case: Case) -> Run | None:
     """The run with the same seed and no pruning."""
-    return next((run for run in case if run.by == ""), None)
+    return next((run for run in _of(case, "weight_pruning") if run.by == ""), None)
+
+
+def _unit_pruned(case: Case) -> Run | None:
+    """The run whose units were pruned layer by layer."""
+    return next((run for run in _of(case, "unit_pruning") if run.by == "layer"), None)
+
+
+def _of(case: Case, experiment: str) -> list[Run]:
+    return [run for run in case if run.info["experiment"] == experiment]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deadunits.pruning import count
 from deadunits.runs import Run
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ NAMES = {
     "diagonal": "diagonal",
     "magnitude": "magnitude",
     "random": "random",
+    "mrp": "MRP",
+    "mrs": "MRS",
+    "norm_l1": "L1 norm",
+    "norm_l2": "L2 norm",
+    "taylor": "Taylor",
+    "activation": "mean activation",
     "pass": "a forward and a backward pass",
     "relu": "ReLU",
     "tanh": "tanh",
@@ -105,6 +112,38 @@ def ratios_by_step(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     factors = ["gradient", "by_image", "output", "input"]
     means = rows.groupby(["activation", "seed", "step", "negative"])[factors].mean()
     return means.xs(True, level="negative") / means.xs(False, level="negative")
+
+
+def unit_correlations(scores: pd.DataFrame, scorers: Sequence[str]) -> pd.DataFrame:
+    """Spearman's correlation of each score with MRP over the units of a layer: a row a measurement."""
+    by = ["seed", "activation", "layer", "step"]
+    ranks = scores.groupby(by)[["mrp", *scorers]].rank().assign(**scores[by])
+    found = ranks.groupby(by).apply(lambda one: one[list(scorers)].corrwith(one["mrp"]), include_groups=False)
+    return found
+
+
+def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -> pd.Series:
+    """Whether all scorers give up the same units of a layer, by step."""
+
+    def chosen(rows: pd.DataFrame, scorer: str) -> frozenset:
+        wanted = count(fraction, len(rows))
+        return frozenset(rows.sort_values(scorer, kind="stable")["unit"][:wanted])
+
+    return (
+        scores.sort_values("unit")
+        .groupby("step")[list(scores.columns)]
+        .apply(lambda rows: len({chosen(rows, scorer) for scorer in scorers}) == 1)
+    )
+
+
+def surviving_correlations(pruned: Run, twin: Run) -> dict[str, float]:
+    """Pearson's correlation of the sizes of the weights that are left with the twin's, in each layer."""
+    found = {}
+    for layer in pruned.table("weights")["layer"]:
+        own, other = np.abs(weights(pruned, layer)), np.abs(weights(twin, layer))
+        left = own != 0  # between units that stay
+        found[layer] = float(np.corrcoef(own[left], other[left])[0, 1])
+    return found
 
 
 def weights(run: Run, layer: str) -> np.ndarray:

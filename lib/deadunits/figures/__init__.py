@@ -1,6 +1,14 @@
 """The figures of the book, each a function of a table, in one style: a module a chapter."""
 
 from deadunits.figures.style import COLOURS, magnitudes, png, ranks, samples, title, use
+from deadunits.figures.units import (
+    by_fraction,
+    estimates,
+    speeds,
+    stand_ins,
+    unit_penalties,
+    unit_scores_compared,
+)
 from deadunits.figures.weights import (
     PRUNED_BY,
     correlations,
@@ -19,8 +27,10 @@ __all__ = [
     "COLOURS",
     "NAMES",
     "PRUNED_BY",
+    "by_fraction",
     "correlations",
     "error_signals",
+    "estimates",
     "jumps",
     "magnitudes",
     "negative_share",
@@ -32,6 +42,10 @@ __all__ = [
     "samples",
     "schedule",
     "signed_and_absolute",
+    "speeds",
+    "stand_ins",
     "title",
+    "unit_penalties",
+    "unit_scores_compared",
     "use",
 ]

@@ -28,6 +28,12 @@ COLOURS = {
     "diagonal": "#56B4E9",
     "magnitude": "#009E73",
     "random": "#6E6E6E",
+    "mrp": "#0072B2",  # of units: exact as the loss change, first order as Taylor 1, norms as magnitude
+    "mrs": "#D55E00",
+    "norm_l1": "#009E73",
+    "norm_l2": "#CC79A7",
+    "taylor": "#E69F00",
+    "activation": "#56B4E9",
 }
 STYLE = {
     "figure.facecolor": "none",
