@@ -212,12 +212,12 @@ def test_losses_do_not_depend_on_the_chunks():
     assert common.mean_loss(net, images.probe) == pytest.approx(whole, abs=1e-7)
 
 
-UNITS = TRAINED | {"widths": [8, 16, 64], "layers": ["conv1", "conv2", "fc1"]}
+UNITS = TRAINED | {"layers": ["conv1", "conv2", "fc1"]}
 
 
 @pytest.fixture(scope="module")
 def of_units():
-    return tables(units.units, **UNITS, fractions=[0.25, 0.5], draws=2)
+    return tables(units.units, **UNITS, widths=[8, 16, 64], fractions=[0.25, 0.5], draws=2)
 
 
 def test_scores_of_units_are_the_librarys(of_units):

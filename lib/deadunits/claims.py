@@ -171,7 +171,6 @@ _UNITS = {
     "measure_every": (100,),
 }
 _UNIT_SCHEDULED = _SCHEDULED | {
-    "widths": ([8, 16, 64],),
     "layers": (["conv1", "conv2", "fc1"], ["conv1", "conv2", "fc1", "fc2"]),
     "scorer": ("mrs",),
     "schedule": ([[2, 0.1], [3, 0.2], [4, 0.4], [5, 0.6]], *_SCHEDULED["schedule"]),

@@ -22,7 +22,6 @@ def unit_pruning(
     dataset: str,
     image_size: int,
     network: str,
-    widths: Sequence[int],
     layers: Sequence[str],
     activation: str,
     epochs: int,
@@ -47,7 +46,7 @@ def unit_pruning(
     """
     images = data.load(dataset, data_root, probe_size, image_size=image_size)
     sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
-    net = models.build(network, images.shape, images.classes, activation, seed, widths)
+    net = models.build(network, images.shape, images.classes, activation, seed)
     names = weights_of(
         net, [name for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
     )
