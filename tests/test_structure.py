@@ -29,6 +29,7 @@ FLOORS = [
         "experiments.costs",
         "experiments.units",
         "experiments.unit_pruning",
+        "experiments.unit_costs",
     },
     {"runs"},
     {"measures"},

@@ -204,12 +204,12 @@ def test_replaced_propagated_and_compacted_are_one(batch_norm):
 
 def test_the_size_of_activations_and_the_squared_taylor_score():
     net, batch = small("tanh", batch_norm=True)
-    found = unit_scorers.activation(net, batch, LAYERS)
+    found = unit_scorers.mean_activation(net, batch, LAYERS)
     for layer, act in zip(LAYERS, ("act1", "act2", "act3"), strict=True):
         sizes = net[: list(net._modules).index(act) + 1](batch.x).detach().abs()
         mean = sizes.movedim(1, 0).flatten(1).mean(1)
         torch.testing.assert_close(found[layer], mean / mean.mean(), rtol=0, atol=1e-12)
-    by_name = unit_scorers.activation(net, batch, ["act2"])["act2"]
+    by_name = unit_scorers.mean_activation(net, batch, ["act2"])["act2"]
     assert torch.equal(by_name, found["conv2"])
     # by Euler: Σ_p h_p ∂L/∂h_p is Σ_k w_k ∂L/∂w_k over a filter's weights and its bias
     loss = sample_losses(net(batch.x), batch.y).mean()
@@ -219,7 +219,7 @@ def test_the_size_of_activations_and_the_squared_taylor_score():
     squared = unit_scorers.taylor_squared(net, batch, ["conv2"])["conv2"]
     torch.testing.assert_close(squared, expected, rtol=0, atol=1e-14)
     with pytest.raises(ValueError, match="no nonlinearity is known behind 'fc2'"):
-        unit_scorers.activation(net, batch, ["fc2"])
+        unit_scorers.mean_activation(net, batch, ["fc2"])
 
 
 def test_dead_and_frozen_are_different_things():

@@ -28,7 +28,7 @@ NAMES = {
     "norm_l1": "L1 norm",
     "norm_l2": "L2 norm",
     "taylor": "Taylor",
-    "activation": "mean activation",
+    "mean_activation": "mean activation",
     "pass": "a forward and a backward pass",
     "relu": "ReLU",
     "tanh": "tanh",

@@ -86,7 +86,23 @@ RULES = {
         "three numbers of units, of conv1, conv2 and fc1: [8, 16, 64]",
         lambda value: type(value) is list and len(value) == 3 and all(map(_integer(1, 4096).holds, value)),
     ),
-    "scorer": _one_of("mrp", "mrs", "taylor", "taylor_squared", "activation", "norm_l1", "norm_l2"),
+    "wider": Rule(
+        "three numbers of units as in widths, or an empty list",
+        lambda value: value == [] or RULES["widths"].holds(value),
+    ),
+    "fraction": Rule("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1),
+    "batches": Rule(
+        "a list of different whole numbers of images",
+        lambda value: (
+            type(value) is list
+            and value
+            and all(map(_integer(1, 60_000).holds, value))
+            and len(set(value)) == len(value)
+        ),
+    ),
+    "weight_schedule": Rule("a list of [epoch, fraction], both rising, fractions from 0 to 1", _schedule),
+    "all_layers": Rule("a list of different names of layers, the last one too", _names),
+    "scorer": _one_of("mrp", "mrs", "taylor", "taylor_squared", "mean_activation", "norm_l1", "norm_l2"),
     "data_root": _TEXT,
     "results": Rule("the path of a folder", lambda value: type(value) is str and value != ""),
     "activation": _one_of(*_ACTIVATIONS),

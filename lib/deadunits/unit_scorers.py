@@ -77,7 +77,7 @@ def taylor_squared(
     return {layer: units.change.square() for layer, units in seen.items()}
 
 
-def activation(
+def mean_activation(
     net: nn.Module,
     batches: Batches,
     layers: Sequence[str],
@@ -163,7 +163,7 @@ UNIT_SCORERS: dict[str, UnitScorer] = {
     "mrs": mrs,
     "taylor": taylor,
     "taylor_squared": taylor_squared,
-    "activation": activation,
+    "mean_activation": mean_activation,
     "norm_l1": norm_l1,
     "norm_l2": norm_l2,
     "random": random,

@@ -14,7 +14,7 @@ from deadunits.data import Batch
 from deadunits.experiments.common import CHUNK, Row, accuracy, mean_loss, shapes, weights_of
 from deadunits.mean_replacement import Units
 
-SCORERS = ("mrp", "mrs", "norm_l1", "norm_l2", "taylor", "activation")
+SCORERS = ("mrp", "mrs", "norm_l1", "norm_l2", "taylor", "mean_activation")
 CONSTANTS = (
     "mean of h",
     "mean of a",

@@ -33,7 +33,7 @@ COLOURS = {
     "norm_l1": "#009E73",
     "norm_l2": "#CC79A7",
     "taylor": "#E69F00",
-    "activation": "#56B4E9",
+    "mean_activation": "#56B4E9",
 }
 STYLE = {
     "figure.facecolor": "none",

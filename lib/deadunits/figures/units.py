@@ -77,7 +77,9 @@ def unit_scores_compared(means: pd.DataFrame) -> Figure:
         means: a row a seed, activation, layer and scorer, with the column `penalty`.
     """
     activations, layers = in_order(means["activation"]), list(dict.fromkeys(means["layer"]))
-    order = [name for name in (*THESIS, "taylor", "activation", "random") if name in set(means["scorer"])]
+    order = [
+        name for name in (*THESIS, "taylor", "mean_activation", "random") if name in set(means["scorer"])
+    ]
     with panels(len(activations), len(layers), 2.2 * len(activations) + 0.4, sharey=True, sharex="col") as (
         figure,
         axes,
