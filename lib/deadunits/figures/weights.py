@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -170,18 +170,28 @@ def error_signals(signals: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def schedule(training: pd.DataFrame) -> Figure:
-    """Figure 2.8: loss of networks pruned by schedule and of their unpruned twins, and the share pruned."""
+def schedule(
+    training: pd.DataFrame, labels: Mapping[str, str] = PRUNED_BY, of: str = "the weights"
+) -> Figure:
+    """Figures 2.8 and 4.6: loss of networks pruned by schedule and of their unpruned twins; share pruned.
+
+    Args:
+        training: table `training` of pruned runs and of their twins.
+        labels: by how a run was pruned, "" for not at all.
+        of: what the share is a share of.
+    """
     with panels(2, 1, height=4.6, sharex=True, height_ratios=(3, 1)) as (figure, axes):
         for by in in_order(training["pruned_by"], ("", "layer", "network")):
             rows = training[training["pruned_by"] == by]
             loss = rows.pivot_table(index="step", columns="seed", values="train_probe")
-            band(axes[0, 0], loss, RUNS[by], PRUNED_BY[by], smooth=1)
-            if by != "network":  # the same fractions, wherever they are taken from
+            band(axes[0, 0], loss, RUNS[by], labels[by], smooth=1)
+            if by != "network" or "layer" not in set(
+                training["pruned_by"]
+            ):  # the same fractions, wherever they are taken from
                 share = rows.pivot_table(index="step", columns="seed", values="pruned")
                 axes[1, 0].step(share.index, share.mean(axis=1), where="post", color=RUNS[by])
         axes[0, 0].set(ylabel="loss in nats", yscale="log", title="loss on images trained on")
-        axes[1, 0].set(ylabel="share", xlabel="step", ylim=(-0.03, 1), title="share of the weights pruned")
+        axes[1, 0].set(ylabel="share", xlabel="step", ylim=(-0.03, 1), title=f"share of {of} pruned")
         axes[0, 0].legend(loc="upper right")
     return figure
 
