@@ -20,7 +20,15 @@ from deadunits import (
     unit_scorers,
 )
 from deadunits.data import Batch
-from deadunits.experiments import common, costs, saliency, unit_pruning, units, weight_pruning
+from deadunits.experiments import (
+    common,
+    costs,
+    saliency,
+    unit_costs,
+    unit_pruning,
+    units,
+    weight_pruning,
+)
 from torch import nn
 
 OWN = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "activation": "relu", "seed": 0}
@@ -321,6 +329,24 @@ def test_a_network_whose_units_cannot_be_removed_is_refused_at_once():
     }
     with pytest.raises(ValueError, match="is not a chain"):
         tables(unit_pruning.unit_pruning, **settings | {"layers": ["conv"], "activation": "own"})
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_sizes_and_times_of_each_network():
+    chosen = {"layers": UNITS["layers"], "probe_size": 40, "fraction": 0.6, "batches": [1, 3], "rounds": 1}
+    found = tables(unit_costs.unit_costs, **(OWN | chosen))
+    sizes = found["sizes"].set_index("network")
+    dense, small = sizes.loc["dense"], sizes.loc["compacted"]
+    net = models.build("small_cnn", (1, 28, 28), 10)
+    assert dense["parameters"] == compaction.parameter_count(net)
+    assert (sizes.loc["masked"] == dense).all()
+    assert (small < 0.7 * dense).all()
+    assert small["onnx_bytes"] > 4 * small["parameters"]  # the weights are in that file
+    speeds = found["speeds"]
+    assert speeds.groupby(["engine", "batch"])["network"].agg(set).map(len).eq(3).all()
+    assert set(speeds["engine"]) == {"PyTorch, contiguous", "PyTorch, channels last", "ONNX Runtime"}
+    assert (speeds["seconds"] > 0).all()
+    assert speeds.query("network == 'dense'")["over_dense"].eq(1).all()
 
 
 class Residual(nn.Module):

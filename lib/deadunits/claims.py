@@ -58,8 +58,8 @@ class Verdict:
         parts = []
         for name in self.evidence[0].values:
             values = [one.values[name] for one in self.evidence]
-            spread = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
-            parts.append(f"{name}: {sum(values) / len(values):.3g}{spread}")
+            spread = f" ({_number(min(values))} to {_number(max(values))})" if len(values) > 1 else ""
+            parts.append(f"{name}: {_number(sum(values) / len(values))}{spread}")
         held = sum(one.holds for one in self.evidence)
         return [*parts, f"The criterion holds in {held} of {_seeds(len(self.evidence))}"]
 
@@ -131,6 +131,10 @@ def judge(
     else:
         word = "not reproduced"
     return Verdict(claim, word, note, eligible, other)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _seeds(number: int) -> str:

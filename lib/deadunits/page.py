@@ -71,6 +71,7 @@ def pictures(rows: Mapping[str, Figure], caption: str) -> HTML:
 def table(frame: pd.DataFrame, **formats: str) -> HTML:
     """A table without its index; `formats` gives the format of a column, as in `format(value, ".2f")`."""
     formatters = {name: lambda value, how=how: format(value, how) for name, how in formats.items()}
+    frame = frame.rename_axis(columns=None)  # a name there would stand as one more heading
     return HTML(frame.to_html(index=False, border=0, classes="run-table", formatters=formatters))
 
 

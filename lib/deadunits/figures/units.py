@@ -89,7 +89,8 @@ def unit_scores_compared(means: pd.DataFrame) -> Figure:
                 here = means[(means["activation"] == activation) & (means["layer"] == layer)]
                 for place, scorer in enumerate(reversed(order)):
                     own = here[here["scorer"] == scorer]["penalty"]
-                    ax.plot(own, [place] * len(own), "o", color=COLOURS[scorer], markersize=5, alpha=0.8)
+                    points = {"color": COLOURS[scorer], "markersize": 5, "alpha": 0.8, "clip_on": False}
+                    ax.plot(own, [place] * len(own), "o", **points)
                 ax.set_title(f"{layer}, {NAMES[activation]}")
                 ax.set_xscale("symlog", linthresh=0.01)
                 ax.set_xlim(left=min(0, ax.get_xlim()[0]))
