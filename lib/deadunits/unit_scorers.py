@@ -94,7 +94,11 @@ def mean_activation(
     Raises:
         ValueError: a linear or convolutional layer with no nonlinearity known behind it.
     """
-    modules = {layer: net.get_submodule(_nonlinearity(net, layer)) for layer in layers}
+    names = {layer: activation_of(net, layer) for layer in layers}
+    for layer, name in names.items():
+        if name is None:
+            raise ValueError(f"no nonlinearity is known behind {layer!r}: name the nonlinearity itself")
+    modules = {layer: net.get_submodule(name) for layer, name in names.items()}
     refuse_train_mode(net)
     sizes: dict[str, list[Tensor]] = {layer: [] for layer in layers}  # (N, units) a batch
     handles = []
@@ -170,8 +174,8 @@ UNIT_SCORERS: dict[str, UnitScorer] = {
 }
 
 
-def _nonlinearity(net: nn.Module, layer: str) -> str:
-    """Name of the module whose output is a layer's activation."""
+def activation_of(net: nn.Module, layer: str) -> str | None:
+    """Name of the module that gives a layer's activations: the first nonlinearity behind it, if known."""
     module = dict(net.named_modules()).get(layer)
     if not isinstance(module, (nn.Linear, nn.Conv2d)):
         return layer
@@ -181,7 +185,7 @@ def _nonlinearity(net: nn.Module, layer: str) -> str:
             break
         if isinstance(net._modules[name], NONLINEAR):
             return name
-    raise ValueError(f"no nonlinearity is known behind {layer!r}: name the nonlinearity itself")
+    return None
 
 
 def _incoming(net: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ Row = tuple[str, dict[str, Any]]
 Tensors = dict[str, Tensor]
 
 CHUNK = 250  # images at once: what stays in the processor's cache
+SLOW = 2000  # forward passes a measurement, at most, for exact scores that have no fast way
 
 
 def weights_of(net: nn.Module, layers: Sequence[str]) -> list[str]:

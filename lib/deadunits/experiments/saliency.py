@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from deadunits import Invalid, data, derivatives, models, pruning, scorers, training
 from deadunits.data import Batch
-from deadunits.experiments.common import Row, Tensors, accuracy, mean_loss, shapes, weights_of
+from deadunits.experiments.common import SLOW, Row, Tensors, accuracy, mean_loss, shapes, weights_of
 
 FEW = 0.5  # below this fraction the signed scores and random ones are compared, above it the absolute ones
 SETS_EVERY = 5  # measurements: how often the weights are scored on the other two sets as well
-SLOW = 2000  # forward passes a measurement, at most, for weights whose exact score has no fast way
 
 
 def saliency(

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from deadunits import data, mean_replacement, models, pruning, training, unit_scorers
-from deadunits.counterfactual import chain_behind, sample_losses
+from deadunits import Invalid, data, mean_replacement, models, pruning, training, unit_scorers
+from deadunits.counterfactual import Counterfactual, chain_behind, sample_losses
 from deadunits.data import Batch
-from deadunits.experiments.common import CHUNK, Row, accuracy, mean_loss, shapes, weights_of
+from deadunits.experiments.common import CHUNK, SLOW, Row, accuracy, mean_loss, shapes, weights_of
 from deadunits.mean_replacement import Units
 
 SCORERS = ("mrp", "mrs", "norm_l1", "norm_l2", "taylor", "mean_activation")
@@ -51,6 +51,9 @@ def units(
     sets = {"train_probe": images.train_probe, "other": images.other}
     net = models.build(network, images.shape, images.classes, activation, seed, widths)
     yield from shapes(net, weights_of(net, layers))
+    check_affordable(net, layers)
+    active = all(unit_scorers.activation_of(net, layer) for layer in layers)
+    known = [name for name in SCORERS if active or name != "mean_activation"]
     # not the stream that the initial weights came from: the draws would resemble them
     chance = torch.Generator().manual_seed(2**31 + seed)
     for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
@@ -62,7 +65,7 @@ def units(
         yield "training", now | {"minibatch": step.loss} | before
 
         seen = mean_replacement.observe(net, images.train_probe, layers)
-        found = {name: score_units(name, net, images.train_probe, layers, seen) for name in SCORERS}
+        found = {name: score_units(name, net, images.train_probe, layers, seen) for name in known}
         for layer in layers:
             scores = {name: one[layer] for name, one in found.items()}
             other = {
@@ -96,6 +99,18 @@ def units(
     net.eval()
     losses = {"train_loss": mean_loss(net, images.train), "test_loss": mean_loss(net, images.test)}
     yield "final", losses | {"accuracy": accuracy(net, images.test)}
+
+
+def check_affordable(net: nn.Module, layers: Sequence[str]) -> None:
+    """Raise `Invalid` if the exact scores would take too many forward passes at each measurement."""
+    slow = {
+        name: len(net.get_submodule(name).weight) for name in layers if not Counterfactual.supports(net, name)
+    }
+    if sum(slow.values()) > SLOW:
+        raise Invalid(
+            f"the exact MRP of {', '.join(slow)} takes {sum(slow.values()):,} forward passes at each "
+            f"measurement, {SLOW:,} are allowed: choose fewer or narrower layers"
+        )
 
 
 def score_units(
