@@ -27,6 +27,7 @@ FLOORS = [
         "experiments.saliency",
         "experiments.weight_pruning",
         "experiments.costs",
+        "experiments.background",
         "experiments.units",
         "experiments.unit_pruning",
         "experiments.unit_costs",

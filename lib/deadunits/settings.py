@@ -113,6 +113,16 @@ RULES = {
     "probe_size": _integer(1, 20_000),
     "fractions": Rule("a list of different numbers from 0 to 1", _fractions),
     "draws": _integer(1, 1000),
+    "sizes": Rule(
+        "a rising list of numbers above 0",
+        lambda value: (
+            type(value) is list
+            and value
+            and all(_number(one) and one > 0 for one in value)
+            and all(a < b for a, b in itertools.pairwise(value))
+        ),
+    ),
+    "trials": _integer(1, 1000),
     "seed": _integer(0, 2**31 - 1),
     "seeds": _integer(1, 100),
     "processes": Rule(

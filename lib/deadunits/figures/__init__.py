@@ -1,5 +1,13 @@
 """The figures of the book, each a function of a table, in one style: a module a chapter."""
 
+from deadunits.figures.background import (
+    block_diagram,
+    descent,
+    expansion,
+    expansion_error,
+    propagation,
+    removals,
+)
 from deadunits.figures.style import COLOURS, magnitudes, png, ranks, samples, title, use
 from deadunits.figures.units import (
     by_fraction,
@@ -27,18 +35,24 @@ __all__ = [
     "COLOURS",
     "NAMES",
     "PRUNED_BY",
+    "block_diagram",
     "by_fraction",
     "correlations",
+    "descent",
     "error_signals",
     "estimates",
+    "expansion",
+    "expansion_error",
     "jumps",
     "magnitudes",
     "negative_share",
     "penalties",
     "penalty_by_scorer",
     "png",
+    "propagation",
     "ranks",
     "removal",
+    "removals",
     "samples",
     "schedule",
     "signed_and_absolute",
