@@ -6,13 +6,15 @@ alone: exactly floor(f n) channels of a group go, and their means stay.
 
 A group is a set of channels that can only be removed together: the *producers* of a channel are the layers
 whose outputs are added up in it (one in a chain, several in a residual stream), its *consumers* are the
-convolutions and linear layers that take it in. With m the mean of a channel as it enters a consumer, behind
-batch norm, additions and nonlinearities, over images and positions, and W the consumer's weights for it, the
-consumer's bias takes W m, summed over the kernel window: the network is the same as one in which every
-consumer sees m in the channel's place. With zero padding a constant channel is no constant bias, since windows
-at the border see zeros; there the bias takes the mean over positions of what a channel of m would give. That
-differs from it by least, in squares, and differs from `compaction`, which takes the value of the interior: for
-small images most windows are at the border.
+convolutions and linear layers that take it in. With m the mean of a channel as it enters a consumer (behind
+batch norm, additions and nonlinearities; over images and positions) and W the consumer's weights for it, the
+consumer's bias takes W m, summed over the kernel window: the network without the channel is the same as one
+in which every consumer sees m in its place.
+
+With zero padding a constant channel is no constant bias, since windows at the border see zeros. The bias then
+takes the mean over positions of what a channel of m would give, which is the constant nearest to it (in
+squares). `compaction` takes the value of the interior; in a residual network on small images most windows
+are at the border.
 
 The library is an extra: `pip install 'deadunits[torch-pruning]'`.
 """
@@ -39,7 +41,10 @@ if TYPE_CHECKING:
     from torch_pruning.dependency import Group
 
 _LAYERS = (nn.Conv2d, nn.Linear)
-_KINDS = "CONV DEPTHWISE_CONV LINEAR BN PRELU ELEMENTWISE CONCAT SPLIT SLICE RESHAPE OUTPUT".split()
+_KINDS = (  # Torch-Pruning's names for what acts on each channel alone, besides layers
+    *("CONV", "DEPTHWISE_CONV", "LINEAR", "BN", "PRELU"),
+    *("ELEMENTWISE", "CONCAT", "SPLIT", "SLICE", "RESHAPE", "OUTPUT"),
+)
 
 
 class Pruned(NamedTuple):
@@ -175,8 +180,8 @@ def prune(
         raise ValueError(f"no module {', '.join(map(repr, sorted(unknown)))} to ignore")
     x = batches[0].x[:1]
     with _modes_and_flags(small), torch.enable_grad():
-        # in a tuple: the library unpacks what it is given, and would try a bare tensor as images
-        graph = library.DependencyGraph().build_dependency(small, (x,), verbose=False)
+        # called by a function of our own: the library would unpack x first, into images without a batch
+        graph = library.DependencyGraph().build_dependency(small, x, lambda net, x: net(x), verbose=False)
         layers = [names[one] for one in graph.module2node if isinstance(one, _LAYERS)]
         importance = UnitImportance(small, batches, scorer, layers=layers, loss=loss, generator=generator)
         ignoring = [one for one, name in names.items() if name in ignored]
@@ -210,7 +215,7 @@ def _library() -> ModuleType:
 
 @contextmanager
 def _modes_and_flags(net: nn.Module) -> Iterator[None]:
-    """For a graph every parameter needs a gradient; the library also leaves eval mode and thaws what it cuts."""
+    """A graph needs gradients of all parameters. The library turns on eval mode, and thaws what it cuts."""
     modes = {one: one.training for one in net.modules()}
     flags = {name: one.requires_grad for name, one in net.named_parameters()}
     net.requires_grad_(True)
@@ -242,9 +247,9 @@ def _groups(
             if not right:
                 root = names[group[0].dep.target.module]
                 raise ValueError(
-                    f"the outputs of {root!r} go through {names.get(layer) or type(layer).__name__!r}, which is "
-                    "not supported (grouped, shared or no plain layer, or not of each channel alone): put "
-                    f"{root!r} in `ignored`"
+                    f"the outputs of {root!r} go through {names.get(layer) or type(layer).__name__!r}, which "
+                    "is not supported (a grouped, shared or no plain layer, or not of each channel alone): "
+                    f"put {root!r} in `ignored`"
                 )
         yield group
 
