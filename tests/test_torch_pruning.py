@@ -86,7 +86,8 @@ def keeps(net, keep, structure):
     """Inputs that stay, of each consumer: (inputs,) bool."""
     found = {}
     for name, producers in structure.items():
-        mask = torch.cat([keep[one] for one in producers])
+        units = {one: len(net.get_submodule(one).weight) for one in producers}
+        mask = torch.cat([keep.get(one, torch.ones(n, dtype=torch.bool)) for one, n in units.items()])
         layer = net.get_submodule(name)
         width = layer.weight.shape[1]
         found[name] = mask.repeat_interleave(width // len(mask))  # positions behind a Flatten
@@ -246,7 +247,8 @@ def test_exactly_the_floor_where_the_library_takes_one_more():
     with torch.random.fork_rng():
         net = make_net(nn.Linear(3, 10), nn.Tanh(), nn.Linear(10, 2))
     batch = make_batch(6, (3,), 2)
-    assert prune(net, batch, 0.05).net[0].out_features == 10  # floor(0.5) are none
+    whole, keep = prune(net, batch, 0.05)
+    assert (whole[0].out_features, keep) == (10, {})  # floor(0.5) are none
     assert prune(net, batch, 0.25).net[0].out_features == 8
     theirs = prune(net, batch, 0).net
     importance = UnitImportance(theirs, batch)
@@ -287,6 +289,30 @@ def test_what_is_ignored_stays():
     net, batch = residual(), make_batch(4, (2, 11, 11), 3)
     _, keep = prune(net, batch, 0.5, ignored=["back", "head"])
     assert set(keep) == {"inner", "side", "both"}
+
+
+def test_layers_that_do_not_run_are_left_alone():
+    net, batch = residual(), make_batch(4, (2, 11, 11), 3)
+    with torch.random.fork_rng():
+        net.auxiliary = nn.Linear(4, 5).double()
+    small, keep = prune(net, batch, 0.5)
+    assert small.auxiliary.out_features == 5
+    assert "auxiliary" not in keep
+    with pytest.raises(ValueError, match="auxiliary did not run"):
+        UnitImportance(net, batch)
+
+
+def test_layers_that_run_twice():
+    with torch.random.fork_rng():
+        net = make_net(nn.Linear(2, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    net = nn.Sequential(net[0], nn.Tanh(), net[1], nn.Sigmoid(), net[1], nn.Tanh(), net[2])
+    batch = make_batch(6, (2,), 3)
+    small, keep = prune(net, batch, 0.5)
+    assert torch.equal(keep["0"], keep["2"])
+    stay = {"2": keep["0"], "6": keep["0"]}
+    seen = entering(net, [batch], stay)  # of both times
+    with constants(net, stay, means(seen)):
+        assert_equal(outputs(small, batch.x), outputs(net, batch.x))
 
 
 def test_modes_and_frozen_parameters_are_kept():

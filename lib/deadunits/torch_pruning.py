@@ -186,6 +186,7 @@ def prune(
         importance = UnitImportance(small, batches, scorer, layers=layers, loss=loss, generator=generator)
         ignoring = [one for one, name in names.items() if name in ignored]
         chosen = [_lowest(group, importance, fraction) for group in _groups(graph, ignoring, names)]
+        chosen = [root for root in chosen if root[2]]
         with torch.no_grad():
             shape = small(x).shape
             lost = _lost([graph.get_pruning_group(*root) for root in chosen])
