@@ -189,6 +189,25 @@ def test_zero_padding_takes_the_mean_over_positions():
     assert 1e-3 < difference < 0.5  # not the same, and less than what removal itself changes
 
 
+def test_outputs_keep_their_means():
+    """Zero padding or not: the mean of what each consumer gives is as it was, for the outputs that stay."""
+    net, batches = residual(padding=1), [make_batch(n, (2, 11, 11), 3, seed=n) for n in (3, 8)]
+    small, keep = prune(net, batches, 0.5, constant="output")
+
+    def leaving(net):
+        seen = {name: [] for name in RESIDUAL}
+        for name, parts in seen.items():
+            net.get_submodule(name).register_forward_hook(lambda _, x, h, parts=parts: parts.append(h))
+        for batch in batches:
+            outputs(net, batch.x)
+        return means({name: torch.cat(parts) for name, parts in seen.items()})
+
+    before, after = leaving(net), leaving(small)
+    for name, mean in after.items():
+        assert_equal(mean, before[name][keep[name]] if name in keep else before[name])
+    assert small.both.weight.abs().min() > 0  # the columns that were zeroed are those that went
+
+
 def test_resnet18_by_half():
     net, batch = resnet18()
     state = {name: one.clone() for name, one in net.state_dict().items()}
@@ -229,6 +248,7 @@ def test_small_cnn_as_compacted(batch_norm, fraction):
     small, keep = prune(net, batch, fraction)
     scores = mrs(net, batch, ["conv1", "conv2", "fc1"])
     assert set(keep) == set(scores)
+    assert small.conv2.weight.stride()[1] == 1  # channels last, as it was
     for layer, score in scores.items():
         assert torch.equal(keep[layer], lowest(score, fraction))
     seen = means(entering(net, [batch], ["conv2", "fc1", "fc2"]))
@@ -406,7 +426,7 @@ def test_outputs_stay():
     [
         ({"fraction": 1.5}, "between 0 and 1"),
         ({"scorer": "best"}, "unknown scorer 'best'; there are: mrp, mrs"),
-        ({"constant": "median"}, "'mean' or 'zero', got 'median'"),
+        ({"constant": "median"}, "mean, output, zero, got 'median'"),
         ({"ignored": ["head", "x", "y"]}, "no module 'x', 'y' to ignore"),
         ({"batches": []}, "no images"),
     ],

@@ -21,7 +21,7 @@ The library is an extra: `pip install 'deadunits[torch-pruning]'`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,6 +39,8 @@ from deadunits.unit_scorers import UNIT_SCORERS, UnitScorer
 if TYPE_CHECKING:
     from torch_pruning import DependencyGraph
     from torch_pruning.dependency import Group
+
+CONSTANTS = ("mean", "output", "zero")
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 _KINDS = (  # Torch-Pruning's names for what acts on each channel alone, besides layers
@@ -142,8 +144,8 @@ def prune(
 
     Of each group of n channels the floor(f n) with the lowest scores go (`pruning.count`; of equal ones the
     first), at least one stays. Scores and means are those of the whole network: all are taken before anything
-    is removed. A consumer without bias gets one if it is to take a constant that is not 0. The outputs of the
-    network stay. `net` is left as it is; the copy has no hooks.
+    is removed (but see `constant`). A consumer without bias gets one if it is to take what is not 0. The
+    outputs of the network stay. `net` is left as it is; the copy has no hooks.
 
     Between producers and consumers everything has to act on each channel alone (batch norm, nonlinearities,
     pooling, additions, products); a normalisation over channels is refused, a function such as softmax over
@@ -155,7 +157,10 @@ def prune(
         fraction: f, from 0 to 1.
         scorer: a name in `UNIT_SCORERS` or a function of that signature; for groups of several layers see
             `UnitImportance`.
-        constant: "mean", or "zero" to leave the biases as they are.
+        constant: what the biases take. "mean" as above; "output" so much that the mean of each consumer's
+            outputs, over images and positions, is what it was before, from the input on, with a pass over
+            the batches for each. That makes up for what has changed before it, too, and for zero padding:
+            better where many layers lose channels at once. "zero": nothing.
         ignored: names of layers whose outputs stay, with all that go together with them.
         loss, generator: handed on to the scorer.
 
@@ -168,8 +173,8 @@ def prune(
     library = _library()
     refuse_train_mode(net)
     count(fraction, 1)  # raises for what is no fraction
-    if constant not in ("mean", "zero"):
-        raise ValueError(f"constant is to be 'mean' or 'zero', got {constant!r}")
+    if constant not in CONSTANTS:
+        raise ValueError(f"constant is to be one of {', '.join(CONSTANTS)}, got {constant!r}")
     batches = [batches] if isinstance(batches, Batch) else list(batches)
     if not batches:
         raise ValueError("no images to score on")
@@ -190,14 +195,14 @@ def prune(
         with torch.no_grad():
             shape = small(x).shape
             lost = _lost([graph.get_pruning_group(*root) for root in chosen])
-            if constant == "mean":
-                entering = _entering(small, batches)
-                for consumer, at in lost["in"].items():
-                    _take_constants(consumer, at, *entering[consumer])
+            if constant != "zero":
+                (_put_means if constant == "mean" else _put_outputs)(small, batches, lost["in"])
             for root in chosen:  # one after the other: where channels are concatenated their places move
                 graph.get_pruning_group(*root).prune()
             if small(x).shape != shape:
                 raise ValueError("some outputs of the network would go: name their layers in `ignored`")
+    if any(one.dim() == 4 and not one.is_contiguous() for one in net.parameters()):
+        small.to(memory_format=torch.channels_last)  # the library does not keep it
     sizes = {name: len(one.weight) for name, one in net.named_modules() if isinstance(one, _LAYERS)}
     keep = {}
     for layer, at in lost["out"].items():
@@ -281,19 +286,24 @@ def _lost(groups: list[Group]) -> dict[str, dict[nn.Module, list[int]]]:
     return lost
 
 
-def _entering(net: nn.Module, batches: Sequence[Batch]) -> dict[nn.Module, tuple[Tensor, torch.Size]]:
-    """Means of what enters each layer, over images and positions, (inputs,); the height and width of it."""
+def _means(
+    net: nn.Module, batches: Sequence[Batch], layers: Iterable[nn.Module], *, entering: bool
+) -> dict[nn.Module, tuple[Tensor, torch.Size]]:
+    """Means of what enters or leaves layers, over images and positions, (channels,); its height and width.
+
+    In the order in which the layers run.
+    """
     seen: dict[nn.Module, tuple[Tensor, int, torch.Size]] = {}
 
-    def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0]  # (N, channels, H, W) or (N, ..., features)
+    def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        x = inputs[0] if entering else output  # (N, channels, H, W) or (N, ..., features)
         channel = 1 if isinstance(module, nn.Conv2d) else x.dim() - 1
         total = x.sum([dim for dim in range(x.dim()) if dim != channel], dtype=torch.float64)
         before, values, _ = seen.get(module, (0.0, 0, None))
         values += x.numel() // x.shape[channel]
-        seen[module] = before + total, values, x.shape[2:] if channel == 1 and x.dim() == 4 else x.shape[:0]
+        seen[module] = before + total, values, x.shape[2:] if isinstance(module, nn.Conv2d) else x.shape[:0]
 
-    handles = [one.register_forward_pre_hook(see) for one in net.modules() if isinstance(one, _LAYERS)]
+    handles = [one.register_forward_hook(see) for one in layers]
     for batch in batches:
         net(batch.x)
     for handle in handles:  # only after success: the network is a copy of our own
@@ -301,12 +311,29 @@ def _entering(net: nn.Module, batches: Sequence[Batch]) -> dict[nn.Module, tuple
     return {module: (total / values, size) for module, (total, values, size) in seen.items()}
 
 
-def _take_constants(consumer: nn.Conv2d | nn.Linear, at: list[int], mean: Tensor, size: torch.Size) -> None:
-    """The bias takes what the layer makes of the constants, as a mean over positions."""
-    x = consumer.weight.new_zeros(1, len(mean), *size)
-    x[:, at] = mean[at].to(x).view(-1, *[1] * len(size))
-    bias = consumer.forward(x).reshape(len(consumer.weight), -1).mean(1)  # the old one is in it
-    if consumer.bias is not None:
-        consumer.bias.copy_(bias)
+def _put_means(net: nn.Module, batches: Sequence[Batch], gone: dict[nn.Module, list[int]]) -> None:
+    """Each bias takes what its layer makes of the means of its inputs, as a mean over positions."""
+    for consumer, (mean, size) in _means(net, batches, gone, entering=True).items():
+        at = gone[consumer]
+        x = consumer.weight.new_zeros(1, len(mean), *size)
+        x[:, at] = mean[at].to(x).view(-1, *[1] * len(size))
+        _set_bias(
+            consumer, consumer.forward(x).reshape(len(consumer.weight), -1).mean(1)
+        )  # the old one is in it
+
+
+def _put_outputs(net: nn.Module, batches: Sequence[Batch], gone: dict[nn.Module, list[int]]) -> None:
+    """Each bias takes what the mean of its layer's outputs lacks, from the input on."""
+    before = _means(net, batches, gone, entering=False)
+    for consumer, at in gone.items():
+        consumer.weight[:, at] = 0  # as if they were gone
+    for consumer, (mean, _) in before.items():  # a pass each: what comes later sees the biases put so far
+        lacks = mean - _means(net, batches, [consumer], entering=False)[consumer][0]
+        _set_bias(consumer, lacks.to(consumer.weight) + (0 if consumer.bias is None else consumer.bias))
+
+
+def _set_bias(layer: nn.Conv2d | nn.Linear, bias: Tensor) -> None:
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
     elif bias.any():
-        consumer.bias = nn.Parameter(bias)
+        layer.bias = nn.Parameter(bias)
