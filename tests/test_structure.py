@@ -22,6 +22,7 @@ FLOORS = [
     {"scorers", "mean_replacement"},
     {"unit_scorers"},
     {"pruning", "compaction"},
+    {"torch_pruning"},
     {"experiments.common"},
     {
         "experiments.saliency",
@@ -52,6 +53,7 @@ CORE = (
     "compaction",
     "mean_replacement",
     "unit_scorers",
+    "torch_pruning",
 )
 
 
@@ -95,7 +97,17 @@ def test_the_wheel_needs_torch_and_numpy_alone(tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("deadunits-*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    block = ["pandas", "matplotlib", "sklearn", "torchvision", "IPython", "papermill", "yaml", "sphinx"]
+    block = [
+        "pandas",
+        "matplotlib",
+        "sklearn",
+        "torchvision",
+        "IPython",
+        "papermill",
+        "yaml",
+        "sphinx",
+        "torch_pruning",
+    ]
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
         f"for name in {block}: sys.modules[name] = None\n"

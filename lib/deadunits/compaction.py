@@ -109,7 +109,7 @@ def propagate(
     """
     links = _links(net)
     _check(links, keep, h or {}, a or {})
-    twin = _copy(net)
+    twin = copy_without_hooks(net)
     for link in _links(twin):
         if link.name not in keep or keep[link.name].all():
             continue
@@ -205,6 +205,13 @@ def parameter_count(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
+def copy_without_hooks(net: nn.Module) -> nn.Module:
+    """A copy without hooks, which would act on units that are no longer there, and without gradients."""
+    hooks = [v for module in net.modules() for k, v in vars(module).items() if k.endswith("_hooks")]
+    # deepcopy takes what stands in the memo for a copy: an empty dict in place of each dict of hooks
+    return copy.deepcopy(net, {id(v): type(v)() for v in hooks if isinstance(v, dict)})
+
+
 def save(small: nn.Sequential, keep: Mapping[str, Tensor], folder: str | os.PathLike) -> None:
     """Write what `compact` made to a folder that `load` reads: `state.pt` and `kept.json`.
 
@@ -253,7 +260,7 @@ def load(net: nn.Sequential, folder: str | os.PathLike, device: str | torch.devi
         FileNotFoundError: one of the two files is not there.
     """
     folder = Path(folder)
-    small = _copy(net)
+    small = copy_without_hooks(net)
     kept = _read(folder / "kept.json", {name: len(layer.weight) for name, layer in _linear(small).items()})
     # indices where the weights are, so that a network of any device can be sliced
     at = next((parameter.device for parameter in small.parameters()), None)
@@ -449,13 +456,6 @@ def _set(module: nn.Module, name: str, value: Tensor) -> None:
     """A new tensor in the place of another, so that none is held that shares memory with the old one."""
     old = getattr(module, name)
     setattr(module, name, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
-
-
-def _copy(net: nn.Module) -> nn.Module:
-    """A copy without hooks, which would act on units that are no longer there, and without gradients."""
-    hooks = [v for module in net.modules() for k, v in vars(module).items() if k.endswith("_hooks")]
-    # deepcopy takes what stands in the memo for a copy: an empty dict in place of each dict of hooks
-    return copy.deepcopy(net, {id(v): type(v)() for v in hooks if isinstance(v, dict)})
 
 
 def _read(file: Path, widths: Mapping[str, int]) -> dict[str, list[int]]:
