@@ -21,6 +21,7 @@ from deadunits import (
 )
 from deadunits.data import Batch
 from deadunits.experiments import (
+    background,
     common,
     costs,
     saliency,
@@ -360,3 +361,51 @@ class Residual(nn.Module):
 
 def residual(shape, classes):
     return Residual(shape[0], classes)
+
+
+@pytest.fixture(scope="module")
+def walked():
+    chosen = {"measure_every": 20, "epochs": 1, "sizes": [1e-5, 1e-4, 0.5], "trials": 2}
+    return tables(background.background, **(TRAINED | chosen))
+
+
+def test_expansions_are_as_good_as_their_order_says(walked):
+    rows = walked["expansion"].set_index(["step", "direction", "size"])
+    for order in ("first", "second"):
+        rows[order] = (rows[order] - rows["exact"]).abs()
+    for step in (1, 20):
+        error = rows.loc[step, "removal"]
+        assert 95 < error["first"][1e-4] / error["first"][1e-5] < 105  # t²
+        assert error["second"][1e-4] / error["second"][1e-5] > 300  # t³
+        error = rows.loc[step, "gradient"]
+        # larger steps cross kinks of ReLU and max-pooling, of which no derivative knows
+        assert error["second"][1e-5] < 0.01 * error["first"][1e-5]
+        assert (walked["expansion"].query("direction == 'gradient'")["first"] < 0).all()
+
+
+def test_a_step_along_a_minibatch_is_taken_and_taken_back(walked):
+    images = data.load("digits", probe_size=40)
+    net = trained(images, 20).double()
+    rows = walked["descent"].query("step == 20 and size == 0.5")
+    assert len(rows) == 2
+    generator = torch.Generator().manual_seed(2**31)
+    torch.randint(0, len(images.train.y), (2, 64), generator=generator)  # the trials after step 1
+    chosen = torch.randint(0, len(images.train.y), (64,), generator=generator)
+    x, y = images.train.x[chosen].double(), images.train.y[chosen]
+    loss = nn.functional.cross_entropy(net(x), y)
+    before = loss.item()
+    with torch.no_grad():
+        for one, g in zip(net.parameters(), torch.autograd.grad(loss, list(net.parameters())), strict=True):
+            one -= 0.5 * g
+    change = nn.functional.cross_entropy(net(x), y).item() - before
+    assert rows["minibatch"].tolist()[0] == pytest.approx(change, rel=1e-4)
+
+
+def test_propagation_of_a_straight_unit_in_closed_form():
+    spreads = torch.tensor([0.1, 1.0])
+    found = background.propagation_errors(lambda h: 2 * h, spreads, mean=3.0, weight=-0.5)
+    spread = 2 * 0.5 * spreads.double().numpy()  # of what the unit sends on
+    assert found["mended, W g(E[h])"] == pytest.approx(spread, rel=0.01)
+    assert found["W E[g(h)]"] == pytest.approx(spread, rel=0.01)
+    assert found["as printed, g(E[h] W)"] == pytest.approx(spread, rel=0.01)  # the same where g is straight
+    assert found["bare removal"] == pytest.approx((spread**2 + 9) ** 0.5, rel=0.01)
