@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -30,7 +32,7 @@ FLOORS = [
     {"figures.style"},
     {"figures.background", "figures.weights", "figures.units"},
     {"claims", "figures", "widgets", "page"},
-    {"book", "site", "status"},
+    {"book", "site", "status", "reference"},
     {"__main__"},
 ]
 CORE = (
@@ -62,6 +64,24 @@ MODULES = {
     for path in LIB.rglob("*.py")
     if path != LIB / "experiments/__init__.py"
 }
+
+
+def public(module: str) -> dict[str, object]:
+    """Functions, classes and methods that a module of the library defines for others, by name."""
+    home = importlib.import_module(f"deadunits.{module}")
+    own = {
+        name: thing
+        for name, thing in vars(home).items()
+        if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == home.__name__
+    }
+    for name, thing in list(own.items()):
+        if inspect.isclass(thing):
+            own |= {
+                f"{name}.{key}": one
+                for key, one in vars(thing).items()
+                if inspect.isroutine(one) or isinstance(one, property)
+            }
+    return {name: thing for name, thing in own.items() if not re.search(r"(^|\.)_", name)}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -96,6 +116,17 @@ def test_the_wheel_needs_torch_and_numpy_alone(tmp_path):
         f"assert data.__file__.startswith({str(tmp_path)!r})\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_public_names_have_docstrings(module):
+    for name, thing in public(module).items():
+        assert inspect.getdoc(thing), name
+
+
+def test_the_reference_has_every_module_of_the_core():
+    page = Path("book/api.md").read_text()
+    assert sorted(re.findall(r"automodule:: deadunits\.(\w+)", page)) == sorted(CORE)
 
 
 @pytest.mark.parametrize("path", Path("notebooks").glob("*.ipynb"), ids=lambda path: path.stem)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from deadunits.data import Batch
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  #: (outputs, labels) -> (N,), the loss of each sample
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
 _NONLINEAR = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Hardtanh)

@@ -20,7 +20,7 @@ from deadunits.counterfactual import Counterfactual, Loss, refuse_train_mode, sa
 from deadunits.data import Batch
 
 Batches = Batch | Iterable[Batch]
-Constants = str | Mapping[str, Tensor]  # "mean", "median", "zero", or a value for each unit
+Constants = str | Mapping[str, Tensor]  #: "mean", "median", "zero", or a value for each unit
 
 CONSTANTS = ("mean", "median", "zero")
 ABSOLUTES = ("sample", "element")
@@ -30,11 +30,11 @@ ABSOLUTES = ("sample", "element")
 class Units:
     """What was seen of a layer's units; each tensor is (units,), float64, over all images and positions."""
 
-    mean: Tensor  # of h
-    variance: Tensor  # of h
-    constant: Tensor  # that would stand for h
-    mrs: Tensor  # mean over images of |Σ_p (c - h_p) ∂ℓ/∂h_p|, in nats
-    gradient: Tensor  # mean over images of the norm of ∂ℓ/∂h over positions
+    mean: Tensor  #: of h
+    variance: Tensor  #: of h
+    constant: Tensor  #: that would stand for h
+    mrs: Tensor  #: mean over images of |Σ_p (c - h_p) ∂ℓ/∂h_p|, in nats
+    gradient: Tensor  #: mean over images of the norm of ∂ℓ/∂h over positions
 
 
 class MeanReplacement:
