@@ -148,15 +148,16 @@ def test_published_results_stay_small():
     assert size < 60e6
 
 
-@pytest.mark.parametrize("page", ["README.md", "book/how-to.md"])
-def test_the_examples_run(page, tmp_path):
+@pytest.mark.parametrize("page", ["README.md", "book/how-to.md", "book/library.md"])
+def test_the_examples_run(page, tmp_path, monkeypatch):
     """Each Python block of a page, one after the other, with a small network of a user's own."""
     blocks = re.findall(r"```python\n(.*?)```", Path(page).read_text(), flags=re.S)
     assert blocks
+    monkeypatch.chdir(tmp_path)
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
-    names = {"net": net, "folder": tmp_path, "images": torch.randn(8, 4, generator=generator)}
+    names = {"net": net, "images": torch.randn(8, 4, generator=generator)}
     names["labels"] = torch.randint(0, 2, (8,), generator=generator)
     for block in blocks:
         exec(compile(block, page, "exec"), names)
