@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def public(module: str) -> dict[str, object]:
             own |= {
                 f"{name}.{key}": one
                 for key, one in vars(thing).items()
-                if inspect.isroutine(one) or isinstance(one, property)
+                if isinstance(one, (types.FunctionType, staticmethod, classmethod, property))
             }
     return {name: thing for name, thing in own.items() if not re.search(r"(^|\.)_", name)}
 
