@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import json
 import re
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -39,7 +42,7 @@ FLOORS = [
     {"figures.style"},
     {"figures.background", "figures.weights", "figures.units"},
     {"claims", "figures", "widgets", "page"},
-    {"book", "site", "status"},
+    {"book", "site", "status", "reference"},
     {"__main__"},
 ]
 CORE = (
@@ -72,6 +75,24 @@ MODULES = {
     for path in LIB.rglob("*.py")
     if path != LIB / "experiments/__init__.py"
 }
+
+
+def public(module: str) -> dict[str, object]:
+    """Functions, classes and methods that a module of the library defines for others, by name."""
+    home = importlib.import_module(f"deadunits.{module}")
+    own = {
+        name: thing
+        for name, thing in vars(home).items()
+        if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == home.__name__
+    }
+    for name, thing in list(own.items()):
+        if inspect.isclass(thing):
+            own |= {
+                f"{name}.{key}": one
+                for key, one in vars(thing).items()
+                if isinstance(one, (types.FunctionType, staticmethod, classmethod, property))
+            }
+    return {name: thing for name, thing in own.items() if not re.search(r"(^|\.)_", name)}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -118,6 +139,17 @@ def test_the_wheel_needs_torch_and_numpy_alone(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
+@pytest.mark.parametrize("module", CORE)
+def test_public_names_have_docstrings(module):
+    for name, thing in public(module).items():
+        assert inspect.getdoc(thing), name
+
+
+def test_the_reference_has_every_module_of_the_core():
+    page = Path("book/api.md").read_text()
+    assert sorted(re.findall(r"automodule:: deadunits\.(\w+)", page)) == sorted(CORE)
+
+
 @pytest.mark.parametrize("path", Path("notebooks").glob("*.ipynb"), ids=lambda path: path.stem)
 def test_notebook_sources_are_clean(path):
     cells = json.loads(path.read_text())["cells"]
@@ -137,15 +169,16 @@ def test_published_results_stay_small():
     assert size < 60e6
 
 
-@pytest.mark.parametrize("page", ["README.md", "book/how-to.md"])
-def test_the_examples_run(page, tmp_path):
+@pytest.mark.parametrize("page", ["README.md", "book/how-to.md", "book/library.md"])
+def test_the_examples_run(page, tmp_path, monkeypatch):
     """Each Python block of a page, one after the other, with a small network of a user's own."""
     blocks = re.findall(r"```python\n(.*?)```", Path(page).read_text(), flags=re.S)
     assert blocks
+    monkeypatch.chdir(tmp_path)
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
-    names = {"net": net, "folder": tmp_path, "images": torch.randn(8, 4, generator=generator)}
+    names = {"net": net, "images": torch.randn(8, 4, generator=generator)}
     names["labels"] = torch.randint(0, 2, (8,), generator=generator)
     for block in blocks:
         exec(compile(block, page, "exec"), names)

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from deadunits.data import Batch
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-Passing = dict[int, Tensor]  # what entered a module of a chain, by its place; at last, the outputs
+Loss = Callable[[Tensor, Tensor], Tensor]  #: (outputs, labels) -> (N,), the loss of each sample
+Passing = dict[int, Tensor]  #: what entered each module of a chain, by its place; at last, the outputs
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
 NONLINEAR = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Hardtanh)

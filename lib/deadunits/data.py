@@ -24,7 +24,7 @@ from deadunits import Invalid
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Images one may train on or hold out, by data set; `train_size` knows those of a folder as well.
+#: Images one may train on or hold out, by data set; `train_size` knows those of a folder as well.
 TRAIN_SIZES = {"digits": 1437, "mnist": 60_000, "fashion-mnist": 60_000}
 
 # The data sets in MNIST's format: torchvision's class, and the first host that it asks.
@@ -47,8 +47,8 @@ _SPLIT_SEED = 2018  # the held-out sets are the same for every seed of every run
 class Batch(NamedTuple):
     """Images and their labels."""
 
-    x: Tensor  # (N, C, H, W) float32
-    y: Tensor  # (N,) int64
+    x: Tensor  #: (N, C, H, W) float32
+    y: Tensor  #: (N,) int64
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from deadunits.data import Batch
 
 Tensors = dict[str, Tensor]
 Pairs = tuple[Sequence[Tensor], Sequence[Tensor]]
-Batches = Batch | Iterable[Batch]
+Batches = Batch | Iterable[Batch]  #: a `Batch` or several: the mean is over all their images
 
 _PIECEWISE_LINEAR = (
     *(nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
@@ -153,9 +153,9 @@ def gauss_newton_is_exact(net: nn.Module, name: str) -> bool:
 class Signals(NamedTuple):
     """What Eq. 2.4 multiplies, for each image n, unit u, weight k of it and position p of its output."""
 
-    gradients: Tensor  # ∂ℓ_n/∂w_uk, (N, units, fan-in)
-    outputs: Tensor  # ∂ℓ_n/∂h_up, the unit's output gradient, (N, units, positions)
-    inputs: Tensor  # what the weight is multiplied with there, (N, fan-in, positions)
+    gradients: Tensor  #: ∂ℓ_n/∂w_uk, (N, units, fan-in)
+    outputs: Tensor  #: ∂ℓ_n/∂h_up, the unit's output gradient, (N, units, positions)
+    inputs: Tensor  #: what the weight is multiplied with there, (N, fan-in, positions)
 
 
 def signals(net: nn.Module, batch: Batch, layer: str, *, loss: Loss = sample_losses) -> Signals:

@@ -27,7 +27,7 @@ from deadunits.counterfactual import (
 from deadunits.data import Batch
 
 Batches = Batch | Iterable[Batch]
-Constants = str | Mapping[str, Tensor]  # "mean", "median", "zero", or a value for each unit
+Constants = str | Mapping[str, Tensor]  #: "mean", "median", "zero", or a value for each unit
 
 CONSTANTS = ("mean", "median", "zero")
 ABSOLUTES = ("sample", "element")
@@ -38,12 +38,12 @@ _CHUNK = 250  # images at once: what stays in the processor's cache
 class Units:
     """What was seen of a layer's units; each tensor is (units,), float64, over all images and positions."""
 
-    mean: Tensor  # of h
-    variance: Tensor  # of h
-    constant: Tensor  # that would stand for h
-    mrs: Tensor  # mean over images of |Σ_p (c - h_p) ∂ℓ/∂h_p|, in nats
-    change: Tensor  # the same without the absolute value: the first-order change of the mean loss
-    gradient: Tensor  # mean over images of the norm of ∂ℓ/∂h over positions
+    mean: Tensor  #: of h
+    variance: Tensor  #: of h
+    constant: Tensor  #: that would stand for h
+    mrs: Tensor  #: mean over images of |Σ_p (c - h_p) ∂ℓ/∂h_p|, in nats
+    change: Tensor  #: the same without the absolute value: the first-order change of the mean loss
+    gradient: Tensor  #: mean over images of the norm of ∂ℓ/∂h over positions
 
 
 class MeanReplacement:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-Masks = dict[str, Tensor]
+Masks = dict[str, Tensor]  #: from the name of a parameter to a mask of its shape, True keeps
 
 
 def count(fraction: float, n: int) -> int:

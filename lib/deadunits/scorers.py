@@ -26,7 +26,7 @@ from deadunits.data import Batch
 from deadunits.derivatives import Batches, over_batches, parameters
 
 Scores = dict[str, Tensor]
-Delta = Callable[[Tensor], Tensor]
+Delta = Callable[[Tensor], Tensor]  #: from a weight tensor to its change Δw
 Scorer = Callable[..., Scores]
 
 
@@ -233,6 +233,7 @@ _SIGNED = {
     "taylor2": taylor2,
     "hessian": hessian,
 }
+#: Scorers by name.
 SCORERS: dict[str, Scorer] = (
     _SIGNED
     | {f"{name}_abs": absolute(scorer) for name, scorer in _SIGNED.items()}

@@ -16,9 +16,9 @@ from deadunits.data import Batch
 class Step:
     """A step that has just been taken."""
 
-    number: int  # updates made so far, from 1
-    epoch: float  # passes over the images made so far
-    loss: float  # mean loss of the minibatch before the update
+    number: int  #: updates made so far, from 1
+    epoch: float  #: passes over the images made so far
+    loss: float  #: mean loss of the minibatch before the update
 
 
 def sgd(

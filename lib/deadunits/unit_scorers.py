@@ -162,6 +162,7 @@ def random(
     }
 
 
+#: Scorers by name.
 UNIT_SCORERS: dict[str, UnitScorer] = {
     "mrp": mrp,
     "mrs": mrs,

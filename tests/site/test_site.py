@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 from playwright.sync_api import Browser, Locator, Page, expect
+from test_structure import CORE, public
 
 WIDGETS = "book/chapters/02-1-saliency.html"
 SLIDER = ".widget-hslider [role=slider]"
@@ -88,6 +89,12 @@ def broken(site: Path, page: Path, target: str) -> bool:
 def test_internal_links_lead_somewhere(site: Path, name: str) -> None:
     page = site / name
     assert [target for target in sorted(Links(page).targets) if broken(site, page, target)] == []
+
+
+def test_the_reference_has_every_public_name(site: Path) -> None:
+    anchors = Links(site / "book/api.html").anchors
+    names = [f"deadunits.{module}.{name}" for module in CORE for name in public(module)]
+    assert [name for name in names if name not in anchors] == []
 
 
 def test_mathematics_is_typeset(page: Page, address: str) -> None:

@@ -1,0 +1,52 @@
+"""Sphinx extension: the reference page, made by autodoc and napoleon from docstrings in Markdown.
+
+Autodoc wants reStructuredText. Of Markdown our docstrings use two things, code in single backticks and
+fences; everything else in them is text.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
+
+
+def markdown(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Turn a docstring into reStructuredText, in place; called by autodoc, before napoleon."""
+    parts = "\n".join(lines).split("```")
+    for number, part in enumerate(parts):
+        if number % 2:
+            language, _, code = part.partition("\n")
+            parts[number] = f".. code-block:: {language}\n\n{textwrap.indent(code, '   ')}"
+        else:
+            spans = part.split("`")  # text, code, text ...
+            spans[::2] = (re.sub(r"([\\*|_])", r"\\\1", text) for text in spans[::2])
+            parts[number] = re.sub(r"(?m)^Returns: ", "Returns:\n    ", "``".join(spans))
+    lines[:] = "".join(parts).split("\n")
+
+
+def as_written(
+    app: Sphinx, kind: str, name: str, thing: Callable[..., Any], options: object, *_: object
+) -> tuple[str, str | None] | None:
+    """The signature with the annotations of the source: `Batches`, and not all that it is short for."""
+    if kind not in ("function", "method", "class"):
+        return None
+    signature = inspect.signature(thing)
+    chosen = [one for one in signature.parameters.values() if one.name != "self"]
+    arguments = stringify_signature(signature.replace(parameters=chosen), show_return_annotation=False)
+    returned = None if kind == "class" else signature.return_annotation
+    return arguments, returned
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.setup_extension("sphinx.ext.napoleon")
+    app.connect("autodoc-process-docstring", markdown, priority=400)  # napoleon's is 500
+    app.connect("autodoc-process-signature", as_written)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
