@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -10,26 +9,9 @@ import pytest
 from deadunits import claims, criteria
 from deadunits.claims import CLAIMS, judge
 from deadunits.criteria import Evidence
+from toys import BOTH, DIRECTION, NEITHER, FakeRun, outcome
 
-
-@dataclass
-class FakeRun:
-    tables: dict[str, pd.DataFrame]
-    info: dict[str, Any] = field(default_factory=dict)
-    by: str = ""
-
-    def table(self, name: str) -> pd.DataFrame:
-        return self.tables[name]
-
-    def has(self, name: str) -> bool:
-        return name in self.tables
-
-
-def outcome(evidence: Evidence) -> tuple[bool, bool]:
-    return evidence.holds, evidence.directs
-
-
-BOTH, DIRECTION, NEITHER = (True, True), (False, True), (False, False)
+PRUNING = {"experiment": "weight_pruning"}
 
 
 def shares(early: float, middle: float, late: float) -> FakeRun:
@@ -240,8 +222,8 @@ def scheduled(jumps: list[float], final: float, **more: pd.DataFrame) -> list[Fa
     training = pd.DataFrame({"step": range(0, 500, 50), "probe": [0.0, 0.2] * 5})
     ends = [pd.DataFrame({"train_loss": [loss]}) for loss in (1.0 + final, 1.0)]
     return [
-        FakeRun({"final": ends[1], "training": training}),
-        FakeRun({"final": ends[0], "training": training, "pruned": pruned} | more, by="layer"),
+        FakeRun({"final": ends[1], "training": training}, PRUNING),
+        FakeRun({"final": ends[0], "training": training, "pruned": pruned} | more, PRUNING, by="layer"),
     ]
 
 
@@ -269,7 +251,7 @@ def test_c211(empty, expected):
     values = pd.DataFrame({"layer": "conv1", "weight": range(32), "value": 1.0})
     values.loc[values["weight"] < 4 * empty, "value"] = 0.0
     values.loc[31, "value"] = 0.0  # a single zero is no empty filter
-    run = FakeRun({"weights": shape, "values": values}, by="layer")
+    run = FakeRun({"weights": shape, "values": values}, PRUNING, by="layer")
     assert outcome(criteria.empty_filters([run], "probe")) == expected
     assert criteria.empty_filters([run], "other") is None
 
@@ -287,7 +269,8 @@ def removed(parameters: int, chosen: float, lost: float) -> list[FakeRun]:
         "values": pd.DataFrame({"value": range(95)}),
         "weights": pd.DataFrame({"units": [5]}),
     }
-    return [FakeRun({"final": pd.DataFrame({"test_accuracy": [0.95]})}), FakeRun(tables, by="layer")]
+    twin = FakeRun({"final": pd.DataFrame({"test_accuracy": [0.95]})}, PRUNING)
+    return [twin, FakeRun(tables, PRUNING, by="layer")]
 
 
 @pytest.mark.parametrize(
@@ -349,10 +332,11 @@ YES, HALF, NO = (True, True), (False, True), (False, False)
         (of(YES, YES, HALF), "partly", "provisional, 3 seeds"),
         (of(YES, HALF, NO), "not reproduced", "provisional, 3 seeds"),
         ([None] * 5, "not testable", "5 seeds"),
+        ([*of(YES, YES, YES), None, None], "reproduced", "provisional, 3 seeds"),  # two could not be judged
     ],
 )
 def test_verdict_rules(evidence, word, note):
-    verdict = judge(CLAIMS["C2.1"], evidence, differs=[], datasets=["mnist"])
+    verdict = judge(CLAIMS["C2.1"], evidence, differs={}, datasets=["mnist"])
     assert (verdict.word, verdict.note) == (word, note)
 
 
@@ -377,12 +361,18 @@ def test_only_the_claims_own_setting_is_judged():
 
 
 def test_what_the_block_says():
-    html = judge(CLAIMS["C2.1"], of(YES, NO), [], ["mnist"])._repr_html_()
+    html = judge(CLAIMS["C2.1"], of(YES, NO), {}, ["mnist"])._repr_html_()
     assert 'class="verdict verdict-not-reproduced"' in html
     assert "The criterion holds in 1 of 2 seeds" in html
     assert "0x" not in html
 
 
+def test_what_is_undefined_in_one_seed_is_left_out_of_its_mean():
+    evidence = [Evidence({"x": value, "y": float("nan")}, True, True) for value in (1.0, float("nan"), 3.0)]
+    said = judge(CLAIMS["C2.1"], evidence, {}, ["mnist"]).measured()
+    assert said[:2] == ["x: 2 (1 to 3)", "y: nan"]
+
+
 def test_a_partly_reproduced_claim_names_its_direction():
-    html = judge(CLAIMS["C2.2"], of(HALF), [], ["mnist"])._repr_html_()
+    html = judge(CLAIMS["C2.2"], of(HALF), {}, ["mnist"])._repr_html_()
     assert "the direction holds: mean penalty below 0" in html

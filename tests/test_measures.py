@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from math import comb
 
 import numpy as np
 import pandas as pd
 import pytest
-from deadunits import measures
+import torch
+from deadunits import measures, pruning
 from deadunits.figures import style
-from test_claims import FakeRun
+from toys import FakeRun
 
 
 def test_chance_of_two_empty_units():
@@ -51,6 +53,136 @@ def test_rank_correlations_and_the_thesis_taylor_2():
     )
     found = measures.rank_correlations(scores, ("taylor1", "taylor2", "hessian"))
     assert found == {"taylor1": 1.0, "taylor2": pytest.approx(-1.0), "hessian": pytest.approx(-1.0)}
+
+
+def slow_ranks(values: list[float]) -> list[float]:
+    """Of equal values each has the mean of the places that they take."""
+    return [sum(a < b for a in values) + (sum(a == b for a in values) + 1) / 2 for b in values]
+
+
+def slow_pearson(x: list[float], y: list[float]) -> float:
+    x, y = ([a - sum(one) / len(one) for a in one] for one in (x, y))
+    return (
+        sum(a * b for a, b in zip(x, y, strict=True)) / (sum(a * a for a in x) * sum(b * b for b in y)) ** 0.5
+    )
+
+
+def scored_units(ties: bool) -> pd.DataFrame:
+    """Units of two layers, scored in three steps of four runs; in no order."""
+    rng, rows = np.random.default_rng(0), []
+    for seed, activation, layer, step in itertools.product(
+        (0, 1), ("relu", "tanh"), ("conv1", "fc1"), (50, 100, 900)
+    ):
+        size = 8 if layer == "conv1" else 13
+        where = {"seed": seed, "activation": activation, "layer": layer, "step": step, "unit": range(size)}
+        exact = rng.normal(size=size)
+        scores = {
+            "mrp": exact,
+            "mrs": exact**3 + 0.3 * rng.normal(size=size),
+            "norm_l1": rng.normal(size=size),
+        }
+        rows.append(pd.DataFrame(where | scores | {"mean": 0.0}))
+    frame = pd.concat(rows, ignore_index=True).sample(frac=1, random_state=1)
+    if ties:
+        frame[["mrp", "mrs", "norm_l1"]] = frame[["mrp", "mrs", "norm_l1"]].round()
+    return frame
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_correlations_of_units_against_slow_ones(ties):
+    scores = scored_units(ties)
+    found = measures.unit_correlations(scores, ("mrs", "norm_l1"))
+    by = ["seed", "activation", "layer", "step"]
+    assert found.index.names == by
+    assert len(found) == 2 * 2 * 2 * 3
+    for where, row in found.iterrows():
+        here = scores[(scores[by] == list(where)).all(axis=1)]
+        exact = slow_ranks(here["mrp"].tolist())
+        for scorer in ("mrs", "norm_l1"):
+            assert row[scorer] == pytest.approx(slow_pearson(slow_ranks(here[scorer].tolist()), exact))
+
+
+def test_units_that_are_all_alike_have_no_correlation():
+    alike = scored_units(False).assign(norm_l1=1.0)
+    found = measures.unit_correlations(alike, ("mrs", "norm_l1"))
+    assert found["norm_l1"].isna().all()
+    assert found["mrs"].notna().all()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 0.99, 1.0])
+def test_the_same_choice_is_what_pruning_gives_up(ties, fraction):
+    """As `pruning.unit_masks` chooses; of equal scores the first unit goes."""
+    every = scored_units(ties)
+    answers = []
+    for _, scores in every.groupby(["seed", "activation", "layer"]):
+        found = measures.same_choice(scores, ("mrp", "mrs"), fraction)
+        assert found.index.tolist() == [50, 100, 900]
+        for step, same in found.items():
+            here = scores[scores["step"] == step].sort_values("unit")
+            gone = [
+                {
+                    u
+                    for u in here["unit"]
+                    if not pruning.lowest(torch.tensor(here[name].to_numpy()), fraction)[u]
+                }
+                for name in ("mrp", "mrs")
+            ]
+            assert len(gone[0]) == int(fraction * len(here))
+            assert same == (gone[0] == gone[1])
+            answers.append(bool(same))
+    assert set(answers) == ({True} if fraction in (0.0, 1.0) else {True, False})
+
+
+def test_one_of_four_scores_that_differs_is_no_same_choice():
+    scores = pd.DataFrame({"step": 1, "unit": range(4)})
+    scores = scores.assign(**dict.fromkeys("abc", scores["unit"]))
+    scores["d"] = [1.0, 3.0, 2.0, 4.0]
+    assert measures.same_choice(scores, "abc", 0.5).all()
+    assert not measures.same_choice(scores, "abcd", 0.5).any()
+    assert measures.same_choice(scores, "abcd", 0.75).all()  # as a set: the order within it is free
+
+
+def test_correlations_of_what_survives_against_slow_ones():
+    """Filters of two units and units of a linear layer of two filters go; weights may have either sign."""
+    rng = np.random.default_rng(0)
+    shapes = {"conv1": (4, 1, 3, 3), "conv2": (5, 4, 3, 3), "fc1": (6, 20, 1, 1)}
+    gone = {"conv1": {1, 3}, "conv2": {0}, "fc1": {5}}
+    inputs = {"conv1": set(), "conv2": {1, 3}, "fc1": {0, 1, 2, 3}}  # a channel of conv2 is four of fc1
+    tables = {True: [], False: []}
+    kept = {layer: ([], []) for layer in shapes}
+    for layer, shape in shapes.items():
+        places = itertools.product(*map(range, shape))
+        for weight, (unit, channel, *_) in enumerate(places):
+            left = unit not in gone[layer] and channel not in inputs[layer]
+            own, other = rng.normal(size=2)
+            other += 2 * own
+            tables[True].append({"layer": layer, "weight": weight, "value": own if left else 0.0})
+            tables[False].append({"layer": layer, "weight": weight, "value": other if left else 99 * other})
+            if left:
+                kept[layer][0].append(abs(own))
+                kept[layer][1].append(abs(other))
+    weights = pd.DataFrame(
+        [
+            {"layer": layer} | dict(zip(("units", "channels", "height", "width"), shape, strict=True))
+            for layer, shape in shapes.items()
+        ]
+    )
+    pruned, twin = (
+        FakeRun({"weights": weights, "values": pd.DataFrame(tables[one]).sample(frac=1, random_state=0)})
+        for one in (True, False)
+    )
+    found = measures.surviving_correlations(pruned, twin)
+    assert list(found) == list(shapes)
+    for layer, (own, other) in kept.items():
+        assert found[layer] == pytest.approx(slow_pearson(own, other))
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_single_weight_that_survives_has_no_correlation(left):
+    dense = np.arange(1.0, 21.0).reshape(5, 1, 2, 2)
+    pruned = filters(dense * (dense > 20 - left), "layer")
+    assert np.isnan(measures.surviving_correlations(pruned, filters(dense, ""))["conv1"])
 
 
 def filters(values: np.ndarray, by: str) -> FakeRun:

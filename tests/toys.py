@@ -1,10 +1,35 @@
-"""Small networks and batches in float64, whose slow answers are quick."""
+"""Small networks and batches in float64, whose slow answers are quick; runs of made-up tables."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
 import torch
+from deadunits.criteria import Evidence
 from deadunits.data import Batch
 from torch import nn
+
+
+@dataclass
+class FakeRun:
+    tables: dict[str, pd.DataFrame]
+    info: dict[str, Any] = field(default_factory=dict)
+    by: str = ""
+
+    def table(self, name: str) -> pd.DataFrame:
+        return self.tables[name]
+
+    def has(self, name: str) -> bool:
+        return name in self.tables
+
+
+def outcome(evidence: Evidence) -> tuple[bool, bool]:
+    return evidence.holds, evidence.directs
+
+
+BOTH, DIRECTION, NEITHER = (True, True), (False, True), (False, False)  # outcomes of a criterion
 
 
 def make_batch(n: int, shape: tuple[int, ...], classes: int, seed: int = 0) -> Batch:

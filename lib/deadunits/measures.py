@@ -123,7 +123,7 @@ def unit_correlations(scores: pd.DataFrame, scorers: Sequence[str]) -> pd.DataFr
 
 
 def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -> pd.Series:
-    """Whether all scorers give up the same units of a layer, by step."""
+    """Whether all scorers give up the same units, by step; rows of one layer and one run."""
 
     def chosen(rows: pd.DataFrame, scorer: str) -> frozenset:
         wanted = count(fraction, len(rows))
@@ -142,7 +142,7 @@ def surviving_correlations(pruned: Run, twin: Run) -> dict[str, float]:
     for layer in pruned.table("weights")["layer"]:
         own, other = np.abs(weights(pruned, layer)), np.abs(weights(twin, layer))
         left = own != 0  # between units that stay
-        found[layer] = float(np.corrcoef(own[left], other[left])[0, 1])
+        found[layer] = float(np.corrcoef(own[left], other[left])[0, 1]) if left.sum() > 1 else float("nan")
     return found
 
 
