@@ -180,5 +180,6 @@ def test_the_examples_run(page, tmp_path, monkeypatch):
         net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     names = {"net": net, "images": torch.randn(8, 4, generator=generator)}
     names["labels"] = torch.randint(0, 2, (8,), generator=generator)
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
+    with torch.random.fork_rng():  # what people build in their own code draws from the global state
+        for block in blocks:
+            exec(compile(block, page, "exec"), names)
