@@ -316,7 +316,8 @@ def test_c46(tanh, relu, expected):
 )
 def test_c411(relu, tanh, expected):
     for where in everywhere():
-        case = both(where, half(relu, 9.0), half(tanh, 1.0))
+        alike = [frame.assign(penalty=[0.5 * tanh, 1.5 * tanh]) for frame in drawn(1.0)]  # and not ReLU's
+        case = both(where, half(relu, 9.0), [*alike, costs([1.0], "mrs")])
         assert outcome(criteria.random_half(case, where["on"])) == expected
         for one in case:
             assert criteria.random_half([one], where["on"]) is None
