@@ -91,10 +91,15 @@ class Verdict:
 
 
 def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
-    """Judge a claim by runs, several a seed where it compares them; those of other kinds are left out."""
+    """Judge a claim by runs, several a seed where it compares them.
+
+    Those of other experiments and activations are left out; of other widths if there are some of its own.
+    """
     claim = CLAIMS[claim_id]
     chosen = [run for run in runs if run.info["experiment"] in claim.experiments]
     spoken_of = [run for run in chosen if run.info["settings"]["activation"] in claim.setting["activation"]]
+    widths = claim.setting.get("widths", ())
+    spoken_of = [run for run in spoken_of if run.info["settings"].get("widths") in widths] or spoken_of
     settings = [run.info["settings"] for run in spoken_of or chosen]
     differs = {
         name: allowed
