@@ -413,7 +413,7 @@ def test_figures_of_chapter_1_draw_what_was_measured(walked):
     for ax, direction in ((left, "gradient"), (right, "removal")):
         drawn = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
         for label, order in (("exact", "exact"), ("second order", "second")):
-            assert drawn[label].tolist() == rows.query("direction == @direction")[order].tolist()
+            assert drawn[label].tolist() == rows[rows["direction"] == direction][order].tolist()
     marked = [
         [line for line in ax.get_lines() if list(line.get_xdata()) == [0.01, 0.01]] for ax in (left, right)
     ]
