@@ -26,7 +26,7 @@ def call(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["02-1-salience"], "unknown chapter '02-1-salience' (did you mean 02-1-saliency?); there are: 02-1"),
+        (["02-1-salience"], "unknown chapter '02-1-salience' (did you mean 02-1-saliency?); there are: 01-"),
         ([CHAPTER, "--profile", "fast"], "unknown profile 'fast'; there are: quick, thesis"),
         (
             [CHAPTER, "-p", "epoch", "2"],

@@ -296,7 +296,13 @@ def test_importance_adds_up_the_layers_of_a_group():
         importance(group)
 
 
-@pytest.mark.parametrize("scorer", [*UNIT_SCORERS, mrs])
+def test_a_scorer_that_needs_names_of_nonlinearities_says_so():
+    net, batch = residual(), make_batch(4, (2, 11, 11), 3)
+    with pytest.raises(ValueError, match="no nonlinearity is known behind"):
+        prune(net, batch, 0.5, "mean_activation")
+
+
+@pytest.mark.parametrize("scorer", [*(name for name in UNIT_SCORERS if name != "mean_activation"), mrs])
 def test_any_scorer(scorer):
     net, batch = residual(), make_batch(4, (2, 11, 11), 3)
     small, keep = prune(net, batch, 0.5, scorer, generator=torch.Generator().manual_seed(0))

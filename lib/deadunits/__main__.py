@@ -77,7 +77,8 @@ def _chapter(chosen: argparse.Namespace) -> None:
 
 
 def _replay(chosen: argparse.Namespace) -> None:
-    changed = [run for run in runs.runs_in(runs.top() / runs.PUBLISHED) if run.changed() and run.has_steps]
+    published = runs.runs_in(runs.top() / runs.PUBLISHED)
+    changed = [run for run in published if run.state().startswith("stale") and run.has_steps]
     for setting in (run.info["settings"] for run in changed):  # all before the first one starts
         data.check(setting["dataset"], chosen.data_root, setting["probe_size"], setting["image_size"])
     for run in changed:

@@ -117,9 +117,13 @@ def ratios_by_step(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 def unit_correlations(scores: pd.DataFrame, scorers: Sequence[str]) -> pd.DataFrame:
     """Spearman's correlation of each score with MRP over the units of a layer: a row a measurement."""
     by = ["seed", "activation", "layer", "step"]
-    ranks = scores.groupby(by)[["mrp", *scorers]].rank().assign(**scores[by])
-    found = ranks.groupby(by).apply(lambda one: one[list(scorers)].corrwith(one["mrp"]), include_groups=False)
-    return found
+    names = ["mrp", *scorers]
+    ranks = scores.groupby(by)[names].rank().assign(**scores[by])
+    ranks[names] -= ranks.groupby(by)[names].transform("mean")
+    squares = ranks.assign(**ranks[names].pow(2)).groupby(by)[names].sum()
+    products = ranks.assign(**ranks[names].mul(ranks["mrp"], axis=0)).groupby(by)[names].sum()
+    found = products[list(scorers)] / squares[list(scorers)].mul(squares["mrp"], axis=0).pow(0.5)
+    return found.where(squares["mrp"] > 0)  # undefined where all units are alike
 
 
 def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -> pd.Series:
