@@ -12,6 +12,7 @@ from deadunits import (
     compaction,
     data,
     derivatives,
+    figures,
     mean_replacement,
     models,
     pruning,
@@ -399,6 +400,30 @@ def test_a_step_along_a_minibatch_is_taken_and_taken_back(walked):
             one -= 0.5 * g
     change = nn.functional.cross_entropy(net(x), y).item() - before
     assert rows["minibatch"].tolist()[0] == pytest.approx(change, rel=1e-4)
+
+
+def test_figures_of_chapter_1_draw_what_was_measured(walked):
+    share = (walked["descent"].query("step == 20").set_index("size")["all"] < 0).groupby("size").mean()
+    line = figures.descent(walked["descent"]).axes[1].get_lines()[1]
+    assert line.get_label() == "of the fixed set"
+    assert line.get_ydata().tolist() == (100 * share).tolist()
+
+    rows = walked["expansion"].query("step == 20")
+    left, right = figures.expansion(rows, mark=0.01).axes
+    for ax, direction in ((left, "gradient"), (right, "removal")):
+        drawn = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
+        for label, order in (("exact", "exact"), ("second order", "second")):
+            assert drawn[label].tolist() == rows[rows["direction"] == direction][order].tolist()
+    marked = [
+        [line for line in ax.get_lines() if list(line.get_xdata()) == [0.01, 0.01]] for ax in (left, right)
+    ]
+    assert list(map(len, marked)) == [1, 0]  # the learning rate is no size of the other walk
+
+
+def test_block_diagram_names_every_layer_in_order():
+    drawn = figures.block_diagram([("conv1", "8 units", "208"), ("fc1", "64 units", "16,448")])
+    names = [text.get_text() for text in drawn.axes[0].texts if text.get_position()[1] == 0]
+    assert names == ["x", "conv1", "fc1", "ŷ", "ℓ(ŷ, y)"]
 
 
 def test_propagation_of_a_straight_unit_in_closed_form():
