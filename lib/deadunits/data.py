@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: Images one may train on or hold out, by data set; `train_size` knows those of a folder as well.
-TRAIN_SIZES = {"digits": 1437, "mnist": 60_000, "fashion-mnist": 60_000}
+TRAIN_SIZES = {"digits": 1437, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
 
 # The data sets in MNIST's format: torchvision's class, and the first host that it asks.
 _MNISTS = {
@@ -39,6 +39,9 @@ _MNIST_FILES = {
     "t10k-images-idx3-ubyte": 7_840_016,
     "t10k-labels-idx1-ubyte": 10_008,
 }
+# CIFAR-10: the folder of the official batches, a tree of the same images, and the host torchvision asks.
+_CIFAR_BATCHES, _CIFAR_TREE = "cifar-10-batches-py", "cifar10"
+_CIFAR_HOST = "www.cs.toronto.edu:443"
 # The endings that torchvision's ImageFolder reads; typed, because torchvision would bring torch.
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _SPLIT_SEED = 2018  # the held-out sets are the same for every seed of every run
@@ -59,7 +62,7 @@ class Images:
     `test` judges final loss and accuracy only.
     """
 
-    name: str
+    name: str  #: as it was asked for; of CIFAR-10 also which: "cifar10 (official)" or "cifar10 (folder)"
     train: Batch
     test: Batch
     probe: Batch
@@ -76,7 +79,9 @@ class Images:
 def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_size: int = 0) -> Images:
     """Load a data set by its name, or from a folder of images.
 
-    `digits` is embedded in scikit-learn; `mnist` and `fashion-mnist` are files, or a download. A name with
+    `digits` is embedded in scikit-learn; `mnist` and `fashion-mnist` are files, or a download. `cifar10` are
+    the official batches or, where those are not, a folder `cifar10` as below: re-coded images are not the
+    same, so the result's `name` says which; where neither is, the batches are downloaded. A name with
     a path separator, or that starts with `.` or `~`, is the path of a folder with `train/<class>/*` and
     `test/<class>/*`, as torchvision's ImageFolder reads it: grey if every image is, else RGB. Its images
     are decoded once, and kept under `root` in `decoded/` until a file of the folder changes.
@@ -97,9 +102,11 @@ def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_
         check(name, root, probe_size, image_size)
     import torch
 
-    classes, scale = 10, 255
+    classes, scale, title = 10, 255, name
     if is_path(name):
         (x, y), test, classes = _folder(name, data_root(root), image_size)
+    elif name == "cifar10":
+        (x, y), test, title = _cifar10(data_root(root))
     elif name in _MNISTS:
         (x, y), test = _mnist(name, data_root(root))
     else:
@@ -119,7 +126,7 @@ def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_
         return Batch(x.float().div_(scale).sub_(mean).div_(std), y)  # in place: the images may be large
 
     return Images(
-        name=name,
+        name=title,
         train=batch(x[rest], y[rest]),
         test=batch(*test),
         probe=batch(x[probe], y[probe]),
@@ -149,6 +156,13 @@ def check(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image
         raise Invalid(f"image_size = {image_size} is for a folder of images; for {name} it is to be 0")
     elif name in _MNISTS:
         _check_mnist(name, data_root(root))
+    elif name == "cifar10":
+        _check_cifar10(data_root(root))
+
+
+def decodes(name: str, root: str | os.PathLike = "") -> bool:
+    """Whether the images are files that `load` decodes once, which no two processes should do at a time."""
+    return is_path(name) or (name == "cifar10" and not (data_root(root) / _CIFAR_BATCHES).is_dir())
 
 
 def check_size(name: str, probe_size: int) -> None:
@@ -204,6 +218,31 @@ def _check_mnist(name: str, root: Path) -> None:
             f"no {kind} in {raw} ({', '.join(missing)} missing) and no network to fetch it. Put the "
             f"four official .gz files there, or name the folder that holds {kind}/raw with data_root or "
             "DEADUNITS_DATA; dataset = 'digits' needs no files"
+        )
+
+
+def _check_cifar10(root: Path) -> None:
+    tree, batches, archive = root / _CIFAR_TREE, root / _CIFAR_BATCHES, root / "cifar-10-python.tar.gz"
+    if batches.is_dir() or archive.is_file():
+        return  # torchvision checks their sums
+    if tree.is_dir():
+        found = _tree(str(tree))
+        sizes = len(found.classes), len(found.train), len(found.test)
+        if sizes != (10, 50_000, 10_000):
+            raise Invalid(
+                f"{tree} is not CIFAR-10: {sizes[0]} classes, {sizes[1]:,} and {sizes[2]:,} images where "
+                "there are to be 10, 50,000 and 10,000. As a folder of your own, name it by its path: "
+                f"{str(tree)!r}"
+            )
+    elif not _writable(root):
+        raise Invalid(
+            f"no CIFAR-10 in {root}, which is not writable: name a folder of your own with data_root"
+        )
+    elif not _reachable(_CIFAR_HOST):
+        raise Invalid(
+            f"no CIFAR-10 in {root} and no network to fetch it. Put the official {archive.name} or "
+            f"{_CIFAR_BATCHES}/ there, or the same images as {_CIFAR_TREE}/{{train,test}}/<class>/*, or name "
+            "the folder that holds them with data_root or DEADUNITS_DATA; dataset = 'digits' needs no files"
         )
 
 
@@ -264,6 +303,26 @@ def _mnist(name: str, root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, 
         return split.data.unsqueeze(1), split.targets  # (N, 28, 28) -> (N, 1, 28, 28)
 
     return read(True), read(False)
+
+
+def _cifar10(root: Path) -> tuple[Batch, Batch, str]:
+    """The official batches through torchvision, or the tree; and which of the two it is."""
+    import torch
+    from torchvision import datasets
+
+    if decodes("cifar10", root) and (root / _CIFAR_TREE).is_dir():
+        train, test, _ = _folder(str(root / _CIFAR_TREE), root, 0)
+        return train, test, "cifar10 (folder)"
+
+    def read(train: bool) -> Batch:
+        try:
+            split = datasets.CIFAR10(root, train=train, download=True)
+        except RuntimeError as error:  # a sum that is wrong
+            raise Invalid(f"broken files in {root / _CIFAR_BATCHES}: delete them ({error})") from error
+        x = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()  # (N, 32, 32, 3) -> (N, 3, 32, 32)
+        return Batch(x, torch.tensor(split.targets))
+
+    return read(True), read(False), "cifar10 (official)"
 
 
 class _Tree(NamedTuple):

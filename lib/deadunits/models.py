@@ -23,17 +23,19 @@ def build(
     activation: str = "relu",
     seed: int = 0,
     widths: Sequence[int] = (8, 16, 64),
+    batch_norm: bool = False,
 ) -> nn.Module:
     """A network by its name: `small_cnn`, or a function of the reader's own, `package.module:function`.
 
     The function is called as `function(shape, classes)` and, if it takes one, with `activation=`. PyTorch's
-    global random state is seeded for it, and is as before afterwards. `widths` are those of `small_cnn`.
+    global random state is seeded for it, and is as before afterwards. `widths` and `batch_norm` are for
+    `small_cnn`.
 
     Raises:
         Invalid: no such module or function; an activation for a function that takes none; no module returned.
     """
     if network == "small_cnn":
-        return small_cnn(shape, classes, widths, activation, seed=seed)
+        return small_cnn(shape, classes, widths, activation, batch_norm, seed)
     path, _, name = network.partition(":")
     try:
         function = getattr(importlib.import_module(path), name)

@@ -139,8 +139,8 @@ def ensure(
 
 
 def decode(one: Mapping[str, Any], data_root: str = "") -> None:
-    """Decode a folder of images, if that is the data set, before the processes of the runs ask for it."""
-    if data.is_path(one["dataset"]):
+    """Decode images that are files, before the processes of the runs ask for them."""
+    if data.decodes(one["dataset"], data_root):
         data.load(one["dataset"], data_root, one["probe_size"], one["image_size"])
 
 

@@ -58,6 +58,12 @@ def _schedule(value: Any) -> bool:
     return rising and all(0 <= f <= 1 for _, f in value)
 
 
+def _unit(value: Any) -> bool:
+    """A layer and one of its units: ["conv1", 0]."""
+    pair = type(value) is list and len(value) == 2 and type(value[0]) is str
+    return pair and type(value[1]) is int and value[1] >= 0
+
+
 _TEXT = Rule("a path, or empty for the default", lambda value: type(value) is str)
 _ACTIVATIONS = ("relu", "tanh", "own")  # "own": of a network that takes none
 
@@ -123,6 +129,15 @@ RULES = {
         ),
     ),
     "trials": _integer(1, 1000),
+    "batch_norm": Rule("true or false", lambda value: type(value) is bool),
+    "layer": Rule("the name of a layer, as a text; empty: no attack", lambda value: type(value) is str),
+    "unit": _integer(0, 1_000_000),
+    "start": _integer(1, 100_000_000),
+    "interval": _integer(1, 1_000_000),
+    "repeats": _integer(0, 1_000_000),
+    "multiplier": Rule("a finite number", _number),
+    "control": Rule("true or false", lambda value: type(value) is bool),
+    "watch": Rule("a list of [layer, unit]", lambda value: type(value) is list and all(map(_unit, value))),
     "seed": _integer(0, 2**31 - 1),
     "seeds": _integer(1, 100),
     "processes": Rule(
@@ -160,6 +175,7 @@ def check(values: Mapping[str, Any], known: Iterable[str]) -> None:
     _check_network(values.get("network", "small_cnn"))
     _check_measured(values)
     _check_schedule(values)
+    _check_attack(values)
 
 
 def _check_network(network: str) -> None:
@@ -185,16 +201,32 @@ def _check_schedule(values: Mapping[str, Any]) -> None:
         )
 
 
-def _check_measured(values: Mapping[str, Any]) -> None:
-    names = ("dataset", "probe_size", "batch_size", "epochs", "measure_every")
+def _steps(values: Mapping[str, Any]) -> int | None:
+    """Steps of the training that these settings speak of, if they do."""
+    names = ("dataset", "probe_size", "batch_size", "epochs")
     if not all(name in values for name in names):
-        return
-    dataset, probe_size, batch_size, epochs, every = (values[name] for name in names)
-    steps = epochs * math.ceil((data.train_size(dataset) - 2 * probe_size) / batch_size)
-    if every > steps:
+        return None
+    dataset, probe_size, batch_size, epochs = (values[name] for name in names)
+    return epochs * math.ceil((data.train_size(dataset) - 2 * probe_size) / batch_size)
+
+
+def _check_measured(values: Mapping[str, Any]) -> None:
+    every, steps = values.get("measure_every", 0), _steps(values)
+    if steps is not None and every > steps:
         raise Invalid(
-            f"measure_every = {every}: the training takes {steps} steps only ({epochs} epochs of "
-            f"{dataset} in minibatches of {batch_size}), so nothing would be measured"
+            f"measure_every = {every}: the training takes {steps} steps only ({values['epochs']} epochs of "
+            f"{values['dataset']} in minibatches of {values['batch_size']}), so nothing would be measured"
+        )
+
+
+def _check_attack(values: Mapping[str, Any]) -> None:
+    if "repeats" not in values or "start" not in values or not values["repeats"]:
+        return
+    last, steps = values["start"] + (values["repeats"] - 1) * values["interval"], _steps(values)
+    if steps is not None and last > steps:
+        raise Invalid(
+            f"start = {values['start']}, interval = {values['interval']}, repeats = {values['repeats']}: "
+            f"the last attack would be at step {last:,}, the training takes {steps:,}"
         )
 
 

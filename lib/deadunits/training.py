@@ -30,6 +30,7 @@ def sgd(
     batch_size: int,
     seed: int,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Iterator[Step]:
     """Train `net` in place by w ← w - lr ∇L(w), and yield after each update.
 
@@ -40,12 +41,14 @@ def sgd(
     Args:
         images: all training images, (N, ...), and labels, (N,). The last minibatch of an epoch may be
             smaller.
+        optimizer: one of the caller's own over the parameters of `net`, in place of plain SGD; it has its
+            own learning rate, and `lr` is not used.
     """
     x, y = images
     if x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     order = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+    optimizer = optimizer or torch.optim.SGD(net.parameters(), lr=lr)
     number = 0
     for epoch in range(epochs):
         seen = 0

@@ -1,0 +1,134 @@
+"""What becomes of units while a network is trained: penalties, norms and gradients of all, values of some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from deadunits.data import Batch
+from deadunits.mean_replacement import mean_replacement_penalty, observe
+
+#: Edges of the bins of `histogram` (161,), denser around 0: sinh of -8 to 8, so that ±1490 fits in.
+EDGES = torch.linspace(-8, 8, 161, dtype=torch.float64).sinh()
+#: The same for values from -1 to 1, as tanh gives them: 0.05 wide.
+BOUNDED = torch.linspace(-1, 1, 41, dtype=torch.float64)
+
+
+class Recorder:
+    """Records all units of some layers, between the steps of a training; it changes nothing of that.
+
+    ```python
+    recorder = Recorder(net, ["conv1", "fc1"])
+    for step in training.sgd(net, images.train, ...):
+        recorder.follow()
+        if step.number % 375 == 0:
+            rows = recorder.measure(images.probe)
+    ```
+
+    Raises:
+        ValueError: no such linear or convolutional layer, or none behind it that takes its units.
+    """
+
+    def __init__(self, net: nn.Module, layers: Sequence[str]):
+        linear = {name: one for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))}
+        order = list(linear)
+        self.net, self.layers = net, list(layers)
+        self._modules: dict[str, nn.Module] = {}
+        self._next: dict[str, nn.Module] = {}
+        for layer in layers:
+            if layer not in linear:
+                raise ValueError(f"no linear or convolutional layer {layer!r}; there are: {', '.join(order)}")
+            behind = order[order.index(layer) + 1 :]
+            if not behind or linear[behind[0]].weight.shape[1] % len(linear[layer].weight):
+                raise ValueError(f"behind {layer!r} there is no layer that takes its units")
+            self._modules[layer], self._next[layer] = linear[layer], linear[behind[0]]
+        self._reset()
+
+    def _reset(self) -> None:
+        self._steps = 0
+        self._gradients = {name: torch.zeros(len(one.weight)) for name, one in self._modules.items()}
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Look at the gradients of the step that was just taken."""
+        self._steps += 1
+        for name, module in self._modules.items():
+            self._gradients[name] += module.weight.grad.abs().flatten(1).sum(1).cpu()
+
+    @torch.no_grad()
+    def measure(self, batch: Batch, penalties: bool = True) -> dict[str, dict[str, Tensor]]:
+        """Each layer's units as columns of a table, (units,) each; the network's mode is as it was.
+
+        `mrp` and `mrs` in nats; `gradient`, the mean over images of the norm of ∂ℓ/∂h_i; `norm_in` and
+        `norm_out`, the L1 norms of incoming and outgoing weights; `weight_gradient`, the L1 norm of a
+        minibatch's gradient by the incoming weights, its mean over the steps since the last measurement.
+        With `penalties=False` only what needs no images.
+        """
+        training = self.net.training
+        self.net.eval()
+        try:
+            found = {layer: self._norms(layer) for layer in self.layers}
+            if penalties:
+                exact = mean_replacement_penalty(self.net, batch, self.layers)
+                for layer, units in observe(self.net, batch, self.layers).items():
+                    seen = {"mrp": exact[layer], "mrs": units.mrs, "gradient": units.gradient}
+                    found[layer] = seen | found[layer]
+        finally:
+            self.net.train(training)
+        self._reset()
+        return found
+
+    def _norms(self, layer: str) -> dict[str, Tensor]:
+        weight, behind = self._modules[layer].weight, self._next[layer].weight
+        out = behind.unflatten(1, (len(weight), -1))  # (units behind, units, positions, ...)
+        return {
+            "norm_in": weight.abs().flatten(1).sum(1),
+            "norm_out": out.abs().movedim(1, 0).flatten(1).sum(1),
+            "weight_gradient": self._gradients[layer] / max(1, self._steps),
+        }
+
+    @torch.no_grad()
+    def values(self, batch: Batch, layer: str) -> tuple[Tensor, Tensor]:
+        """Outputs h of a layer and what the next linear map gets of it: (units, values) each."""
+        seen: dict[str, Tensor] = {}
+        units = len(self._modules[layer].weight)
+
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...], h: Tensor) -> None:
+            seen["h"] = h.movedim(1, 0).flatten(1).clone()  # before it may be changed in place
+
+        def entering(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen["a"] = inputs[0].unflatten(1, (units, -1)).movedim(1, 0).flatten(1)
+
+        training = self.net.training
+        handles = [
+            self._modules[layer].register_forward_hook(keep),
+            self._next[layer].register_forward_pre_hook(entering),
+        ]
+        self.net.eval()
+        try:
+            self.net(batch.x)
+        finally:
+            self.net.train(training)
+            for handle in handles:
+                handle.remove()
+        return seen["h"], seen["a"]
+
+
+def histogram(values: Tensor, edges: Tensor) -> Tensor:
+    """How many values lie in each bin, (bins + 1 edges,) -> (bins,); what lies outside is in the outermost.
+
+    What is not a number is counted nowhere.
+    """
+    inner = edges[1:-1].to(values)
+    kept = values[~values.isnan()]
+    return torch.bincount(torch.bucketize(kept.contiguous(), inner, right=True), minlength=len(edges) - 1)
+
+
+def rounded(values: Tensor, digits: int = 4) -> Tensor:
+    """To as many significant digits, so that tables of many units stay small."""
+    values = values.double()
+    size = values.abs().clamp_min(torch.finfo(torch.float32).tiny).log10().floor()
+    scale = 10.0 ** (digits - 1 - size)
+    return torch.where(values.isfinite() & (values != 0), (values * scale).round() / scale, values)
