@@ -126,9 +126,8 @@ def histogram(values: Tensor, edges: Tensor) -> Tensor:
     return torch.bincount(torch.bucketize(kept.contiguous(), inner, right=True), minlength=len(edges) - 1)
 
 
-def rounded(values: Tensor, digits: int = 4) -> Tensor:
-    """To as many significant digits, so that tables of many units stay small."""
-    values = values.double()
-    size = values.abs().clamp_min(torch.finfo(torch.float32).tiny).log10().floor()
-    scale = 10.0 ** (digits - 1 - size)
-    return torch.where(values.isfinite() & (values != 0), (values * scale).round() / scale, values)
+def rounded(values: Tensor, bits: int = 10) -> Tensor:
+    """To float32 with so many bits behind the first (10: to 0.05%), so that tables of many units stay small."""
+    drop = 23 - bits
+    near = (values.float().view(torch.int32) + (1 << (drop - 1))) >> drop << drop
+    return torch.where(values.isfinite(), near.view(torch.float32), values.float())
