@@ -127,7 +127,7 @@ def histogram(values: Tensor, edges: Tensor) -> Tensor:
 
 
 def rounded(values: Tensor, bits: int = 10) -> Tensor:
-    """To float32 with so many bits behind the first (10: to 0.05%), so that tables of many units stay small."""
+    """To float32 with so many bits behind the first (10: to 0.05%): tables of many units stay small."""
     drop = 23 - bits
     near = (values.float().view(torch.int32) + (1 << (drop - 1))) >> drop << drop
     return torch.where(values.isfinite(), near.view(torch.float32), values.float())

@@ -58,10 +58,19 @@ def _schedule(value: Any) -> bool:
     return rising and all(0 <= f <= 1 for _, f in value)
 
 
-def _unit(value: Any) -> bool:
-    """A layer and one of its units: ["conv1", 0]."""
-    pair = type(value) is list and len(value) == 2 and type(value[0]) is str
-    return pair and type(value[1]) is int and value[1] >= 0
+def _units(value: Any) -> bool:
+    """Layers with one of their units each: [["conv1", 0]]."""
+    return type(value) is list and all(
+        type(one) is list and len(one) == 2 and type(one[0]) is str and type(one[1]) is int and one[1] >= 0
+        for one in value
+    )
+
+
+def _rising(value: Any, whole: bool = False) -> bool:
+    numbers = type(value) is list and value and all(map(_number, value))
+    if not numbers or not all(a < b for a, b in itertools.pairwise(value)):
+        return False
+    return not whole or all(type(one) is int and one > 0 for one in value)
 
 
 _TEXT = Rule("a path, or empty for the default", lambda value: type(value) is str)
@@ -137,7 +146,12 @@ RULES = {
     "repeats": _integer(0, 1_000_000),
     "multiplier": Rule("a finite number", _number),
     "control": Rule("true or false", lambda value: type(value) is bool),
-    "watch": Rule("a list of [layer, unit]", lambda value: type(value) is list and all(map(_unit, value))),
+    "watch": Rule("a list of [layer, unit]", lambda value: _units(value)),
+    "attacked": Rule("a list of [layer, unit], at least one", lambda value: _units(value) and value),
+    "timed": Rule("a list of [layer, unit], at least one", lambda value: _units(value) and value),
+    "slow_interval": _integer(1, 1_000_000),
+    "starts": Rule("a rising list of whole numbers from 1", lambda value: _rising(value, whole=True)),
+    "multipliers": Rule("a rising list of numbers", _rising),
     "seed": _integer(0, 2**31 - 1),
     "seeds": _integer(1, 100),
     "processes": Rule(

@@ -1,5 +1,6 @@
 """The figures of the book, each a function of a table, in one style: a module a chapter."""
 
+from deadunits.figures.attacks import by_attack, effects, fates, rank_agreement, ridges
 from deadunits.figures.background import (
     block_diagram,
     descent,
@@ -36,13 +37,16 @@ __all__ = [
     "NAMES",
     "PRUNED_BY",
     "block_diagram",
+    "by_attack",
     "by_fraction",
     "correlations",
     "descent",
+    "effects",
     "error_signals",
     "estimates",
     "expansion",
     "expansion_error",
+    "fates",
     "jumps",
     "magnitudes",
     "negative_share",
@@ -50,9 +54,11 @@ __all__ = [
     "penalty_by_scorer",
     "png",
     "propagation",
+    "rank_agreement",
     "ranks",
     "removal",
     "removals",
+    "ridges",
     "samples",
     "schedule",
     "signed_and_absolute",

@@ -1,0 +1,245 @@
+"""Figures of chapter 3; each is a function of a table, most of `trials.curves`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from deadunits.figures.style import band, legend, panels
+from deadunits.recorder import BOUNDED, EDGES
+
+KINDS = {
+    "twin": ("#6E6E6E", "not attacked"),
+    "attack": ("#D55E00", "attacked"),
+    "control": ("#0072B2", "control"),
+}
+QUANTITIES = {  # columns of the table `units`: the name on the axis, and whether the axis is logarithmic
+    "mrp": ("MRP in nats", False),
+    "mrs": ("MRS in nats", False),
+    "norm_out": ("outgoing\nweights", False),
+    "gradient": ("output\ngradient", True),
+    "norm_in": ("incoming\nweights", True),
+    "weight_gradient": ("weight\ngradient", True),
+    "minibatch": ("training\nloss", False),
+}
+SERIES = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73")  # attacks in one panel
+
+
+def fates(
+    rows: pd.DataFrame, losses: pd.DataFrame | None = None, quantities: Sequence[str] = tuple(QUANTITIES)
+) -> Figure:
+    """Figures 3.1, 3.5 and 3.9: what becomes of attacked units; a row a quantity, a column a unit.
+
+    Args:
+        rows: from `trials.curves`, of several units and one kind of attack.
+        losses: the same of the table `training`, for the row `minibatch`.
+    """
+    units = _units(rows)
+    quantities = [one for one in quantities if one != "minibatch" or losses is not None]
+    with panels(len(quantities), len(units), 1.25 * len(quantities) + 0.5, sharex=True, sharey="row") as (
+        figure,
+        axes,
+    ):
+        for line, quantity in zip(axes, quantities, strict=True):
+            for ax, (layer, unit) in zip(line, units, strict=True):
+                own = _of(losses if quantity == "minibatch" else rows, layer, unit)
+                for kind, (colour, label) in KINDS.items():
+                    if (own["kind"] == kind).any():
+                        band(ax, _by_seed(own[own["kind"] == kind], quantity), colour, label, smooth=1)
+            _limits(line[0], quantity)
+        for ax, (layer, unit) in zip(axes[0], units, strict=True):
+            ax.set_title(f"{layer}, unit {unit}")
+        _steps(axes[-1])
+        figure.align_ylabels(axes[:, 0])
+        legend(figure, axes[0, 0])
+    return figure
+
+
+def by_attack(
+    rows: pd.DataFrame,
+    by: str,
+    losses: pd.DataFrame | None = None,
+    quantities: Sequence[str] = ("mrp", "mrs", "gradient", "norm_in", "minibatch"),
+) -> Figure:
+    """Figures 3.3, 3.4, 3.7 and Appendix D: attacks that differ in one setting; a line is a mean over seeds.
+
+    Args:
+        rows: from `trials.curves`.
+        by: what differs, `start` or `multiplier`.
+        losses: the same of the table `training`.
+    """
+    units, values = _units(rows), sorted(rows[by].unique())
+    quantities = [one for one in quantities if one != "minibatch" or losses is not None]
+    name = {"start": "from step {:,.0f}", "multiplier": "times {:,.0f}"}[by]
+    with panels(len(quantities), len(units), 1.45 * len(quantities) + 0.5, sharex=True, sharey="row") as (
+        figure,
+        axes,
+    ):
+        for line, quantity in zip(axes, quantities, strict=True):
+            for ax, (layer, unit) in zip(line, units, strict=True):
+                own = _of(losses if quantity == "minibatch" else rows, layer, unit)
+                twin = _by_seed(own[own["kind"] == "twin"], quantity).mean(axis=1)
+                ax.plot(twin.index, twin, color=KINDS["twin"][0], label=KINDS["twin"][1], linewidth=2.4)
+                for value, colour in zip(values, SERIES, strict=False):
+                    mine = _by_seed(own[(own["kind"] == "attack") & (own[by] == value)], quantity)
+                    mean = mine.mean(axis=1)
+                    ax.plot(mean.index, mean, color=colour, label=name.format(value), linewidth=1.4)
+            _limits(line[0], quantity)
+        for ax, (layer, unit) in zip(axes[0], units, strict=True):
+            ax.set_title(f"{layer}, unit {unit}")
+        _steps(axes[-1])
+        figure.align_ylabels(axes[:, 0])
+        legend(figure, axes[0, 0])
+    return figure
+
+
+def effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """The ratio of final MRPs, attacked over not attacked, over a setting: a point a seed.
+
+    Args:
+        tables: from `trials.ratios`; a panel each, by what differs: `start`, `multiplier` or `unit`.
+    """
+    with panels(1, len(tables), 2.9, sharey=True) as (figure, axes):
+        for ax, (by, rows) in zip(axes.flat, tables.items(), strict=True):
+            rows = rows[rows["kind"] == "attack"]
+            values = sorted(rows[by].unique())
+            layers = list(dict.fromkeys(rows["layer"]))
+            for shift, layer, colour in zip(
+                np.linspace(-0.15, 0.15, len(layers)), layers, SERIES[::3], strict=False
+            ):
+                own = rows[rows["layer"] == layer]
+                place = own[by].map(values.index) + (shift if len(layers) > 1 else 0)
+                ax.plot(place, own["ratio"], "o", color=colour, alpha=0.75, label=layer, markersize=5)
+            ax.axhline(1, color="black", linewidth=0.9)
+            ax.set_xticks(range(len(values)), [f"{value:,.0f}" for value in values])
+            ax.set_xlabel({"start": "step of the first attack"}.get(by, by))
+            ax.set_yscale("symlog", linthresh=0.1, linscale=0.4)
+            ax.set_ylim(0, max(2, ax.get_ylim()[1]))
+            ax.set_yticks([0, 0.1, 0.3, 1, 2], ["0", "0.1", "0.3", "1", "2"])
+        axes.flat[0].set_ylabel("final MRP over\nthe twin's")
+        legend(figure, axes.flat[0])
+    return figure
+
+
+def ridges(values: pd.DataFrame, activation: str, what: str) -> Figure:
+    """Figures 3.2, 3.6, 3.8 and 3.10: how a unit's values are spread, from early (below) to late (above).
+
+    Heights are square roots of shares, so that what is spread thin shows beside what is piled up.
+
+    Args:
+        values: from `trials.curves` of the table `values`, one seed.
+        activation: of the network; tells the bins.
+        what: `output` (before the nonlinearity) or `activation` (what the next layer gets).
+    """
+    own = values[values["what"] == what]
+    bounded = what == "activation" and activation == "tanh"
+    edges = BOUNDED.numpy() if bounded else np.arcsinh(EDGES.numpy())
+    centres = (edges[:-1] + edges[1:]) / 2
+    columns = [(*unit, start) for unit in _units(own) for start in sorted(_of(own, *unit)["start"].unique())]
+    steps = _thinned(sorted(own["step"].unique()), 10)
+    kinds = [kind for kind in KINDS if (own["kind"] == kind).any()]
+    low, high = (centres[own["bin"].min()], centres[own["bin"].max()])
+    with panels(len(kinds), len(columns), 2.5 * len(kinds) + 0.2, sharex=True, sharey=True) as (figure, axes):
+        for line, kind in zip(axes, kinds, strict=True):
+            for ax, (layer, unit, start) in zip(line, columns, strict=True):
+                here = _of(own, layer, unit)
+                here = here[(here["kind"] == kind) & (here["start"] == start)].drop_duplicates(
+                    ["step", "bin"]
+                )
+                for place, step in reversed(list(enumerate(steps))):
+                    counts = here[here["step"] == step].set_index("bin")["count"]
+                    share = counts.reindex(range(len(centres)), fill_value=0).to_numpy(float)
+                    share = np.sqrt(share / max(share.max(), 1))
+                    colour = KINDS[kind][0]
+                    ax.fill_between(centres, place, place + 1.6 * share, color=colour, alpha=0.35, lw=0)
+                    ax.plot(centres, place + 1.6 * share, color=colour, linewidth=0.9)
+                ax.grid(False)
+                ax.set_title(
+                    f"{layer}, unit {unit}" + (f", from {start:,}" if _several(columns, layer, unit) else "")
+                )
+            line[0].set_yticks(range(0, len(steps), 3), [f"{step:,}" for step in steps[::3]])
+            line[0].set_ylabel(f"step ({KINDS[kind][1]})")
+        for ax in axes[-1]:
+            _values_axis(ax, bounded, low, high)
+    return figure
+
+
+def rank_agreement(correlations: pd.DataFrame) -> Figure:
+    """Section 3.7: how scores rank units against MRP; a point a run, a column a network.
+
+    Args:
+        correlations: a row a run and layer with the columns `network`, `layer`, and one for each score.
+    """
+    networks, layers = (list(dict.fromkeys(correlations[one])) for one in ("network", "layer"))
+    scores = {
+        "mrs": ("#D55E00", "MRS"),
+        "norm_in": ("#009E73", "incoming weights"),
+        "gradient": ("#0072B2", "output gradient"),
+    }
+    with panels(1, len(networks), 2.9, sharey=True) as (figure, axes):
+        for ax, network in zip(axes.flat, networks, strict=True):
+            here = correlations[correlations["network"] == network]
+            for shift, (score, (colour, label)) in zip((-0.2, 0, 0.2), scores.items(), strict=True):
+                place = here["layer"].map(layers.index) + shift
+                ax.plot(place, here[score], "o", color=colour, alpha=0.5, markersize=4, label=label)
+            ax.axhline(0, color="black", linewidth=0.9)
+            ax.set_xticks(range(len(layers)), layers)
+            ax.set_title(network)
+        axes.flat[0].set_ylabel("mean rank correlation\nwith MRP")
+        legend(figure, axes.flat[0])
+    return figure
+
+
+def _units(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    return list(dict.fromkeys(zip(rows["layer"], rows["unit"], strict=True)))
+
+
+def _of(rows: pd.DataFrame, layer: str, unit: int) -> pd.DataFrame:
+    return rows[(rows["layer"] == layer) & (rows["unit"] == unit)]
+
+
+def _by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    return rows.groupby(["step", "seed"])[column].mean().unstack("seed")
+
+
+def _limits(ax: Axes, quantity: str) -> None:
+    """The axis of a row, once all its lines are there: they share it."""
+    name, logarithmic = QUANTITIES[quantity]
+    ax.set_ylabel(name)
+    if logarithmic:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
+    elif quantity != "minibatch":
+        ax.set_ylim(bottom=0)
+
+
+def _steps(line: Sequence[Axes]) -> None:
+    for ax in line:
+        ax.set_xlabel("step")
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+
+
+def _thinned(steps: list[int], number: int) -> list[int]:
+    every = -(-len(steps) // number)
+    return steps[::-1][::every][::-1]
+
+
+def _several(columns: Sequence[tuple[str, int, int]], layer: str, unit: int) -> bool:
+    return sum(one[:2] == (layer, unit) for one in columns) > 1
+
+
+def _values_axis(ax: Axes, bounded: bool, low: float, high: float) -> None:
+    if bounded:
+        ax.set_xticks([-1, 0, 1])
+        return
+    marks = [-1000, -100, -10, -1, 0, 1, 10, 100, 1000]
+    shown = [mark for mark in marks if low - 0.3 <= np.arcsinh(mark) <= high + 0.3] or [0]
+    ax.set_xticks(np.arcsinh(shown), [f"{mark:,}" for mark in shown])
+    ax.set_xlim(low - 0.3, high + 0.3)

@@ -1,0 +1,101 @@
+"""Attacks beside their twins: the settings of chapter 3's runs, and their tables side by side.
+
+A trial is an attack on one unit, or its control; its twin is the run of the same network and seed without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from deadunits.experiments.attacks import TWIN
+from deadunits.runs import Run, grid
+
+Unit = Sequence[Any]  #: the name of a layer, and the unit's index in it
+NETWORK = ("activation", "batch_norm", "seed")  # what a trial and its twin have in common
+
+
+def twins(base: Mapping[str, Any], watch: Sequence[Unit], seeds: int) -> list[dict[str, Any]]:
+    """Settings of the runs without an attack, a run a seed; the values of the watched units are kept."""
+    every = [list(unit) for unit in dict.fromkeys(map(tuple, watch))]
+    return grid({**base, **TWIN, "watch": every}, seed=range(seeds))
+
+
+def attacks(
+    base: Mapping[str, Any],
+    units: Sequence[Unit],
+    *,
+    starts: Sequence[int],
+    multipliers: Sequence[float],
+    interval: int,
+    repeats: int,
+    seeds: int,
+    control: bool = False,
+) -> list[dict[str, Any]]:
+    """Settings of attacks (or of controls): every unit, start, multiplier and seed."""
+    how = {"interval": interval, "repeats": repeats, "control": control}
+    return [
+        one
+        for layer, unit in units
+        for one in grid(
+            {**base, **how, "layer": layer, "unit": unit, "watch": [[layer, unit]]},
+            start=starts,
+            multiplier=multipliers,
+            seed=range(seeds),
+        )
+    ]
+
+
+def kind(run: Run) -> str:
+    """What a run is: "twin", "attack" or "control"."""
+    chosen = run.info["settings"]
+    return "twin" if not chosen["repeats"] else "control" if chosen["control"] else "attack"
+
+
+def curves(trials: Sequence[Run], others: Sequence[Run], name: str = "units") -> pd.DataFrame:
+    """What became of the unit of each trial, and of the same unit in its twin: one table below the other.
+
+    Args:
+        trials: attacks and controls.
+        others: runs among which the twins are.
+        name: of the table: `units` or `values` (rows of the unit), or `training`.
+
+    Returns:
+        The table's rows on the images scored on, with the columns `kind`, `seed` and the trial's `layer`,
+        `unit`, `start`, `multiplier`. A twin is there once for each trial.
+    """
+    known = {
+        tuple(run.info["settings"][one] for one in NETWORK): run for run in others if kind(run) == "twin"
+    }
+    tables = {run.folder: run.table(name) for run in {*known.values(), *trials}}
+    parts = []
+    for trial in trials:
+        chosen = trial.info["settings"]
+        twin = known[tuple(chosen[one] for one in NETWORK)]
+        for run in (trial, twin):
+            rows = tables[run.folder]
+            if "unit" in rows:
+                rows = rows[(rows["layer"] == chosen["layer"]) & (rows["unit"] == chosen["unit"])]
+            if "set" in rows:
+                rows = rows[rows["set"] == "probe"]
+            about = {one: chosen[one] for one in ("layer", "unit", "start", "multiplier")}
+            parts.append(rows.assign(kind=kind(run), **about))
+    return pd.concat(parts, ignore_index=True)
+
+
+def ratios(rows: pd.DataFrame, column: str = "mrp") -> pd.DataFrame:
+    """The mean of a column over the last epoch, of each trial over its twin's: `ratio`, a row a trial.
+
+    Args:
+        rows: from `curves`.
+    """
+    by = ["seed", "layer", "unit", "start", "multiplier"]
+    late = rows[rows["epoch"] > rows["epoch"].max() - 1]
+    means = late.groupby([*by, "kind"])[column].mean().unstack("kind")
+    kinds = [one for one in ("attack", "control") if one in means]
+    return pd.concat(
+        [(means[one] / means["twin"]).rename("ratio").reset_index().assign(kind=one) for one in kinds],
+        ignore_index=True,
+    ).dropna()
