@@ -20,6 +20,11 @@ from deadunits.runs import Run
 
 def card(learn: str, runs: Sequence[Run]) -> HTML:
     """The opening of a chapter: what one learns, data, settings, seeds, machine and run time."""
+    if not runs:
+        return HTML(
+            f'<div class="chapter-card"><dl><dt>You will learn</dt><dd>{html.escape(learn)}</dd>'
+            "<dt>Run time</dt><dd>a few seconds, on this page</dd></dl></div>"
+        )
     infos = [run.info for run in runs]
     settings = [info["settings"] for info in infos]
     first = settings[0]

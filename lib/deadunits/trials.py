@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from deadunits.experiments.attacks import TWIN
+from deadunits.measures import NAMES
 from deadunits.runs import Run, grid
 
 Unit = Sequence[Any]  #: the name of a layer, and the unit's index in it
@@ -99,3 +100,30 @@ def ratios(rows: pd.DataFrame, column: str = "mrp") -> pd.DataFrame:
         [(means[one] / means["twin"]).rename("ratio").reset_index().assign(kind=one) for one in kinds],
         ignore_index=True,
     ).dropna()
+
+
+def agreement(some: Sequence[Run], scores: Sequence[str] = ("mrs", "norm_in", "gradient")) -> pd.DataFrame:
+    """Mean rank correlation of scores with MRP over a run's measurements: a row a run and layer.
+
+    The columns are `network`, `layer`, and one for each score. A correlation is left out where all units of a
+    layer have the same score.
+    """
+    parts = []
+    for run in some:
+        rows = run.table("units").query("set == 'probe'")
+        by = ["layer", "step"]
+        ranks = rows.groupby(by, sort=False)[["mrp", *scores]].rank()
+        centred = ranks - ranks.groupby([rows[one] for one in by], sort=False).transform("mean")
+        keys = [rows[one] for one in by]
+        squares = centred.pow(2).groupby(keys, sort=False).sum()
+        products = centred.mul(centred["mrp"], axis=0).groupby(keys, sort=False).sum()
+        correlations = products.div((squares.mul(squares["mrp"], axis=0)) ** 0.5)[list(scores)]
+        mean = correlations.groupby("layer", sort=False).mean().reset_index()
+        parts.append(mean.assign(network=network(run)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def network(run: Run) -> str:
+    """The name of a run's network, as it is written."""
+    chosen = run.info["settings"]
+    return NAMES[chosen["activation"]] + (" with batch norm" if chosen["batch_norm"] else "")

@@ -1,6 +1,6 @@
 """The figures of the book, each a function of a table, in one style: a module a chapter."""
 
-from deadunits.figures.attacks import by_attack, effects, fates, rank_agreement, ridges
+from deadunits.figures.attacks import by_attack, effects, fates, lives, rank_agreement, ridges
 from deadunits.figures.background import (
     block_diagram,
     descent,
@@ -48,6 +48,7 @@ __all__ = [
     "expansion_error",
     "fates",
     "jumps",
+    "lives",
     "magnitudes",
     "negative_share",
     "penalties",

@@ -30,6 +30,25 @@ QUANTITIES = {  # columns of the table `units`: the name on the axis, and whethe
 SERIES = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73")  # attacks in one panel
 
 
+def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
+    """Section 3.2: what becomes of a few units; a panel a quantity, a line a unit.
+
+    Args:
+        history: a row a unit and step, with the columns `unit`, `step` and those of `quantities`, which says
+            what their axes are called.
+    """
+    with panels(1, len(quantities), 3.0, sharex=True) as (figure, axes):
+        for ax, (column, name) in zip(axes.flat, quantities.items(), strict=True):
+            for unit, colour in zip(dict.fromkeys(history["unit"]), SERIES, strict=False):
+                own = history[history["unit"] == unit]
+                ax.plot(own["step"], own[column], color=colour, label=unit)
+            ax.set_ylabel(name)
+            ax.set_ylim(bottom=0)
+        _steps(axes[0])
+        legend(figure, axes.flat[0])
+    return figure
+
+
 def fates(
     rows: pd.DataFrame, losses: pd.DataFrame | None = None, quantities: Sequence[str] = tuple(QUANTITIES)
 ) -> Figure:
