@@ -385,7 +385,7 @@ def _compute(
                 else:
                     working.remove(worker)
                     worker.end()
-                    _sweep(folder)
+                    _sweep(folder)  # a dead one's draft would count as progress
             ahead = sum(progress(folder))
             show(done, len(missing), ahead)
             (folder / ".waiting").write_text(f"{done + ahead} {len(missing)}")
@@ -395,6 +395,7 @@ def _compute(
             worker.process.terminate()
         for worker in working:
             worker.end()
+        _sweep(folder)
         show(done, len(missing), None)
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed; the first: {failed[0]}")
@@ -435,7 +436,7 @@ class _Worker:
         return f"ended by signal {-status}" if status < 0 else (said or [f"ended with status {status}"])[-1]
 
     def end(self) -> None:
-        self.process.terminate()
+        """Wait until it has ended, which it does when there are no more jobs to read."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.wait()
