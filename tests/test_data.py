@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +42,7 @@ def test_the_sets_are_disjoint_and_fixed():
 
 
 def test_unknown_set_and_too_large_a_probe():
-    known = "digits, mnist, fashion-mnist, or the path of a folder with train/ and test/"
+    known = "digits, mnist, fashion-mnist, cifar10, or the path of a folder with train/ and test/"
     with pytest.raises(Invalid, match=f"unknown data set 'svhn'; there are: {known}"):
         data.load("svhn")
     for size in (0, 480):
@@ -329,6 +331,147 @@ def test_a_tree_of_one_value_has_no_deviation(tree):
         Image.new("L", (6, 5), 7).save(file)
     with pytest.raises(Invalid, match=r"every pixel of the training images of .* has the same value"):
         load(tree)
+
+
+def cifar_tree(root: Path, train: int, test: int) -> Path:
+    """Ten classes of 4 x 4 pixels in colour, all different."""
+    for number in range(train + test):
+        split = "train" if number < train else "test"
+        file = root / "cifar10" / split / f"class{number % 10}" / f"{number:03}.png"
+        draw(file, "RGB", (4, 4), seed=number)
+    return root / "cifar10"
+
+
+def cifar_batches(root: Path, monkeypatch, train: int = 20, test: int = 10) -> dict[str, list[np.ndarray]]:
+    """Batches in the official format with a few images; torchvision is told their sums."""
+    from torchvision import datasets
+
+    folder, generator, pixels = root / "cifar-10-batches-py", np.random.default_rng(0), {}
+    folder.mkdir(parents=True)
+
+    def write(name: str, content: dict) -> list[str]:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    def batch(split: str, name: str, count: int) -> list[str]:
+        x = generator.integers(0, 256, (count, 3 * 32 * 32), np.uint8)
+        pixels.setdefault(split, []).append(x)
+        return write(name, {"data": x, "labels": [number % 10 for number in range(count)]})
+
+    kind = datasets.CIFAR10
+    names = [f"data_batch_{number}" for number in range(1, 6)]
+    monkeypatch.setattr(kind, "train_list", [batch("train", name, train // 5) for name in names])
+    monkeypatch.setattr(kind, "test_list", [batch("test", "test_batch", test)])
+    name, md5 = write("batches.meta", {"label_names": [f"class{number}" for number in range(10)]})
+    monkeypatch.setattr(kind, "meta", {"filename": name, "key": "label_names", "md5": md5})
+    monkeypatch.setitem(data.TRAIN_SIZES, "cifar10", train)
+    return pixels
+
+
+def test_cifar10_from_the_official_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "_reachable", lambda host: pytest.fail("asked the network"))
+    pixels = cifar_batches(tmp_path, monkeypatch)
+    assert not data.decodes("cifar10", tmp_path)
+    images = data.load("cifar10", tmp_path, probe_size=3)
+    assert (images.name, images.shape, images.classes) == ("cifar10 (official)", (3, 32, 32), 10)
+    assert (len(images.train.y), len(images.test.y)) == (14, 10)
+    assert images.test.y.tolist() == list(range(10))
+    every = torch.tensor(np.concatenate(pixels["train"])).float() / 255
+    test = torch.tensor(pixels["test"][0]).float().view(10, 3, 32, 32) / 255  # red, green, blue plane
+    torch.testing.assert_close(images.test.x, (test - every.mean()) / every.std())
+
+
+def test_the_official_batches_go_before_a_tree(tmp_path, monkeypatch):
+    cifar_tree(tmp_path, 20, 10)
+    cifar_batches(tmp_path, monkeypatch)
+    assert data.load("cifar10", tmp_path, probe_size=3).name == "cifar10 (official)"
+
+
+def test_broken_batches_are_named(tmp_path, monkeypatch):
+    cifar_batches(tmp_path, monkeypatch)
+    broken = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    broken.write_bytes(broken.read_bytes()[:-1])
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: None)  # what it has is broken, too
+    with pytest.raises(Invalid, match=r"broken files in .*/cifar-10-batches-py: delete them"):
+        data.load("cifar10", tmp_path, probe_size=3)
+
+
+def test_cifar10_from_a_tree(tmp_path, opened):
+    """Its pixels, and the name says that they were re-coded."""
+    tree = cifar_tree(tmp_path, 20, 10)
+    assert data.decodes("cifar10", tmp_path)
+    train, test, title = data._cifar10(tmp_path)
+    assert title == "cifar10 (folder)"
+    assert (train[0].shape, test[0].shape) == ((20, 3, 4, 4), (10, 3, 4, 4))
+    first = sorted((tree / "test" / "class3").iterdir())[0]
+    assert np.array_equal(test[0][3].permute(1, 2, 0).numpy(), np.asarray(Image.open(first)))
+    assert test[1].tolist() == list(range(10))
+    opened.clear()
+    assert torch.equal(data._cifar10(tmp_path)[0][0], train[0])
+    assert not opened  # decoded once
+
+
+def test_loaded_from_a_tree_it_is_standardised_as_any_other(tmp_path, monkeypatch):
+    cifar_tree(tmp_path, 20, 10)
+    monkeypatch.setattr(data, "_check_cifar10", lambda root: None)
+    monkeypatch.setitem(data.TRAIN_SIZES, "cifar10", 20)
+    images = data.load("cifar10", tmp_path, probe_size=3)
+    assert (images.name, images.shape, images.classes) == ("cifar10 (folder)", (3, 4, 4), 10)
+    every = torch.cat([images.train.x, images.probe.x, images.other.x])
+    assert len(every) == 20
+    assert every.mean().item() == pytest.approx(0, abs=1e-5)
+    assert every.std().item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(("train", "test"), [(20, 10), (30, 10)])
+def test_a_tree_that_is_not_cifar10_is_refused_by_its_size(tmp_path, train, test):
+    tree = cifar_tree(tmp_path, train, test)
+    message = f"{tree} is not CIFAR-10: 10 classes, {train} and 10 images where .* 50,000 and 10,000.*{tree}"
+    for work in (data.check, data.load):
+        with pytest.raises(Invalid, match=message):
+            work("cifar10", tmp_path, probe_size=3)
+    assert not (tmp_path / "decoded").exists()
+    data.check(str(tree), tmp_path, probe_size=3)  # but as a folder of one's own
+
+
+def test_no_cifar10_and_no_network(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(data, "_reachable", asked.append)
+    ways = (
+        rf"no CIFAR-10 in {tmp_path} and no network .* the official cifar-10-python.tar.gz or "
+        r"cifar-10-batches-py/ there, or .* as cifar10/\{train,test\}/<class>/\*, "
+        r"or .*data_root or DEADUNITS_DATA"
+    )
+    for work in (data.check, data.load):
+        with pytest.raises(Invalid, match=ways):
+            work("cifar10", tmp_path, probe_size=3)
+    assert asked == [data._CIFAR_HOST] * 2
+    assert data.decodes("cifar10", tmp_path)  # a download is for one process alone, too
+    monkeypatch.setattr(data, "_writable", lambda folder: False)
+    with pytest.raises(Invalid, match=f"no CIFAR-10 in {tmp_path}, which is not writable: name a folder"):
+        data.check("cifar10", tmp_path, probe_size=3)
+    (tmp_path / "cifar-10-python.tar.gz").touch()  # torchvision checks its sum
+    data.check("cifar10", tmp_path, probe_size=3)
+    assert len(asked) == 2
+
+
+def test_the_host_of_cifar10_is_the_one_that_torchvision_asks():
+    from torchvision import datasets
+
+    assert datasets.CIFAR10.url.startswith(f"https://{data._CIFAR_HOST.removesuffix(':443')}/")
+    assert datasets.CIFAR10.base_folder == data._CIFAR_BATCHES
+    assert datasets.CIFAR10.filename == "cifar-10-python.tar.gz"
+
+
+def test_only_what_is_files_is_decoded(tmp_path):
+    assert [data.decodes(name, tmp_path) for name in ("digits", "mnist", "./x", "cifar10")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_names_and_sizes_are_refused_before_torch_is_loaded(tree):

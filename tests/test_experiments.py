@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import defaultdict
 
 import pandas as pd
@@ -22,6 +24,7 @@ from deadunits import (
 )
 from deadunits.data import Batch
 from deadunits.experiments import (
+    attacks,
     background,
     common,
     costs,
@@ -31,6 +34,7 @@ from deadunits.experiments import (
     units,
     weight_pruning,
 )
+from deadunits.recorder import BOUNDED, EDGES
 from torch import nn
 
 OWN = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "activation": "relu", "seed": 0}
@@ -434,3 +438,174 @@ def test_propagation_of_a_straight_unit_in_closed_form():
     assert found["W E[g(h)]"] == pytest.approx(spread, rel=0.01)
     assert found["as printed, g(E[h] W)"] == pytest.approx(spread, rel=0.01)  # the same where g is straight
     assert found["bare removal"] == pytest.approx((spread**2 + 9) ** 0.5, rel=0.01)
+
+
+ATTACKED = OWN | {
+    "layers": ["conv1", "conv2", "fc1"],
+    "batch_norm": False,
+    "epochs": 1,  # 21 steps
+    "lr": 0.1,
+    "batch_size": 64,
+    "measure_every": 5,
+    "probe_size": 50,
+    "layer": "conv1",
+    "unit": 3,
+    "start": 4,
+    "interval": 3,
+    "repeats": 3,  # steps 4, 7 and 10
+    "multiplier": 20,
+    "control": False,
+    "watch": [["conv1", 3], ["fc1", 0]],
+}
+
+
+@pytest.fixture(scope="module")
+def attacked():
+    return tables(attacks.attacks, **ATTACKED)
+
+
+@pytest.fixture(scope="module")
+def unattacked():
+    return tables(attacks.attacks, **(ATTACKED | attacks.TWIN))
+
+
+def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
+    assert one.keys() == other.keys()
+    for name, frame in one.items():
+        pd.testing.assert_frame_equal(frame, other[name], check_exact=True)
+
+
+def test_the_twin_is_an_attack_that_multiplies_by_one(unattacked, attacked):
+    same(tables(attacks.attacks, **(ATTACKED | {"multiplier": 1})), unattacked)
+    assert not attacked["units"].equals(unattacked["units"])
+
+
+def test_the_same_attack_gives_the_same_tables(attacked):
+    same(tables(attacks.attacks, **ATTACKED), attacked)
+
+
+def test_an_attack_records_all_units_of_all_layers(attacked):
+    rows = attacked["units"]
+    assert rows["step"].unique().tolist() == [5, 10, 15, 20]
+    widths = {"conv1": 8, "conv2": 16, "fc1": 64}
+    for _, group in rows.groupby(["step", "set"]):
+        assert group.groupby("layer")["unit"].apply(list).to_dict() == {
+            layer: list(range(width)) for layer, width in widths.items()
+        }
+    assert rows.groupby("set")["step"].unique().map(list).to_dict() == {
+        "probe": [5, 10, 15, 20],
+        "other": [5, 10, 15, 20],  # the last epoch's measurements are full ones
+    }
+    columns = ["mrp", "mrs", "gradient", "norm_in", "norm_out", "weight_gradient"]
+    assert rows[columns].notna().all(axis=None)
+    assert dict(zip(attacked["weights"]["layer"], attacked["weights"]["units"], strict=True)) == widths
+    assert attacked["training"].notna().all(axis=None)
+    final = attacked["final"].iloc[0]
+    assert (final["diverged"], final["images"], len(attacked["final"])) == (0, "digits", 1)
+
+
+def test_what_an_attack_records_is_what_one_gets_by_hand(attacked):
+    """The thesis's loop: the gradient of one unit multiplied in some steps."""
+    images = data.load("digits", probe_size=50)
+    net = models.small_cnn(images.shape, seed=0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    order = torch.Generator().manual_seed(0)
+    x, losses = images.train.x.contiguous(memory_format=torch.channels_last), []
+    for number, chosen in enumerate(torch.randperm(len(x), generator=order).split(64), 1):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x[chosen]), images.train.y[chosen])
+        loss.backward()
+        losses.append(loss.item())
+        if number in (4, 7, 10):
+            net.conv1.weight.grad[3] *= 20
+        optimizer.step()
+        if number == 10:
+            break
+    now = attacked["training"].query("step == 10").iloc[0]
+    assert now["minibatch"] == pytest.approx(sum(losses[5:]) / 5)
+    assert now["probe"] == pytest.approx(common.mean_loss(net.eval(), images.probe), abs=1e-6)
+    rows = attacked["units"].query("step == 10 and set == 'probe' and layer == 'conv1'")
+    exact = mean_replacement.mean_replacement_penalty(net, images.probe, ["conv1"])["conv1"]
+    assert rows["mrp"].tolist() == pytest.approx(exact.tolist(), rel=1e-3, abs=1e-6)  # four digits are kept
+    norms = net.conv1.weight.detach().abs().flatten(1).sum(1)
+    assert rows["norm_in"].tolist() == pytest.approx(norms.tolist(), rel=1e-3)
+
+
+def test_until_the_first_attack_the_trainings_are_one():
+    early = ATTACKED | {"measure_every": 3}
+    first = tables(attacks.attacks, **early)["units"].query("step == 3")
+    twin = tables(attacks.attacks, **(early | attacks.TWIN))["units"].query("step == 3")
+    pd.testing.assert_frame_equal(first, twin, check_exact=True)
+
+
+def test_a_control_gets_the_norm_without_the_attack(attacked, unattacked):
+    control = tables(attacks.attacks, **(ATTACKED | {"control": True}))
+
+    def probed(one, step):
+        rows = one["units"].query("step == @step and set == 'probe' and layer == 'conv1'")
+        return rows.set_index("unit")
+
+    before = probed(control, 5), probed(unattacked, 5)
+    pd.testing.assert_frame_equal(*before, check_exact=True)  # nothing has happened yet
+    found, twin, norms = (probed(one, 10)["norm_in"] for one in (control, unattacked, attacked))
+    assert found[3] == pytest.approx(norms[3], rel=1e-5)  # step 10 is that of the last attack
+    assert found[3] != pytest.approx(twin[3], rel=0.01)
+    assert found.drop(3).equals(twin.drop(3))  # all others are those of the twin
+
+
+def test_a_control_keeps_its_direction():
+    images = data.load("digits", probe_size=50)
+    net = models.small_cnn(images.shape, seed=0)
+    schedule = attacks.Schedule(4, 3, 3)
+    how = {"epochs": 1, "lr": 0.1, "batch_size": 64, "seed": 0}
+    norm = attacks.attacked_norm(net, images.train, "conv1", 3, schedule, 20, how)
+    assert norm == net.conv1.weight[3].abs().sum().item()
+    weight = torch.tensor([[3.0, -4.0], [0.0, 0.0]])
+    attacks.scale_to(weight, 0, 14.0)
+    assert weight[0].tolist() == [6.0, -8.0]
+    for unit, wanted in ((1, 5.0), (0, float("nan")), (0, float("inf"))):
+        attacks.scale_to(weight, unit, wanted)
+    assert weight.tolist() == [[6.0, -8.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_an_attack_that_diverges_ends_with_its_final_row(every):
+    found = tables(attacks.attacks, **(ATTACKED | {"multiplier": 1e30, "measure_every": every}))
+    final = found["final"].iloc[0]
+    assert final["diverged"] == 6  # 1e30 at step 4, a huge loss at step 5, and then none
+    assert math.isnan(final["train_loss"])
+    assert 0 <= final["accuracy"] <= 1
+    assert found["units"]["step"].max() == 5
+
+
+def test_a_unit_or_a_layer_that_is_not_there_is_refused():
+    for wrong, message in (
+        ({"unit": 8}, "conv1 has units 0 to 7, not 8"),
+        ({"watch": [["fc1", 64]]}, "fc1 has units 0 to 63, not 64"),
+        ({"layer": "conv9"}, "the network has no linear or convolutional layer 'conv9'; it has conv1"),
+        ({"watch": [["conv9", 0]]}, "the network has no linear or convolutional layer 'conv9'"),
+        ({"layers": ["conv9"]}, "the network has no linear or convolutional layer 'conv9'"),
+    ):
+        loop = attacks.attacks(**(ATTACKED | wrong))
+        beginning = itertools.takewhile(lambda row: row[0] == "weights", loop)
+        with pytest.raises(Invalid, match=message):
+            list(beginning)
+    twin = ATTACKED | attacks.TWIN | {"unit": 8}  # nobody attacks it
+    assert next(attacks.attacks(**twin))[0] == "weights"
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_histograms_count_all_values_of_the_watched_units(activation):
+    found = tables(attacks.attacks, **(ATTACKED | {"activation": activation}))
+    counts = found["values"].groupby(["step", "layer", "unit", "what"])["count"].sum()
+    images, after_pooling = 50, {"conv1": 12 * 12, "fc1": 1}
+    positions = {"conv1": 24 * 24, "fc1": 1}
+    assert counts.to_dict() == {
+        (20, layer, unit, what): images * place[layer]  # every fourth measurement
+        for layer, unit in (("conv1", 3), ("fc1", 0))
+        for what, place in (("output", positions), ("activation", after_pooling))
+    }
+    bins = found["values"].groupby("what")["bin"].agg(["min", "max"])
+    assert (bins["min"] >= 0).all()
+    assert bins.loc["output", "max"] < len(EDGES) - 1
+    assert bins.loc["activation", "max"] < len(BOUNDED if activation == "tanh" else EDGES) - 1

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from deadunits import Invalid, runs
+from deadunits import Invalid, data, runs
 from deadunits.experiments.common import mean_loss
 
 TINY = {
@@ -135,8 +139,14 @@ def test_a_replay_says_whether_a_stale_run_still_holds(run, tmp_path):
 
 
 def start(folder):
-    job = json.dumps(["saliency", LONG, str(folder), ""])
-    process = subprocess.Popen([sys.executable, "-m", "deadunits.runs", job], stderr=subprocess.DEVNULL)
+    """A worker in the middle of a run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deadunits.runs"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    print(json.dumps(["saliency", LONG, str(folder), ""]), file=process.stdin, flush=True)
     for _ in range(600):
         if runs.progress(folder):
             return process
@@ -150,6 +160,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path, how):
     process = start(tmp_path)
     process.send_signal(how)
     assert process.wait(20) != 0
+    process.stdin.close()
     assert not (tmp_path / runs.key("saliency", LONG)).exists()
     runs._sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -162,20 +173,148 @@ def test_the_draft_of_a_living_process_is_left_alone(tmp_path):
     assert draft.is_dir()
 
 
-def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path, monkeypatch):
-    started = runs._start
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of the user's own, which workers find as well."""
 
-    def start_one_wrong(experiment, one, folder, data_root):
-        return started(
-            experiment, one | {"network": "no:net"} if one["seed"] == 0 else one, folder, data_root
-        )
+    def write(source):
+        (tmp_path / "modules").mkdir()
+        text = f"from deadunits.models import small_cnn\n\ndef net(shape, classes, activation):\n{source}"
+        (tmp_path / "modules/own_net.py").write_text(text)
+        return TINY | {"network": "own_net:net", "measure_every": 17}
 
-    monkeypatch.setattr(runs, "_start", start_one_wrong)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    path = [str(tmp_path / "modules"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    yield write
+    sys.modules.pop("own_net", None)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The workers that are started."""
+    workers, make = [], runs._Worker
+
+    def note():
+        workers.append(make())
+        return workers[-1]
+
+    monkeypatch.setattr(runs, "_Worker", note)
+    return workers
+
+
+def test_the_fifth_run_of_a_worker_has_the_same_numbers_as_the_first(run, tmp_path, started):
+    others = runs.grid(TINY | {"measure_every": 16}, activation=["relu", "tanh"], seed=[2, 1])
+    found = runs.ensure("saliency", [*others, TINY], tmp_path, processes=1)
+    assert len(started) == 1
+    for name in ("training", "scores", "penalties", "final"):
+        pd.testing.assert_frame_equal(found[-1].table(name), run.table(name), check_exact=True)
+
+
+def test_a_job_leaves_no_trace_in_its_worker(tmp_path, monkeypatch):
+    """The images are gone, and the random states of torch, NumPy and Python are as before."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    loaded, alive, answers, load = [], [], io.StringIO(), data.load
+
+    def note(*args, **kwargs):
+        images = load(*args, **kwargs)
+        loaded.append(weakref.ref(images.train.x))
+        return images
+
+    def jobs():
+        for one in (TINY, TINY | {"layers": ["conv9"]}, TINY | {"dataset": "gone"}):
+            yield json.dumps(["saliency", one, str(tmp_path), ""])
+            alive.append([reference() is not None for reference in loaded])
+
+    monkeypatch.setattr(data, "load", note)
+    runs._work(jobs(), answers)
+    assert alive == [[False], [False, False], [False, False]]
+    said = [json.loads(line) for line in answers.getvalue().splitlines()]
+    assert said[0] == ""
+    assert said[1].startswith("deadunits.Invalid: the network has no linear or convolutional layer 'conv9'")
+    assert said[2].startswith("deadunits.Invalid: unknown data set 'gone'")
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert all(np.array_equal(*pair) for pair in zip(np.random.get_state(), states[1], strict=True))
+    assert random.getstate() == states[2]
+    assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY)]
+
+
+def test_a_failing_run_is_named_and_its_worker_goes_on(tmp_path, started):
+    wanted = runs.grid(TINY, layers=[["conv1"], ["conv9"], ["conv2"]])
     with pytest.raises(
-        RuntimeError, match=r"1 of 2 runs failed; the first: deadunits.Invalid: network = 'no:net'"
+        RuntimeError, match=r"1 of 3 runs failed; the first: deadunits.Invalid: .* no .* layer 'conv9'"
     ):
-        runs.ensure("saliency", runs.grid(TINY, seed=[0, 1]), tmp_path, processes=1)
-    assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY | {"seed": 1})]
+        runs.ensure("saliency", wanted, tmp_path, processes=1)
+    assert len(started) == 1
+    kept = {runs.key("saliency", wanted[number]) for number in (0, 2)}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    ("death", "message"),
+    [
+        ("os.kill(os.getpid(), 9)", "ended by signal 9"),
+        ("os._exit(3)", "ended with status 3"),
+        ("sys.exit('no way')", "no way"),
+    ],
+)
+def test_a_worker_that_dies_fails_its_run_alone_and_is_replaced(tmp_path, started, own, death, message):
+    one = own(
+        f"    import os, sys\n    if activation == 'tanh':\n        {death}\n"
+        "    return small_cnn(shape, classes)\n"
+    )
+    wanted = runs.grid(one, seed=[0, 1], activation=["relu", "tanh"])
+    folder = tmp_path / "results"
+    with pytest.raises(RuntimeError, match=f"2 of 4 runs failed; the first: {message}$"):
+        runs.ensure("saliency", wanted, folder, processes=1)
+    assert len(started) == 2
+    kept = {runs.key("saliency", wanted[number]) for number in (0, 2)}
+    assert {path.name for path in folder.iterdir()} == kept
+
+
+def test_what_a_network_prints_and_reads_is_no_matter(tmp_path, own):
+    one = own(
+        "    print('x' * 99_999)\n    assert not open(0, closefd=False).read()\n"
+        "    return small_cnn(shape, classes)\n"
+    )
+    wanted = runs.grid(one, seed=[0, 1])
+    assert len(runs.ensure("saliency", wanted, tmp_path / "results", processes=1)) == 2
+
+
+def test_an_interrupt_keeps_what_is_finished_and_ends_the_workers(tmp_path, started, monkeypatch):
+    def show(done, total, ahead):
+        if done and ahead:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(runs, "_show", lambda: show)
+    with pytest.raises(KeyboardInterrupt):
+        runs.ensure("saliency", [TINY, LONG, LONG | {"seed": 1}], tmp_path, processes=2)
+    assert [worker.process.poll() is None for worker in started] == [False, False]
+    assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for the workers in /proc")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_process_that_started_them(tmp_path, how):
+    code = (
+        "from deadunits import runs\n"
+        f"runs.ensure('saliency', runs.grid({LONG!r}, seed=[0, 1]), {str(tmp_path)!r}, processes=2)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+    def until(there, seconds=40):
+        for _ in range(seconds * 20):
+            if there():
+                return
+            time.sleep(0.05)
+        pytest.fail("in vain")
+
+    until(lambda: len(runs.progress(tmp_path)) == 2)
+    workers = [int(draft.name.split(".")[2]) for draft in tmp_path.glob(".*.*")]
+    parent.send_signal(how)
+    parent.wait(20)
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
+    assert list(tmp_path.glob(".*.*")) == []
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):

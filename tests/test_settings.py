@@ -123,3 +123,63 @@ def test_what_a_chapter_of_ones_own_may_be_and_is():
     }
     settings.check(values, values)
     settings.check({"schedule": [[1, 0.5], [3, 0.5]], "epochs": 3}, ["schedule", "epochs"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_norm": 1}, "batch_norm = 1 is to be true or false"),
+        ({"control": "no"}, "control = 'no' is to be true or false"),
+        ({"layer": 1}, "layer = 1 is to be the name of a layer, as a text; empty: no attack"),
+        ({"unit": -1}, "unit = -1 is to be a whole number from 0 to"),
+        ({"unit": 0.0}, "unit = 0.0 is to be a whole number"),
+        ({"start": 0}, "start = 0 is to be a whole number from 1 to"),
+        ({"interval": 0}, "interval = 0 is to be a whole number from 1 to"),
+        ({"repeats": -1}, "repeats = -1 is to be a whole number from 0 to"),
+        ({"repeats": True}, "repeats = True is to be a whole number"),
+        ({"multiplier": float("inf")}, "multiplier = inf is to be a finite number"),
+        ({"multiplier": float("nan")}, "multiplier = nan is to be a finite number"),
+        ({"multiplier": "100"}, "multiplier = '100' is to be a finite number"),
+        *(
+            ({"watch": wrong}, r"watch = .* is to be a list of \[layer, unit\]")
+            for wrong in (
+                "conv1",
+                ["conv1", 0],
+                [["conv1"]],
+                [["conv1", -1]],
+                [[0, "conv1"]],
+                [["conv1", True]],
+                [["conv1", 0], ["conv1", 0, 1]],
+            )
+        ),
+    ],
+)
+def test_what_an_attack_may_not_be(values, message):
+    with pytest.raises(Invalid, match=message):
+        settings.check(values, settings.RULES)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"layer": "", "unit": 0, "repeats": 0, "multiplier": -1.5, "control": True, "batch_norm": False},
+        {"layer": "features.0", "multiplier": 0, "watch": []},
+        {"watch": [["conv1", 0], ["conv1", 7], ["fc1", 0]]},
+    ],
+)
+def test_what_an_attack_may_be(values):
+    settings.check(values, settings.RULES)
+
+
+def test_an_attack_is_over_before_the_training_ends():
+    one = {"dataset": "digits", "probe_size": 200, "batch_size": 32, "epochs": 2}  # 66 steps
+    one |= {"start": 57, "interval": 3, "repeats": 4}  # 57, 60, 63, 66
+    settings.check(one, settings.RULES)
+    for later in ({"start": 58}, {"interval": 4}, {"repeats": 5}, {"epochs": 1}):
+        with pytest.raises(
+            Invalid, match=r"start = .*: the last attack would be at step \d\d, .* takes \d\d$"
+        ):
+            settings.check(one | later, settings.RULES)
+    settings.check(one | {"start": 5000, "repeats": 0}, settings.RULES)  # no attack at all
+    unknown = {name: value for name, value in one.items() if name != "epochs"}
+    settings.check(unknown | {"start": 5000}, settings.RULES)

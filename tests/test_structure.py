@@ -20,10 +20,10 @@ LIB = Path("lib/deadunits")
 FLOORS = [
     {"__init__"},
     {"data", "models"},
-    {"settings", "training", "counterfactual"},
+    {"settings", "training", "counterfactual", "attack"},
     {"derivatives"},
     {"scorers", "mean_replacement"},
-    {"unit_scorers"},
+    {"unit_scorers", "recorder"},
     {"pruning", "compaction"},
     {"torch_pruning"},
     {"experiments.common"},
@@ -35,6 +35,7 @@ FLOORS = [
         "experiments.units",
         "experiments.unit_pruning",
         "experiments.unit_costs",
+        "experiments.attacks",
     },
     {"runs"},
     {"measures"},
@@ -57,6 +58,8 @@ CORE = (
     "mean_replacement",
     "unit_scorers",
     "torch_pruning",
+    "attack",
+    "recorder",
 )
 
 

@@ -8,6 +8,8 @@ what is there is whole. A run that is kept in the book (`book/results/`) is neve
 from __future__ import annotations
 
 import ast
+import contextlib
+import gc
 import hashlib
 import importlib
 import importlib.metadata
@@ -19,13 +21,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from deadunits import Invalid, data, settings
 
@@ -110,8 +115,8 @@ def ensure(
 ) -> list[Run]:
     """The runs with these settings, in their order; those that are missing are computed.
 
-    Runs are computed side by side, each in a process of its own with one thread, so that its numbers do
-    not depend on how many cores there are. Interrupted, the finished ones are kept.
+    Runs are computed side by side in processes of one thread each, so that their numbers do not depend on
+    how many cores there are. Interrupted, the finished ones are kept.
 
     Args:
         experiment: name of a loop, and of its module in `deadunits.experiments`.
@@ -359,48 +364,97 @@ def _compute(
     data_root: str,
     at_once: int,
 ) -> None:
-    """Run a process for each, `at_once` at a time, and show how far they are."""
+    """Hand them to workers, `at_once` at a time, and show how far they are."""
     _sweep(folder)
-    waiting, failed, done = list(missing), list[str](), 0
-    working: list[subprocess.Popen] = []
+    waiting = [json.dumps([experiment, dict(one), str(folder), data_root]) for one in missing]
+    failed, done = list[str](), 0
+    working: list[_Worker] = []
     show = _show()
     try:
         while waiting or working:
             while waiting and len(working) < at_once:
-                working.append(_start(experiment, waiting.pop(0), folder, data_root))
-            time.sleep(0.1)
-            for process in [process for process in working if process.poll() is not None]:
-                working.remove(process)
+                working.append(_Worker())
+                working[-1].give(waiting.pop(0))
+            for worker in connection.wait(working, timeout=0.1):
+                error = worker.answer()
                 done += 1
-                if process.returncode:
-                    said = process.stderr.read().strip().splitlines()
-                    failed.append(said[-1] if said else f"ended by signal {-process.returncode}")
-                process.stderr.close()
+                if error:
+                    failed.append(error)
+                if waiting and worker.lives:
+                    worker.give(waiting.pop(0))
+                else:
+                    working.remove(worker)
+                    worker.end()
+                    _sweep(folder)  # a dead one's draft would count as progress
             ahead = sum(progress(folder))
             show(done, len(missing), ahead)
             (folder / ".waiting").write_text(f"{done + ahead} {len(missing)}")
     finally:
         (folder / ".waiting").unlink(missing_ok=True)
-        for process in working:  # an interrupt: each removes its own draft
-            process.terminate()
-        for process in working:
-            process.wait()
-            process.stderr.close()
+        for worker in working:  # an interrupt: each removes its own draft
+            worker.process.terminate()
+        for worker in working:
+            worker.end()
+        _sweep(folder)
         show(done, len(missing), None)
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed; the first: {failed[0]}")
 
 
-def _start(experiment: str, one: Mapping[str, Any], folder: Path, data_root: str) -> subprocess.Popen:
-    job = json.dumps([experiment, dict(one), str(folder), data_root])
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return subprocess.Popen(
-        [sys.executable, "-m", "deadunits.runs", job],
-        env=os.environ | threads,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class _Worker:
+    """A process that computes one run after another, because importing torch takes as long as a short run."""
+
+    def __init__(self) -> None:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115  (no pipe: that fills up unread)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deadunits.runs"],
+            env=os.environ | threads,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+        self.lives = True
+
+    def fileno(self) -> int:
+        """For `connection.wait`: it has something to read when there is an answer, or the worker is dead."""
+        return self.process.stdout.fileno()
+
+    def give(self, job: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it is dead, and its answer says so
+            print(job, file=self.process.stdin, flush=True)
+
+    def answer(self) -> str:
+        """What went wrong in its job; "": nothing."""
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        self.lives, status = False, self.process.wait()
+        self.errors.seek(0)
+        said = self.errors.read().decode(errors="replace").strip().splitlines()
+        return f"ended by signal {-status}" if status < 0 else (said or [f"ended with status {status}"])[-1]
+
+    def end(self) -> None:
+        """Wait until it has ended, which it does when there are no more jobs to read."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+
+def _work(jobs: Iterable[str], answers: TextIO) -> None:
+    """What a worker does: a job a line in, and a line out with its error, "" for none."""
+    for job in jobs:
+        said = ""
+        try:
+            experiment, one, folder, data_root = json.loads(job)
+            execute(experiment, one, Path(folder), data_root)
+        except Exception as error:  # this job's alone
+            said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        gc.collect()  # this job's images and networks, before the next one's come
+        print(json.dumps(said), file=answers, flush=True)
 
 
 def _sweep(folder: Path) -> None:
@@ -470,5 +524,7 @@ def _machine() -> str:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    name, chosen, where, root = json.loads(sys.argv[1])
-    execute(name, chosen, Path(where), root)
+    with os.fdopen(os.dup(0)) as jobs, os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a network of one's own reads is no job,
+        os.dup2(2, 1)  # and what it prints no answer
+        _work(jobs, answers)
