@@ -238,7 +238,7 @@ def _check_measured(values: Mapping[str, Any]) -> None:
 
 
 def _check_attack(values: Mapping[str, Any]) -> None:
-    if "repeats" not in values or "start" not in values or not values["repeats"]:
+    if not all(name in values for name in ("start", "interval", "repeats")) or not values["repeats"]:
         return
     last, steps = values["start"] + (values["repeats"] - 1) * values["interval"], _steps(values)
     if steps is not None and last > steps:
