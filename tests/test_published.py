@@ -45,10 +45,6 @@ def test_a_chapter_is_the_execution_of_todays_source(path):
     assert sources(path) == sources(Path("notebooks") / path.name)
 
 
-# Their chapter (tanh, and all networks of chapter 3 together) waits for runs that take hours.
-PENDING = {"C3.1", "C3.7", "C3.8", "C3.10", "C3.12", "C3.13", "C3.14"}
-
-
 @pytest.mark.parametrize("name", claims.CLAIMS)
 def test_the_verdict_shown_is_what_the_criterion_says_of_the_tables(name):
     verdict = claims.verdict(name, published())
@@ -59,7 +55,7 @@ def test_the_verdict_shown_is_what_the_criterion_says_of_the_tables(name):
         for output in cell.get("outputs", [])
         if f'"verdict-id">{name}<' in "".join(output.get("data", {}).get("text/html", ""))
     ]
-    assert shown == ([] if name in PENDING else [verdict._repr_html_()])
+    assert shown == [verdict._repr_html_()]
 
 
 REPLAYED = [run for run in published() if run.has_steps]

@@ -41,6 +41,7 @@ FLOORS = [
     {"measures"},
     {"trials"},
     {"criteria"},
+    {"attack_criteria"},
     {"figures.style"},
     {"figures.background", "figures.weights", "figures.units", "figures.attacks"},
     {"claims", "figures", "widgets", "page"},

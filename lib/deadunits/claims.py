@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deadunits import criteria
+from deadunits import attack_criteria, criteria
 from deadunits.criteria import Case, Evidence
 from deadunits.runs import Run
 
@@ -34,6 +34,7 @@ class Claim:
     setting: Mapping[str, Allowed]  # the claim is judged in these settings only
     scored_on: str = "probe"  # the images on which weights or units were scored
     also: Mapping[str, Mapping[str, Allowed]] = field(default_factory=dict)  # settings of one experiment
+    pooled: bool = False  # judged once, by the runs of all seeds together
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,6 +65,8 @@ class Verdict:
             spread = f" ({_number(min(values))} to {_number(max(values))})" if len(values) > 1 else ""
             parts.append(f"{name}: {_number(sum(values) / len(values))}{spread}")
         held = sum(one.holds for one in self.evidence)
+        if self.claim.pooled:
+            return [*parts, f"All seeds together: the criterion {'holds' if held else 'does not hold'}"]
         return [*parts, f"The criterion holds in {held} of {_seeds(len(self.evidence))}"]
 
     def _repr_html_(self) -> str:
@@ -98,6 +101,9 @@ def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
     claim = CLAIMS[claim_id]
     chosen = [run for run in runs if run.info["experiment"] in claim.experiments]
     spoken_of = [run for run in chosen if run.info["settings"]["activation"] in claim.setting["activation"]]
+    if "batch_norm" in claim.setting:
+        kinds = claim.setting["batch_norm"]
+        spoken_of = [run for run in spoken_of if run.info["settings"]["batch_norm"] in kinds]
     widths = claim.setting.get("widths", ())
     spoken_of = [run for run in spoken_of if run.info["settings"].get("widths") in widths] or spoken_of
     settings = [run.info["settings"] for run in spoken_of or chosen]
@@ -116,11 +122,14 @@ def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
     datasets = sorted({Path(one["dataset"]).name for one in settings})
     seeds = sorted({one["seed"] for one in settings})
     cases = [[run for run in spoken_of if run.info["settings"]["seed"] == seed] for seed in seeds]
+    cases = [spoken_of] if claim.pooled else cases
     on_own, on_other = (
         [claim.evidence(case, name) if case else None for case in cases]
         for name in (claim.scored_on, "other")
     )
-    return judge(claim, on_own, differs, datasets, judge(claim, on_other, differs, datasets))
+    number = len(seeds) if claim.pooled else 0
+    other = judge(claim, on_other, differs, datasets, number=number)
+    return judge(claim, on_own, differs, datasets, other, number)
 
 
 def judge(
@@ -129,10 +138,14 @@ def judge(
     differs: Mapping[str, Allowed],
     datasets: Sequence[str],
     other: Verdict | None = None,
+    number: int = 0,
 ) -> Verdict:
-    """The rules. Reproduced: the criterion holds in at least 80% of the seeds; partly: the direction does."""
+    """The rules. Reproduced: the criterion holds in at least 80% of the seeds; partly: the direction does.
+
+    `number` is that of the seeds, where they are pooled in one evidence.
+    """
     eligible = [one for one in evidence if one is not None]
-    number = len(eligible) or len(evidence)
+    number = number or len(eligible) or len(evidence)
     seeds = _seeds(number)
     if differs:
         return Verdict(claim, "not judged", f"{', '.join(datasets)}, {seeds}", eligible, other, differs)
@@ -200,6 +213,16 @@ _BESIDE_WEIGHTS = {
     },
     "weight_pruning": {name: _SCHEDULED[name] for name in _SCHEDULES},
 }
+
+_ATTACKED = {
+    name: allowed for name, allowed in _TRAINED.items() if name not in ("dataset", "measure_every")
+} | {
+    "dataset": ("cifar10",),
+    "measure_every": (375,),
+    "layers": (["conv1", "conv2", "fc1"],),
+    "epochs": (10,),
+}
+_NORMED = _ATTACKED | _RELU | {"batch_norm": (True,)}
 
 CLAIMS = {
     claim.id: claim
@@ -347,6 +370,85 @@ CLAIMS = {
             evidence=criteria.same_on_all_sets,
             experiments=("saliency",),
             setting=_SCORED | _RELU,
+        ),
+        Claim(
+            id="C3.2",
+            text="With batch norm and ReLU, a hundredfold learning rate early in the training makes some "
+            "units of conv1 useless and others not (units 0, 4 and 2).",
+            where="3.4, Fig. 3.1",
+            criterion="the final MRP is below half of the twin's and below half of the control's for at "
+            "least one of the three units, and not for all",
+            direction="the median of the three ratios to the twin is below 1",
+            evidence=attack_criteria.some_units_fall,
+            experiments=("attacks",),
+            setting=_NORMED,
+        ),
+        Claim(
+            id="C3.3",
+            text="It does not show in the training loss.",
+            where="3.4, Fig. 3.1",
+            criterion="the final training loss of each of these attacks is within 5% of the twin's",
+            direction="within 15%",
+            evidence=attack_criteria.silent_loss,
+            experiments=("attacks",),
+            setting=_NORMED,
+        ),
+        Claim(
+            id="C3.4",
+            text="The attacked unit's weights grow; its outgoing weights and its output gradient shrink.",
+            where="3.4, Fig. 3.1",
+            criterion="all three, beside the twin, for every unit that fell by C3.2",
+            direction="two of the three",
+            evidence=attack_criteria.marks_of_the_fallen,
+            experiments=("attacks",),
+            setting=_NORMED,
+        ),
+        Claim(
+            id="C3.5",
+            text="What an attack does depends on when it starts (500, 1,500, 2,500, 5,000), in no order.",
+            where="3.4.1, Fig. 3.3",
+            criterion="all seeds together: a permutation test says that the start matters for the ratio of "
+            "the final MRPs (p below 0.05), and start and ratio correlate (Spearman) by less than 0.8 in "
+            "size",
+            direction="p below 0.2",
+            evidence=attack_criteria.the_start_matters,
+            experiments=("attacks",),
+            setting=_NORMED,
+            pooled=True,
+        ),
+        Claim(
+            id="C3.6",
+            text="The larger the multiplier, the lower the unit's MRP (conv1 and conv2, unit 0).",
+            where="3.4.2, Fig. 3.4",
+            criterion="all seeds together: multiplier and ratio correlate (Spearman) below -0.5 in both "
+            "layers",
+            direction="below 0 in both",
+            evidence=attack_criteria.harder_is_deadlier,
+            experiments=("attacks",),
+            setting=_NORMED,
+            pooled=True,
+        ),
+        Claim(
+            id="C3.9",
+            text="With plain ReLU, most attacked units of conv2 end with a higher MRP; some die outright.",
+            where="3.6, Fig. 3.9 and 3.10",
+            criterion="of the 16 units more rise than fall beside the twin, and at least one ends at MRP 0",
+            direction="at least one of each",
+            evidence=attack_criteria.stronger_or_dead,
+            experiments=("attacks",),
+            setting=_ATTACKED | _RELU | {"batch_norm": (False,)},
+        ),
+        Claim(
+            id="C3.11",
+            text="A unit of low MRP may have a large norm.",
+            where="3.7",
+            criterion="all seeds together: at least half of the units that fell by C3.2 are in the top "
+            "quarter of their layer by the norm of their weights",
+            direction="one of them is",
+            evidence=attack_criteria.large_and_useless,
+            experiments=("attacks",),
+            setting=_NORMED,
+            pooled=True,
         ),
         Claim(
             id="C4.1",

@@ -55,32 +55,35 @@ def kind(run: Run) -> str:
     return "twin" if not chosen["repeats"] else "control" if chosen["control"] else "attack"
 
 
-def curves(trials: Sequence[Run], others: Sequence[Run], name: str = "units") -> pd.DataFrame:
+def curves(
+    trials: Sequence[Run], others: Sequence[Run], name: str = "units", on: str = "probe"
+) -> pd.DataFrame:
     """What became of the unit of each trial, and of the same unit in its twin: one table below the other.
 
     Args:
         trials: attacks and controls.
         others: runs among which the twins are.
         name: of the table: `units` or `values` (rows of the unit), or `training`.
+        on: the images that `units` were measured on, `probe` or `other`.
 
     Returns:
-        The table's rows on the images scored on, with the columns `kind`, `seed` and the trial's `layer`,
+        The table's rows with the columns `kind`, `seed` and the trial's `layer`,
         `unit`, `start`, `multiplier`. A twin is there once for each trial.
     """
     known = {
         tuple(run.info["settings"][one] for one in NETWORK): run for run in others if kind(run) == "twin"
     }
-    tables = {run.folder: run.table(name) for run in {*known.values(), *trials}}
+    tables = {id(run): run.table(name) for run in (*known.values(), *trials)}
     parts = []
     for trial in trials:
         chosen = trial.info["settings"]
         twin = known[tuple(chosen[one] for one in NETWORK)]
         for run in (trial, twin):
-            rows = tables[run.folder]
+            rows = tables[id(run)]
             if "unit" in rows:
                 rows = rows[(rows["layer"] == chosen["layer"]) & (rows["unit"] == chosen["unit"])]
             if "set" in rows:
-                rows = rows[rows["set"] == "probe"]
+                rows = rows[rows["set"] == on]
             about = {one: chosen[one] for one in ("layer", "unit", "start", "multiplier")}
             parts.append(rows.assign(kind=kind(run), **about))
     return pd.concat(parts, ignore_index=True)
