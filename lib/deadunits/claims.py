@@ -429,6 +429,16 @@ CLAIMS = {
             pooled=True,
         ),
         Claim(
+            id="C3.9",
+            text="With plain ReLU, most attacked units of conv2 end with a higher MRP; some die outright.",
+            where="3.6, Fig. 3.9 and 3.10",
+            criterion="of the 16 units more rise than fall beside the twin, and at least one ends at MRP 0",
+            direction="at least one of each",
+            evidence=attack_criteria.stronger_or_dead,
+            experiments=("attacks",),
+            setting=_ATTACKED | _RELU | {"batch_norm": (False,)},
+        ),
+        Claim(
             id="C3.11",
             text="A unit of low MRP may have a large norm.",
             where="3.7",

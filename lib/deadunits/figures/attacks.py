@@ -27,7 +27,7 @@ QUANTITIES = {  # columns of the table `units`: the name on the axis, and whethe
     "weight_gradient": ("weight\ngradient", True),
     "minibatch": ("training\nloss", False),
 }
-SERIES = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73")  # attacks in one panel
+SERIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # attacks in one panel
 
 
 def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
