@@ -235,6 +235,8 @@ def _limits(ax: Axes, quantity: str) -> None:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, high / 3000), high)  # a dead unit's gradient would stretch the axis without end
     elif quantity != "minibatch":
         ax.set_ylim(bottom=0)
 
