@@ -232,11 +232,12 @@ def _limits(ax: Axes, quantity: str) -> None:
     ax.set_ylabel(name)
     if logarithmic:
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        low, high = ax.get_ylim()
+        low = max(low, high / 3000)  # a dead unit's gradient would stretch the axis without end
+        ax.set_ylim(low, high)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1,) if high > 100 * low else (1, 3), numticks=12))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
-        low, high = ax.get_ylim()
-        ax.set_ylim(max(low, high / 3000), high)  # a dead unit's gradient would stretch the axis without end
     elif quantity != "minibatch":
         ax.set_ylim(bottom=0)
 
