@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from deadunits import Invalid, book, runs, settings
+from toys import PENDING
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_the_thesis_profile_is_what_the_claims_speak_of():
         "units": "04-1-units",
         "unit_pruning": "04-2-unit-pruning",
     }
-    for claim in claims.CLAIMS.values():
+    for claim in (one for name, one in claims.CLAIMS.items() if name not in PENDING):
         plain_relu = claim.setting.get("batch_norm") == (False,)
         chapters["attacks"] = "03-4-relu" if plain_relu else "03-2-batch-norm"
         chapter = chapters[claim.experiments[0]]

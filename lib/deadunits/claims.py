@@ -59,9 +59,9 @@ class Verdict:
         if not self.evidence:
             return ["no measurement that the criterion could be evaluated on"]
         parts = []
-        for name in self.evidence[0].values:
-            values = [one.values[name] for one in self.evidence if not math.isnan(one.values[name])]
-            values = values or [math.nan]
+        for name in dict.fromkeys(name for one in self.evidence for name in one.values):
+            values = [one.values[name] for one in self.evidence if name in one.values]
+            values = [value for value in values if not math.isnan(value)] or [math.nan]
             spread = f" ({_number(min(values))} to {_number(max(values))})" if len(values) > 1 else ""
             parts.append(f"{name}: {_number(sum(values) / len(values))}{spread}")
         held = sum(one.holds for one in self.evidence)
@@ -96,14 +96,16 @@ class Verdict:
 def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
     """Judge a claim by runs, several a seed where it compares them.
 
-    Those of other experiments and activations are left out; of other widths if there are some of its own.
+    Those of other experiments and networks are left out; of other widths if there are some of its own.
     """
     claim = CLAIMS[claim_id]
     chosen = [run for run in runs if run.info["experiment"] in claim.experiments]
-    spoken_of = [run for run in chosen if run.info["settings"]["activation"] in claim.setting["activation"]]
-    if "batch_norm" in claim.setting:
-        kinds = claim.setting["batch_norm"]
-        spoken_of = [run for run in spoken_of if run.info["settings"]["batch_norm"] in kinds]
+    network = {name: claim.setting[name] for name in ("activation", "batch_norm") if name in claim.setting}
+    spoken_of = [
+        run
+        for run in chosen
+        if all(run.info["settings"][name] in allowed for name, allowed in network.items())
+    ]
     widths = claim.setting.get("widths", ())
     spoken_of = [run for run in spoken_of if run.info["settings"].get("widths") in widths] or spoken_of
     settings = [run.info["settings"] for run in spoken_of or chosen]
@@ -223,6 +225,8 @@ _ATTACKED = {
     "epochs": (10,),
 }
 _NORMED = _ATTACKED | _RELU | {"batch_norm": (True,)}
+_BOUNDED = _ATTACKED | _TANH | {"batch_norm": (False,), "epochs": (30,)}
+_ALL_ATTACKED = _ATTACKED | _BOTH | {"batch_norm": (True, False), "epochs": (10, 30)}
 
 CLAIMS = {
     claim.id: claim
@@ -372,6 +376,17 @@ CLAIMS = {
             setting=_SCORED | _RELU,
         ),
         Claim(
+            id="C3.1",
+            text="The network reaches an accuracy of 67% with batch norm and ReLU, of 64% with tanh (30 "
+            "epochs) and of 61% with plain ReLU.",
+            where="3.4, 3.5 and 3.6",
+            criterion="each within 3 points",
+            direction="each within 6 points",
+            evidence=attack_criteria.accuracies,
+            experiments=("attacks",),
+            setting=_ALL_ATTACKED,
+        ),
+        Claim(
             id="C3.2",
             text="With batch norm and ReLU, a hundredfold learning rate early in the training makes some "
             "units of conv1 useless and others not (units 0, 4 and 2).",
@@ -429,6 +444,30 @@ CLAIMS = {
             pooled=True,
         ),
         Claim(
+            id="C3.7",
+            text="With tanh, a thousandfold learning rate makes all four units of conv1 less useful and "
+            "pushes their activations to the flat ends.",
+            where="3.5, Fig. 3.5 and 3.6",
+            criterion="all four final MRPs are below the twin's, and of each unit a larger share of the "
+            "activations is beyond 0.95 in size",
+            direction="three of the four are below",
+            evidence=attack_criteria.pushed_to_the_ends,
+            experiments=("attacks",),
+            setting=_BOUNDED,
+        ),
+        Claim(
+            id="C3.8",
+            text="With tanh, an attack from step 50 raises the MRP of a unit of fc1 (unit 16); from 2,500 "
+            "and 5,000 it lowers it.",
+            where="3.5.1, Fig. 3.7b",
+            criterion="start 50: the mean MRP over the 1,000 steps after the last attack is above the "
+            "twin's; the others: the final MRP is below",
+            direction="two of the three",
+            evidence=attack_criteria.timing_with_tanh,
+            experiments=("attacks",),
+            setting=_BOUNDED,
+        ),
+        Claim(
             id="C3.9",
             text="With plain ReLU, most attacked units of conv2 end with a higher MRP; some die outright.",
             where="3.6, Fig. 3.9 and 3.10",
@@ -437,6 +476,17 @@ CLAIMS = {
             evidence=attack_criteria.stronger_or_dead,
             experiments=("attacks",),
             setting=_ATTACKED | _RELU | {"batch_norm": (False,)},
+        ),
+        Claim(
+            id="C3.10",
+            text="MRS ranks the units as MRP does, and always finds the smallest.",
+            where="3.7",
+            criterion="over all runs, layers and measurements after step 500, the mean rank correlation "
+            "(Spearman) is at least 0.8, and in at least 90% the smallest unit is the same",
+            direction="a correlation of at least 0.6",
+            evidence=attack_criteria.smallest_found,
+            experiments=("attacks",),
+            setting=_ALL_ATTACKED,
         ),
         Claim(
             id="C3.11",
@@ -449,6 +499,40 @@ CLAIMS = {
             experiments=("attacks",),
             setting=_NORMED,
             pooled=True,
+        ),
+        Claim(
+            id="C3.12",
+            text="A unit that is dead or frozen stays so.",
+            where="3.2",
+            criterion="of the units below 5% of their layer's mean MRP (dead) at half-time at least 90% "
+            "still are at the end, and so of those below 5% of its mean output gradient (frozen)",
+            direction="at least 70%",
+            evidence=attack_criteria.stays_so,
+            experiments=("attacks",),
+            setting=_ALL_ATTACKED,
+        ),
+        Claim(
+            id="C3.13",
+            text="MRS predicts a low MRP better than the norm of the weights and the output gradient do.",
+            where="3.7",
+            criterion="over all runs, layers and measurements after step 500, its mean rank correlation "
+            "(Spearman) with MRP is higher than either's",
+            direction="higher than one of theirs",
+            evidence=attack_criteria.best_predictor,
+            experiments=("attacks",),
+            setting=_ALL_ATTACKED,
+        ),
+        Claim(
+            id="C3.14",
+            text="After an attack the output gradient falls as the weights grow, with batch norm and with "
+            "tanh.",
+            where="3.4.1 and 3.5.1, Fig. 3.3 and 3.7",
+            criterion="the rank correlation (Spearman) over time of the attacked unit's two norms, a mean "
+            "over the attacks, is below -0.5 in both networks",
+            direction="below 0 in both",
+            evidence=attack_criteria.gradient_against_weights,
+            experiments=("attacks",),
+            setting=_ALL_ATTACKED,
         ),
         Claim(
             id="C4.1",

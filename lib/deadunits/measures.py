@@ -114,9 +114,17 @@ def ratios_by_step(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return means.xs(True, level="negative") / means.xs(False, level="negative")
 
 
-def unit_correlations(scores: pd.DataFrame, scorers: Sequence[str]) -> pd.DataFrame:
-    """Spearman's correlation of each score with MRP over the units of a layer: a row a measurement."""
-    by = ["seed", "activation", "layer", "step"]
+def unit_correlations(
+    scores: pd.DataFrame,
+    scorers: Sequence[str],
+    by: Sequence[str] = ("seed", "activation", "layer", "step"),
+) -> pd.DataFrame:
+    """Spearman's correlation of each score with MRP over the units of a layer: a row a measurement.
+
+    Args:
+        by: the columns that tell one measurement of a layer from another.
+    """
+    by = list(by)
     names = ["mrp", *scorers]
     ranks = scores.groupby(by)[names].rank().assign(**scores[by])
     ranks[names] -= ranks.groupby(by)[names].transform("mean")
