@@ -65,4 +65,6 @@ REPLAYED = [run for run in published() if run.has_steps]
 @pytest.mark.parametrize("run", REPLAYED[::8], ids=lambda run: run.folder.name)
 def test_the_first_measurement_gives_the_committed_numbers(run, mnist_root):
     """A run that is stale by its code still holds if this passes."""
+    if run.info["settings"]["dataset"] == "cifar10" and not (mnist_root / "cifar10").is_dir():
+        pytest.skip("no CIFAR-10 here")
     assert runs.replay(run, mnist_root) <= runs.SAME
