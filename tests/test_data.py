@@ -4,8 +4,10 @@ import gzip
 import hashlib
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +87,10 @@ def test_the_hosts_are_those_that_torchvision_asks():
     assert data._EXTENSIONS == IMG_EXTENSIONS
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"short"), gzip.compress(bytes(60_008))[:-9]])
+BROKEN = {"no gzip": b"not gzip", "short": gzip.compress(b"short"), "cut": gzip.compress(bytes(60_008))[:-9]}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_broken_archive_is_named(tmp_path, monkeypatch, content):
     monkeypatch.setattr(data, "_reachable", lambda host: True)
     raw = tmp_path / "MNIST" / "raw"
@@ -394,7 +399,27 @@ def test_broken_batches_are_named(tmp_path, monkeypatch):
     from torchvision import datasets
 
     monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: None)  # what it has is broken, too
-    with pytest.raises(Invalid, match=r"broken files in .*/cifar-10-batches-py: delete them"):
+    with pytest.raises(Invalid, match=r"broken or incomplete: .*/cifar-10-batches-py or .*Delete them"):
+        data.load("cifar10", tmp_path, probe_size=3)
+
+
+@pytest.mark.parametrize("lacking", ["data_batch_3", "the archive"])
+def test_incomplete_batches_that_cannot_be_fetched_are_named(tmp_path, monkeypatch, lacking):
+    from torchvision import datasets
+
+    cifar_batches(tmp_path, monkeypatch)
+    if lacking == "the archive":  # it breaks off, and goes before a tree all the same
+        shutil.rmtree(tmp_path / "cifar-10-batches-py")
+        (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"half")
+        cifar_tree(tmp_path, 20, 10)
+    else:
+        (tmp_path / "cifar-10-batches-py" / lacking).unlink()
+
+    def fail(self):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(datasets.CIFAR10, "download", fail)
+    with pytest.raises(Invalid, match=r"broken or incomplete: .*cifar-10-python.tar.gz.*no network"):
         data.load("cifar10", tmp_path, probe_size=3)
 
 
@@ -453,6 +478,10 @@ def test_no_cifar10_and_no_network(tmp_path, monkeypatch):
     with pytest.raises(Invalid, match=f"no CIFAR-10 in {tmp_path}, which is not writable: name a folder"):
         data.check("cifar10", tmp_path, probe_size=3)
     (tmp_path / "cifar-10-python.tar.gz").touch()  # torchvision checks its sum
+    with pytest.raises(Invalid, match=r"cifar-10-python.tar.gz cannot be unpacked: .* is not writable"):
+        data.check("cifar10", tmp_path, probe_size=3)
+    monkeypatch.undo()
+    monkeypatch.setattr(data, "_reachable", asked.append)
     data.check("cifar10", tmp_path, probe_size=3)
     assert len(asked) == 2
 

@@ -563,8 +563,7 @@ def test_a_control_keeps_its_direction():
     weight = torch.tensor([[3.0, -4.0], [0.0, 0.0]])
     attacks.scale_to(weight, 0, 14.0)
     assert weight[0].tolist() == [6.0, -8.0]
-    for unit, wanted in ((1, 5.0), (0, float("nan")), (0, float("inf"))):
-        attacks.scale_to(weight, unit, wanted)
+    attacks.scale_to(weight, 1, 5.0)
     assert weight.tolist() == [[6.0, -8.0], [0.0, 0.0]]
 
 
@@ -578,8 +577,24 @@ def test_an_attack_that_diverges_ends_with_its_final_row(every):
     assert found["units"]["step"].max() == 5
 
 
+def test_an_attack_whose_last_update_diverges_says_so():
+    late = {"start": 21, "repeats": 1, "multiplier": 1e300}
+    final = tables(attacks.attacks, **(ATTACKED | late))["final"].iloc[0]
+    assert not math.isfinite(final["train_loss"])
+    assert final["diverged"] == 21
+
+
+def test_the_control_of_an_attack_that_diverges_ends_there():
+    found = tables(attacks.attacks, **(ATTACKED | {"multiplier": 1e30, "control": True}))
+    assert found["final"].iloc[0]["diverged"] == 10  # its attack's last step
+    assert found["units"]["step"].max() == 5
+
+
 def test_a_unit_or_a_layer_that_is_not_there_is_refused():
     for wrong, message in (
+        ({"layers": ["conv1"], "watch": [["fc1", 0]]}, "fc1, unit 0: layers has no fc1, it has conv1"),
+        ({"layers": ["fc1"], "watch": []}, "conv1, unit 3: layers has no conv1, it has fc1"),
+        ({"layers": ["conv1", "fc1", "fc2"]}, "layers: behind 'fc2' there is no layer"),
         ({"unit": 8}, "conv1 has units 0 to 7, not 8"),
         ({"watch": [["fc1", 64]]}, "fc1 has units 0 to 63, not 64"),
         ({"layer": "conv9"}, "the network has no linear or convolutional layer 'conv9'; it has conv1"),

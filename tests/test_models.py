@@ -59,6 +59,10 @@ def own_with_activation(shape, classes, activation):
     return torch.nn.Sequential(models.ACTIVATIONS[activation](), *own(shape, classes))
 
 
+def own_with_batch_norm(shape, classes, batch_norm):
+    return torch.nn.Sequential(*own(shape, classes), *[torch.nn.BatchNorm1d(classes)] * batch_norm)
+
+
 def no_module(shape, classes):
     return 3
 
@@ -73,6 +77,16 @@ def test_a_network_of_the_readers_own():
     assert torch.equal(
         ours.fc1.weight, models.small_cnn((1, 16, 16), 3, activation="tanh", seed=1).fc1.weight
     )
+
+
+def test_batch_norm_is_for_a_network_that_takes_it():
+    built = [
+        models.build(f"{__name__}:own_with_batch_norm", (1, 4, 4), 3, "own", batch_norm=chosen)
+        for chosen in (False, True)
+    ]
+    assert [len(net) for net in built] == [2, 3]
+    with pytest.raises(Invalid, match=":own takes no batch_norm: set it to False"):
+        models.build(f"{__name__}:own", (1, 4, 4), 3, "own", batch_norm=True)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -295,3 +296,14 @@ def test_a_network_of_one_unit_and_one_image():
     nothing = Batch(batch.x[:0], batch.y[:0])
     with pytest.raises(ValueError, match="no images"):
         mean_replacement_penalty(net, nothing, ["0"])
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_loss_of_the_observed_images_comes_along(inplace):
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace), nn.Linear(3, 2)).double()
+    batch = make_batch(7, (4,), 2)
+    with MeanReplacement(net, ["0"]) as units:
+        assert math.isnan(units.loss)
+        for part in (slice(5), slice(5, 7)):
+            units.observe(type(batch)(batch.x[part], batch.y[part]))
+    assert units.loss == pytest.approx(nn.functional.cross_entropy(net(batch.x), batch.y).item(), rel=1e-12)

@@ -41,6 +41,7 @@ _MNIST_FILES = {
 }
 # CIFAR-10: the folder of the official batches, a tree of the same images, and the host torchvision asks.
 _CIFAR_BATCHES, _CIFAR_TREE = "cifar-10-batches-py", "cifar10"
+_CIFAR_ARCHIVE = "cifar-10-python.tar.gz"  # of the batches
 _CIFAR_HOST = "www.cs.toronto.edu:443"
 # The endings that torchvision's ImageFolder reads; typed, because torchvision would bring torch.
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -165,6 +166,11 @@ def decodes(name: str, root: str | os.PathLike = "") -> bool:
     return is_path(name) or (name == "cifar10" and not (data_root(root) / _CIFAR_BATCHES).is_dir())
 
 
+def _official(root: Path) -> bool:
+    """Whether CIFAR-10's own files are there, packed or not."""
+    return (root / _CIFAR_BATCHES).is_dir() or (root / _CIFAR_ARCHIVE).is_file()
+
+
 def check_size(name: str, probe_size: int) -> None:
     """Raise `Invalid` for an unknown data set, or one too small for sets of this size."""
     size = train_size(name)
@@ -222,10 +228,16 @@ def _check_mnist(name: str, root: Path) -> None:
 
 
 def _check_cifar10(root: Path) -> None:
-    tree, batches, archive = root / _CIFAR_TREE, root / _CIFAR_BATCHES, root / "cifar-10-python.tar.gz"
-    if batches.is_dir() or archive.is_file():
+    tree, batches, archive = root / _CIFAR_TREE, root / _CIFAR_BATCHES, root / _CIFAR_ARCHIVE
+    if batches.is_dir():
         return  # torchvision checks their sums
-    if tree.is_dir():
+    if archive.is_file():
+        if not _writable(root):
+            raise Invalid(
+                f"{archive} cannot be unpacked: {root} is not writable. Name a folder of your own with "
+                "data_root or DEADUNITS_DATA"
+            )
+    elif tree.is_dir():
         found = _tree(str(tree))
         sizes = len(found.classes), len(found.train), len(found.test)
         if sizes != (10, 50_000, 10_000):
@@ -310,15 +322,18 @@ def _cifar10(root: Path) -> tuple[Batch, Batch, str]:
     import torch
     from torchvision import datasets
 
-    if decodes("cifar10", root) and (root / _CIFAR_TREE).is_dir():
+    if not _official(root) and (root / _CIFAR_TREE).is_dir():
         train, test, _ = _folder(str(root / _CIFAR_TREE), root, 0)
         return train, test, "cifar10 (folder)"
 
     def read(train: bool) -> Batch:
         try:
             split = datasets.CIFAR10(root, train=train, download=True)
-        except RuntimeError as error:  # a sum that is wrong
-            raise Invalid(f"broken files in {root / _CIFAR_BATCHES}: delete them ({error})") from error
+        except (RuntimeError, OSError) as error:  # a wrong sum, or files missing that cannot be fetched
+            raise Invalid(
+                f"broken or incomplete: {root / _CIFAR_BATCHES} or {_CIFAR_ARCHIVE} beside it. Delete them, "
+                f"or put whole ones there ({error})"
+            ) from error
         x = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()  # (N, 32, 32, 3) -> (N, 3, 32, 32)
         return Batch(x, torch.tensor(split.targets))
 

@@ -86,6 +86,7 @@ class MeanReplacement:
         self.net, self.constant, self.absolute = net, constant, absolute
         self._modules = {layer: net.get_submodule(layer) for layer in layers}
         self._sums = self._empty()
+        self._loss, self._images = 0.0, 0  # Σ over images
         self._pass = _Pass()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -105,12 +106,14 @@ class MeanReplacement:
         """A forward and backward pass over the images; `loss` is (outputs, labels) -> (N,)."""
         refuse_train_mode(self.net)
         trained = [one for one in self.net.parameters() if one.requires_grad]
-        sums = self._empty()
+        sums, total = self._empty(), 0.0
         try:
             for one in trained:  # so that no gradients of parameters are computed
                 one.requires_grad_(False)
             for some in map(Batch, batch.x.split(_CHUNK), batch.y.split(_CHUNK)):
-                for layer, pairs in self._observe(some, loss).items():
+                part, found = self._observe(some, loss)
+                total += part
+                for layer, pairs in found.items():
                     sums[layer].add(pairs)
         finally:
             self._pass.outputs = None
@@ -118,14 +121,16 @@ class MeanReplacement:
                 one.requires_grad_(True)
         for layer, more in sums.items():  # here, so that an exception leaves no half of a batch behind
             self._sums[layer].merge(more)
+        self._loss, self._images = self._loss + total, self._images + len(batch.y)
 
-    def _observe(self, batch: Batch, loss: Loss) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        """Outputs and their gradients, by layer."""
+    def _observe(self, batch: Batch, loss: Loss) -> tuple[float, dict[str, list[tuple[Tensor, Tensor]]]]:
+        """The sum of the losses; outputs and their gradients, by layer."""
         self._pass.outputs = seen = {}
         changed = self._pass.copies
         try:
             with torch.enable_grad():
-                total = loss(self.net(batch.x), batch.y).sum()
+                losses = loss(self.net(batch.x), batch.y)
+                total = losses.sum()
             changed = any(h._version != version for pairs in seen.values() for h, version in pairs)
         except RuntimeError:  # an output that needs a gradient may have been about to be changed in place
             if self._pass.copies:
@@ -139,7 +144,13 @@ class MeanReplacement:
             raise ValueError(f"{', '.join(missing)} did not run: use MeanReplacement as a `with` block")
         outputs = [h for layer in self._modules for h, _ in seen[layer]]
         gradients = iter(torch.autograd.grad(total, outputs, materialize_grads=True))
-        return {layer: [(h.detach(), next(gradients)) for h, _ in seen[layer]] for layer in self._modules}
+        pairs = {layer: [(h.detach(), next(gradients)) for h, _ in seen[layer]] for layer in self._modules}
+        return losses.double().sum().item(), pairs
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the images seen so far; not a number if there are none."""
+        return self._loss / self._images if self._images else float("nan")
 
     def _empty(self) -> dict[str, _Sums]:
         keep = self.constant == "median" or self.absolute == "element"

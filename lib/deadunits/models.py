@@ -27,12 +27,13 @@ def build(
 ) -> nn.Module:
     """A network by its name: `small_cnn`, or a function of the reader's own, `package.module:function`.
 
-    The function is called as `function(shape, classes)` and, if it takes one, with `activation=`. PyTorch's
-    global random state is seeded for it, and is as before afterwards. `widths` and `batch_norm` are for
-    `small_cnn`.
+    The function is called as `function(shape, classes)` and, if it takes them, with `activation=` and
+    `batch_norm=`. PyTorch's global random state is seeded for it, and is as before afterwards. `widths` are
+    for `small_cnn`.
 
     Raises:
-        Invalid: no such module or function; an activation for a function that takes none; no module returned.
+        Invalid: no such module or function; an activation or batch norm for a function that takes none; no
+            module returned.
     """
     if network == "small_cnn":
         return small_cnn(shape, classes, widths, activation, batch_norm, seed)
@@ -41,11 +42,13 @@ def build(
         function = getattr(importlib.import_module(path), name)
     except (ImportError, AttributeError) as error:
         raise Invalid(f"network = {network!r}: {error}") from error
-    chosen = {}
-    if "activation" in inspect.signature(function).parameters:
-        chosen = {"activation": activation}
-    elif activation != "own":
+    taken = inspect.signature(function).parameters
+    if "activation" not in taken and activation != "own":
         raise Invalid(f"{network} takes no activation: set activations to ['own']")
+    if "batch_norm" not in taken and batch_norm:
+        raise Invalid(f"{network} takes no batch_norm: set it to False")
+    chosen = {"activation": activation, "batch_norm": batch_norm}
+    chosen = {name: value for name, value in chosen.items() if name in taken}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = function(shape, classes, **chosen)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deadunits.data import Batch
-from deadunits.mean_replacement import mean_replacement_penalty, observe
+from deadunits.mean_replacement import MeanReplacement, mean_replacement_penalty
 
 #: Edges of the bins of `histogram` (161,), denser around 0: sinh of -8 to 8, so that ±1490 fits in.
 EDGES = torch.linspace(-8, 8, 161, dtype=torch.float64).sinh()
@@ -24,7 +24,8 @@ class Recorder:
     for step in training.sgd(net, images.train, ...):
         recorder.follow()
         if step.number % 375 == 0:
-            rows = recorder.measure(images.probe)
+            loss, units = recorder.measure(images.probe)
+            units["conv1"]["mrp"]  # (8,)
     ```
 
     Raises:
@@ -58,27 +59,28 @@ class Recorder:
             self._gradients[name] += module.weight.grad.abs().flatten(1).sum(1).cpu()
 
     @torch.no_grad()
-    def measure(self, batch: Batch, penalties: bool = True) -> dict[str, dict[str, Tensor]]:
-        """Each layer's units as columns of a table, (units,) each; the network's mode is as it was.
+    def measure(self, batch: Batch) -> tuple[float, dict[str, dict[str, Tensor]]]:
+        """Mean loss in nats, and each layer's units as columns of a table, (units,) each.
 
         `mrp` and `mrs` in nats; `gradient`, the mean over images of the norm of ∂ℓ/∂h_i; `norm_in` and
         `norm_out`, the L1 norms of incoming and outgoing weights; `weight_gradient`, the L1 norm of a
         minibatch's gradient by the incoming weights, its mean over the steps since the last measurement.
-        With `penalties=False` only what needs no images.
+        The network's mode is as it was.
         """
         training = self.net.training
         self.net.eval()
         try:
-            found = {layer: self._norms(layer) for layer in self.layers}
-            if penalties:
-                exact = mean_replacement_penalty(self.net, batch, self.layers)
-                for layer, units in observe(self.net, batch, self.layers).items():
-                    seen = {"mrp": exact[layer], "mrs": units.mrs, "gradient": units.gradient}
-                    found[layer] = seen | found[layer]
+            exact = mean_replacement_penalty(self.net, batch, self.layers)
+            with MeanReplacement(self.net, self.layers) as seen:
+                seen.observe(batch)
         finally:
             self.net.train(training)
+        found = {
+            layer: {"mrp": exact[layer], "mrs": units.mrs, "gradient": units.gradient} | self._norms(layer)
+            for layer, units in seen.seen().items()
+        }
         self._reset()
-        return found
+        return seen.loss, found
 
     def _norms(self, layer: str) -> dict[str, Tensor]:
         weight, behind = self._modules[layer].weight, self._next[layer].weight

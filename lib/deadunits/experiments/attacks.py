@@ -59,14 +59,21 @@ def attacks(
     given it, in the direction it has. Tables: `weights` (a row a layer), `training` (losses in nats;
     `minibatch` is the mean over the steps since the last row), `units` (a row a unit, `Recorder.measure`),
     `values` (how many values of a watched unit lie in each bin that has any), `final` (losses in nats,
-    accuracy from 0 to 1, the step at which the loss ceased to be a number or 0, which images).
+    accuracy from 0 to 1, the step at which the loss ceased to be a number or 0, which images). A control
+    ends where its attack left no norm to scale to.
+
+    Raises:
+        Invalid: a layer or a unit that the network does not have, a watched one that is not recorded.
     """
     images = data.load(dataset, data_root, probe_size, image_size=image_size)
     sets = {"probe": images.probe, "other": images.other}
     net = models.build(network, images.shape, images.classes, activation, seed, batch_norm=batch_norm)
     yield from shapes(net, weights_of(net, layers))
-    check_units(net, [*watch, [layer, unit]] if repeats else watch)
-    recorder, schedule = Recorder(net, layers), Schedule(start, interval, repeats)
+    check_units(net, layers, [*watch, [layer, unit]] if repeats else watch)
+    try:
+        recorder, schedule = Recorder(net, layers), Schedule(start, interval, repeats)
+    except ValueError as error:
+        raise Invalid(f"layers: {error}") from error
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
     how = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
     attack: contextlib.AbstractContextManager = contextlib.nullcontext()
@@ -85,35 +92,40 @@ def attacks(
             recorder.follow()
             total, steps = total + step.loss, steps + 1
             if control and step.number == schedule.last:
+                if not math.isfinite(norm):
+                    diverged = step.number
+                    break
                 scale_to(net.get_parameter(f"{layer}.weight"), unit, norm)
             if step.number % measure_every:
                 continue
             measured += 1
             fully = measured % FULLY == 0 or step.epoch > epochs - 1
             now = {"step": step.number, "epoch": step.epoch}
-            net.eval()
-            losses = {"probe": mean_loss(net, images.probe), "other": math.nan}
-            if fully:
-                losses["other"] = mean_loss(net, images.other)
-            yield "training", now | {"minibatch": total / steps} | losses
-            total, steps = 0.0, 0
+            losses = {"probe": math.nan, "other": math.nan}
             for name in sets if fully else ("probe",):
-                for place, columns in recorder.measure(sets[name]).items():
+                losses[name], found = recorder.measure(sets[name])
+                for place, columns in found.items():
                     numbers = {column: rounded(values) for column, values in columns.items()}
                     where = {"set": name, "layer": place, "unit": torch.arange(len(numbers["mrp"]))}
                     yield "units", now | where | numbers
+            yield "training", now | {"minibatch": total / steps} | losses
+            total, steps = 0.0, 0
             if measured % FULLY == 0:
                 yield from seen_values(recorder, images.probe, watch, activation, now)
     net.eval()
     losses = {"train_loss": mean_loss(net, images.train), "test_loss": mean_loss(net, images.test)}
+    if not math.isfinite(losses["train_loss"]):  # the last updates did it
+        diverged = diverged or step.number
     reached = accuracy(net, images.test)
     yield "final", losses | {"accuracy": reached, "diverged": diverged, "images": images.name}
 
 
-def check_units(net: nn.Module, wanted: Sequence[Sequence[Any]]) -> None:
-    """Raise `Invalid` for a layer that the network does not have, or a unit that the layer does not have."""
+def check_units(net: nn.Module, layers: Sequence[str], wanted: Sequence[Sequence[Any]]) -> None:
+    """Raise `Invalid` for a layer that is not among the recorded ones, or a unit that it does not have."""
     for layer, unit in wanted:
         weights_of(net, [layer])
+        if layer not in layers:
+            raise Invalid(f"{layer}, unit {unit}: layers has no {layer}, it has {', '.join(layers)}")
         count = len(net.get_submodule(layer).weight)
         if unit >= count:
             raise Invalid(f"{layer} has units 0 to {count - 1}, not {unit}")
@@ -128,10 +140,12 @@ def attacked_norm(
     multiplier: float,
     how: Mapping[str, Any],
 ) -> float:
-    """L1 norm of a unit's incoming weights right after the last attack."""
+    """L1 norm of a unit's incoming weights right after the last attack; not a number if the loss is none."""
     optimizer = torch.optim.SGD(net.parameters(), lr=how["lr"])
     with Attack(net, optimizer, layer, [unit], schedule, multiplier):
         for step in training.sgd(net, images, optimizer=optimizer, **how):
+            if not math.isfinite(step.loss):
+                return math.nan
             if step.number == schedule.last:
                 break
     return net.get_parameter(f"{layer}.weight")[unit].abs().sum().item()
@@ -139,9 +153,9 @@ def attacked_norm(
 
 @torch.no_grad()
 def scale_to(weight: Tensor, unit: int, norm: float) -> None:
-    """Scale a unit's incoming weights to an L1 norm; not if they are all 0, or the norm is no number."""
+    """Scale a unit's incoming weights to an L1 norm; not if they are all 0."""
     now = weight[unit].abs().sum()
-    if now > 0 and math.isfinite(norm):
+    if now > 0:
         weight[unit] *= norm / now
 
 
