@@ -369,3 +369,17 @@ def test_a_folder_of_images_is_decoded_before_the_runs_start(tmp_path, monkeypat
     monkeypatch.setattr(runs, "_compute", lambda *_: calls.append("compute"))
     runs.ensure("saliency", runs.grid(TINY | {"dataset": "./pictures"}, seed=[0, 1]), tmp_path)
     assert calls == ["check", "check", "load", "compute"]
+
+
+def test_a_table_keeps_every_bit_and_its_types(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "step": np.arange(4, dtype=np.int32),
+            "set": ["probe", "other"] * 2,
+            "mrp": np.array([0.1, np.nan, -0.0, np.inf], np.float32),
+            "epoch": [0.1, 0.2, 1e-300, 3.0],
+        }
+    )
+    for one in (frame, frame[["mrp"]], frame[["step", "set"]], frame.iloc[:0]):
+        runs.write(one, tmp_path / "t.parquet")
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), one, check_exact=True)

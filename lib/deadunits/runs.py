@@ -251,8 +251,7 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
                 raise SystemExit("the process that asked for this run is gone")
         (draft / "progress").unlink(missing_ok=True)
         for name, columns in tables.items():
-            frame = _narrow(pd.DataFrame(columns))
-            frame.to_parquet(draft / f"{name}.parquet", index=False, compression="zstd")
+            write(_narrow(pd.DataFrame(columns)), draft / f"{name}.parquet")
         info = {
             "experiment": experiment,
             "settings": one,
@@ -297,6 +296,19 @@ def _narrow(frame: pd.DataFrame) -> pd.DataFrame:
         if half is not None and column.astype(half).eq(column).all():
             frame[name] = column.astype(half)
     return frame
+
+
+def write(frame: pd.DataFrame, file: Path) -> None:
+    """As parquet: the bytes of floats by their place, which is a third smaller than number by number."""
+    floats = [name for name, column in frame.items() if column.dtype.kind == "f"]
+    frame.to_parquet(
+        file,
+        index=False,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=[name for name in frame if name not in floats],
+        use_byte_stream_split=floats,
+    )
 
 
 def progress(folder: Path) -> list[float]:
