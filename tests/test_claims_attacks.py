@@ -588,7 +588,12 @@ def over_time(gradient: list[float], diverged: int = 0, **settings: Any) -> Fake
             )
     units = pd.DataFrame(rows)
     units = pd.concat([units.assign(set="probe"), units.assign(set="other")])
-    settings = {"activation": "relu", "batch_norm": True} | TEN | {"layer": "conv1", "unit": 3} | settings
+    settings = (
+        {"activation": "relu", "batch_norm": True}
+        | TEN
+        | {"layer": "conv1", "unit": 3, "start": 50, "multiplier": 100}
+        | settings
+    )
     tables = {"units": units, "final": pd.DataFrame({"diverged": [diverged]})}
     return FakeRun(tables, {"experiment": "attacks", "settings": settings | {"seed": 0}})
 

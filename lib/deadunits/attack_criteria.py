@@ -230,25 +230,14 @@ def smallest_found(case: Case, on: str) -> Evidence | None:
 
 
 def stays_so(case: Case, on: str) -> Evidence | None:
-    """C3.12: how many of the units dead, or frozen, at half-time are so at the end; over all runs.
-
-    Half-time is the measurement nearest to half of the last measurement's step, the earlier of two.
-    """
-    columns = {"dead": "mrp", "frozen": "gradient"}
-    eligible, still = dict.fromkeys(columns, 0), dict.fromkeys(columns, 0)
+    """C3.12: how many of the units dead, or frozen, at half-time (`trials.halves`) are so at the end."""
+    kinds = {"MRP": "dead", "output gradient": "frozen"}
+    eligible, still = dict.fromkeys(kinds.values(), 0), dict.fromkeys(kinds.values(), 0)
     for run in _runs(case, repeats=(0, 10)):
-        rows = run.table("units")
-        rows = rows[rows["set"] == on]
-        if rows["step"].nunique() < 2:
-            continue
-        steps = np.sort(rows["step"].unique())
-        half = steps[np.abs(steps - steps[-1] / 2).argmin()]
-        ends = rows[rows["step"].isin([half, steps[-1]])]
-        for name, column in columns.items():
-            below = ends[column] < 0.05 * ends.groupby(["layer", "step"])[column].transform("mean")
-            by_step = below.groupby([ends["layer"], ends["unit"], ends["step"]]).first().unstack("step")
-            eligible[name] += int(by_step[half].sum())
-            still[name] += int((by_step[half] & by_step[steps[-1]]).sum())
+        for what, rows in trials.halves(run, on).groupby("what"):
+            before = rows["half"] < 0.05
+            eligible[kinds[what]] += int(before.sum())
+            still[kinds[what]] += int((before & (rows["end"] < 0.05)).sum())
     shares = {name: still[name] / of if of else math.nan for name, of in eligible.items()}
     known = [share for share in shares.values() if not math.isnan(share)]
     if not known:
@@ -276,15 +265,10 @@ def gradient_against_weights(case: Case, on: str) -> Evidence | None:
     """C3.14: rank correlation over time of the attacked unit's two norms, a mean over a network's attacks."""
     values = {}
     for (activation, batch_norm), name in NETWORKS.items():
-        found = []
-        for run in _runs(case, activation=activation, batch_norm=batch_norm, control=False):
-            rows, chosen = run.table("units"), run.info["settings"]
-            rows = rows[(rows["set"] == on) & (rows["layer"] == chosen["layer"])]
-            rows = rows[rows["unit"] == chosen["unit"]]
-            if min(rows["gradient"].nunique(), rows["norm_in"].nunique()) > 1:
-                found.append(_spearman(rows["gradient"], rows["norm_in"]))
-        if found:
-            values[f"{name}, mean rank correlation"] = float(np.mean(found))
+        attacks = _runs(case, activation=activation, batch_norm=batch_norm, control=False)
+        found = trials.gradient_against_weights(attacks, on)["correlation"]
+        if len(found):
+            values[f"{name}, mean rank correlation"] = float(found.mean())
     if not values:
         return None
     highest = max(values.values())

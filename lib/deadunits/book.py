@@ -69,6 +69,11 @@ def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None)
     return chosen
 
 
+def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All parameters of a chapter: `parameters`, and its defaults for the others."""
+    return settings.declared(runs.top() / f"notebooks/{chapter}.ipynb") | parameters(chapter, profile, own)
+
+
 def execute(
     chapter: str, profile: str, own: Mapping[str, Any] | None = None, results: str | None = None
 ) -> Path:

@@ -8,14 +8,77 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from deadunits.experiments.attacks import TWIN
 from deadunits.measures import NAMES
-from deadunits.runs import Run, grid
+from deadunits.runs import Run, ensure, grid
 
 Unit = Sequence[Any]  #: the name of a layer, and the unit's index in it
 NETWORK = ("activation", "batch_norm", "seed")  # what a trial and its twin have in common
+# The parameters of a chapter that are settings of all its runs.
+_BASE = ("dataset", "image_size", "network", "layers", "activation", "batch_norm", "epochs", "lr")
+_BASE += ("batch_size", "measure_every", "probe_size")
+
+
+def some_units(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Settings of the runs of chapters 3.2 and 3.3, by what they are for.
+
+    `twins`; `first`, attacks on units `attacked`, and their `controls`; `starts`, attacks on those `timed` at
+    several times; `multipliers`, with several multipliers, where the chapter has those.
+
+    Args:
+        chosen: the chapter's parameters by name.
+    """
+    base = {name: chosen[name] for name in _BASE}
+    how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
+    how["multipliers"] = [chosen["multiplier"]]
+    units, timed, first = chosen["attacked"], chosen["timed"], [chosen["start"]]
+    wanted = {
+        "twins": twins(base, units + timed, chosen["seeds"]),
+        "first": attacks(base, units, starts=first, **how),
+        "controls": attacks(base, units, starts=first, **how, control=True),
+        "starts": attacks(base, timed, starts=chosen["starts"], **how),
+    }
+    if "multipliers" in chosen:
+        slow = how | {"multipliers": chosen["multipliers"], "interval": chosen["slow_interval"]}
+        wanted["multipliers"] = attacks(base, timed, starts=first, **slow)
+    return wanted
+
+
+def whole_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Settings of the runs of chapter 3.4: `twins`, `attacks` on all units of a layer, `controls` of some.
+
+    Args:
+        chosen: the chapter's parameters by name.
+    """
+    base = {name: chosen[name] for name in _BASE}
+    how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
+    how |= {"starts": [chosen["start"]], "multipliers": [chosen["multiplier"]]}
+    units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
+    return {
+        "twins": twins(base, chosen["timed"], chosen["seeds"]),
+        "attacks": attacks(base, units, **how),
+        "controls": attacks(base, chosen["timed"], **how, control=True),
+    }
+
+
+#: What each chapter runs, by its parameters.
+PLANS = {"03-2-batch-norm": some_units, "03-3-tanh": some_units, "03-4-relu": whole_layer}
+
+
+def compute(
+    wanted: Mapping[str, Sequence[Mapping[str, Any]]],
+    results: str = "results",
+    data_root: str = "",
+    processes: int = 0,
+) -> dict[str, list[Run]]:
+    """The runs with these settings, by the same names: `runs.ensure` for all of them at once."""
+    found = iter(
+        ensure("attacks", [one for some in wanted.values() for one in some], results, data_root, processes)
+    )
+    return {name: [next(found) for _ in some] for name, some in wanted.items()}
 
 
 def twins(base: Mapping[str, Any], watch: Sequence[Unit], seeds: int) -> list[dict[str, Any]]:
@@ -124,6 +187,47 @@ def agreement(some: Sequence[Run], scores: Sequence[str] = ("mrs", "norm_in", "g
         mean = correlations.groupby("layer", sort=False).mean().reset_index()
         parts.append(mean.assign(network=network(run)))
     return pd.concat(parts, ignore_index=True)
+
+
+def halves(run: Run, on: str = "probe") -> pd.DataFrame:
+    """Units at half-time and at the end: `layer`, `unit`, `what`, `half` and `end`, none if measured once.
+
+    `what` is "MRP" or "output gradient"; `half` and `end` are it, divided by its mean over the layer at that
+    time. Half-time is the measurement nearest to half of the last one's step, the earlier of two.
+    """
+    rows = run.table("units")
+    rows = rows[rows["set"] == on]
+    steps = np.sort(rows["step"].unique())
+    if len(steps) < 2:
+        return pd.DataFrame(columns=["layer", "unit", "what", "half", "end"])
+    times = {steps[np.abs(steps - steps[-1] / 2).argmin()]: "half", steps[-1]: "end"}
+    ends = rows[rows["step"].isin(list(times))]
+    parts = []
+    for column, what in {"mrp": "MRP", "gradient": "output gradient"}.items():
+        relative = ends[column] / ends.groupby(["layer", "step"], sort=False)[column].transform("mean")
+        by_time = ends.assign(relative=relative).pivot(
+            index=["layer", "unit"], columns="step", values="relative"
+        )
+        parts.append(by_time.rename(columns=times).rename_axis(columns=None).reset_index().assign(what=what))
+    return pd.concat(parts, ignore_index=True)
+
+
+def gradient_against_weights(some: Sequence[Run], on: str = "probe") -> pd.DataFrame:
+    """How the attacked unit's output gradient goes with its incoming weights: a row an attack.
+
+    `correlation` is Spearman's, over the measurements of a run; a run in which one of the two never changes
+    is left out. The other columns are `network`, `layer`, `unit`, `start` and `multiplier`.
+    """
+    parts = []
+    for run in some:
+        chosen, rows = run.info["settings"], run.table("units")
+        own = (rows["set"] == on) & (rows["layer"] == chosen["layer"]) & (rows["unit"] == chosen["unit"])
+        gradient, norm = rows[own]["gradient"], rows[own]["norm_in"]
+        if kind(run) == "attack" and min(gradient.nunique(), norm.nunique()) > 1:
+            about = {one: chosen[one] for one in ("layer", "unit", "start", "multiplier")}
+            correlation = float(gradient.rank().corr(norm.rank()))
+            parts.append({"network": network(run), **about, "correlation": correlation})
+    return pd.DataFrame(parts, columns=["network", "layer", "unit", "start", "multiplier", "correlation"])
 
 
 def network(run: Run) -> str:

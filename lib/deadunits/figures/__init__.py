@@ -1,6 +1,15 @@
 """The figures of the book, each a function of a table, in one style: a module a chapter."""
 
-from deadunits.figures.attacks import by_attack, effects, fates, lives, rank_agreement, ridges
+from deadunits.figures.attacks import (
+    by_attack,
+    effects,
+    fates,
+    half_time,
+    lives,
+    mrs_over_mrp,
+    rank_agreement,
+    ridges,
+)
 from deadunits.figures.background import (
     block_diagram,
     descent,
@@ -47,9 +56,11 @@ __all__ = [
     "expansion",
     "expansion_error",
     "fates",
+    "half_time",
     "jumps",
     "lives",
     "magnitudes",
+    "mrs_over_mrp",
     "negative_share",
     "penalties",
     "penalty_by_scorer",

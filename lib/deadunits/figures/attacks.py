@@ -181,7 +181,8 @@ def ridges(values: pd.DataFrame, activation: str, what: str) -> Figure:
                 ax.set_title(
                     f"{layer}, unit {unit}" + (f", from {start:,}" if _several(columns, layer, unit) else "")
                 )
-            line[0].set_yticks(range(0, len(steps), 3), [f"{step:,}" for step in steps[::3]])
+            every = 1 if len(steps) < 6 else 3
+            line[0].set_yticks(range(0, len(steps), every), [f"{step:,}" for step in steps[::every]])
             line[0].set_ylabel(f"step ({KINDS[kind][1]})")
         for ax in axes[-1]:
             _values_axis(ax, bounded, low, high)
@@ -211,6 +212,56 @@ def rank_agreement(correlations: pd.DataFrame) -> Figure:
             ax.set_title(network)
         axes.flat[0].set_ylabel("mean rank correlation\nwith MRP")
         legend(figure, axes.flat[0])
+    return figure
+
+
+def mrs_over_mrp(rows: pd.DataFrame) -> Figure:
+    """Section 3.7: the estimate MRS over the exact MRP, a point a unit; a column a network, a colour a layer.
+
+    Args:
+        rows: units of several runs at one time, with the columns `network`, `layer`, `mrp` and `mrs`.
+    """
+    with panels(1, rows["network"].nunique(), 3.1, sharex=True, sharey=True) as (figure, axes):
+        top = rows[["mrp", "mrs"]].max(axis=None)
+        ends = (top / 1e6, 2 * top)
+        for ax, (network, here) in zip(axes.flat, rows.groupby("network", sort=False), strict=True):
+            for (layer, own), colour in zip(here.groupby("layer", sort=False), SERIES[::2], strict=False):
+                x, y = (own[one].clip(lower=ends[0]) for one in ("mrp", "mrs"))
+                ax.plot(x, y, "o", color=colour, alpha=0.5, markersize=4, mew=0, label=layer)
+            ax.plot(ends, ends, color="black", linewidth=0.9)
+            ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, title=network, xlabel="MRP in nats")
+        axes.flat[0].set_ylabel("MRS in nats")
+        legend(figure, axes.flat[0])
+    return figure
+
+
+def half_time(rows: pd.DataFrame, below: float) -> Figure:
+    """Section 3.2: units at the end of the training over the same at half-time, a row a way to be useless.
+
+    Args:
+        rows: a row a unit of a run, with the columns `network`, `what`, `half` and `end`: a quantity divided
+            by its layer's mean at that time.
+        below: where the threshold is.
+    """
+    networks, kinds = (list(dict.fromkeys(rows[one])) for one in ("network", "what"))
+    low = below / 100
+    with panels(len(kinds), len(networks), 2.6 * len(kinds) + 0.2, sharex=True, sharey=True) as (
+        figure,
+        axes,
+    ):
+        for ax, network in zip(axes[0], networks, strict=True):
+            ax.set_title(network)
+        for line, kind in zip(axes, kinds, strict=True):
+            for ax, network in zip(line, networks, strict=True):
+                own = rows[(rows["network"] == network) & (rows["what"] == kind)]
+                x, y = own["half"].clip(lower=low), own["end"].clip(lower=low)
+                ax.plot(x, y, "o", color="#0072B2", alpha=0.25, markersize=3, mew=0)
+                ax.axvline(below, color="black", linewidth=0.9)
+                ax.axhline(below, color="black", linewidth=0.9)
+                ax.set(xscale="log", yscale="log")
+            line[0].set_ylabel(f"{kind}\nat the end")
+        for ax in axes[-1]:
+            ax.set_xlabel("at half-time")
     return figure
 
 
