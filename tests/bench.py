@@ -6,6 +6,7 @@ misses it by more than a factor of two ends with exit status 1.
 
 from __future__ import annotations
 
+import itertools
 import resource
 import statistics
 import sys
@@ -14,7 +15,10 @@ from collections.abc import Callable
 
 import torch
 from deadunits import models, scorers, training, unit_scorers
+from deadunits.attack import Attack, Schedule
 from deadunits.data import Batch
+from deadunits.recorder import Recorder
+from deadunits.stacked import Stack
 from torch.nn import functional as F
 
 NAMES = ["conv1.weight", "conv2.weight", "fc1.weight"]
@@ -151,11 +155,87 @@ def training_step() -> None:
     report("training step, in bare ones", times["ours"] / times["plain"], 1.2)
 
 
+def attacked_and_recorded() -> None:
+    """A run of chapter 3: its steps, and what attack and recorder add to them."""
+    generator = torch.Generator().manual_seed(0)
+    images, probe = (
+        Batch(torch.randn(n, 3, 32, 32, generator=generator), torch.randint(0, 10, (n,), generator=generator))
+        for n in (32 * 375, 1000)
+    )
+    layers, how = ["conv1", "conv2", "fc1"], {"epochs": 1, "batch_size": 32, "seed": 0, "lr": 0.01}
+    net = models.small_cnn((3, 32, 32))
+
+    def plain() -> None:
+        for _ in training.sgd(net, images, **how):
+            pass
+
+    def attacked() -> None:
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+        with Attack(net, optimizer, "conv1", [0], Schedule(1, 10, 10), multiplier=1.5):
+            for _ in training.sgd(net, images, **how, optimizer=optimizer):
+                pass
+
+    def recorded() -> None:
+        """As often as in the chapter: each 375 steps, and on the other images each fourth time."""
+        recorder = Recorder(net, layers)
+        for _ in training.sgd(net, images, **how):
+            recorder.follow()
+        recorder.measure(probe)
+        if next(turn) % 4 == 0:
+            recorder.measure(probe)
+            recorder.values(probe, "conv1")
+
+    turn = itertools.count()
+    times = compare(5, plain=plain, attacked=attacked)
+    report("attack, in trainings without one", times["attacked"] / times["plain"], 1.05)
+    rounds = [(seconds(plain), seconds(recorded)) for _ in range(8)]
+    plainly, both = (sum(one) for one in zip(*rounds, strict=True))
+    report("recorder, share of a run", 100 * (1 - plainly / both), 20, " %")
+
+
+def side_by_side() -> None:
+    """Networks in a stack against the same one after the other: how many times as fast, in wall time."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(32, 3, 32, 32, generator=generator).to(device)
+    images = Batch(x, torch.randint(0, 10, (32,), generator=generator).to(device))
+
+    def timed(work: Callable[[], object]) -> float:
+        work()
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    for number in (1, 2, 4, 8):
+        nets, alone = ([models.small_cnn((3, 32, 32)).to(device) for _ in range(number)] for _ in range(2))
+        stack, optimizers = Stack(nets), [torch.optim.SGD(net.parameters(), lr=0.01) for net in nets]
+        how = {"epochs": 20, "batch_size": 32}
+
+        def one_by_one(alone: list = alone, how: dict = how) -> None:
+            for net in alone:
+                for _ in training.sgd(net, images, **how, lr=0.01, seed=0):
+                    pass
+
+        def stacked(stack: Stack = stack, optimizers: list = optimizers, how: dict = how) -> None:
+            for _ in stack.sgd(images, optimizers, **how, seeds=[0] * len(optimizers)):
+                pass
+
+        faster = timed(one_by_one) / timed(stacked)
+        print(f"{number} networks stacked on {device}: {faster:.2f} times as fast as one after the other")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     unit_scores()
     exact_loss_change()
     derivative_scores()
     training_step()
+    attacked_and_recorded()
+    side_by_side()
     if missed and "--check" in sys.argv:
         sys.exit(f"missed by more than a factor of two: {', '.join(missed)}")

@@ -21,7 +21,7 @@ FLOORS = [
     {"__init__"},
     {"data", "models"},
     {"settings", "training", "counterfactual", "attack"},
-    {"derivatives"},
+    {"derivatives", "stacked"},
     {"scorers", "mean_replacement"},
     {"unit_scorers", "recorder"},
     {"pruning", "compaction"},
@@ -61,6 +61,7 @@ CORE = (
     "unit_scorers",
     "torch_pruning",
     "attack",
+    "stacked",
     "recorder",
 )
 
