@@ -61,7 +61,9 @@ def _section(name: str, group: list[Run]) -> str:
             f"**{name}**: {fixed}",
             f"{len(group)} run{'s' if len(group) > 1 else ''}, {stale} of them stale; {hours:.2f} hours of "
             f"processor time in all. Computed on {machines}, with {versions}.",
+            f":::{{dropdown}} The {len(group)} runs",
             "\n".join(f"| {' | '.join(row)} |" for row in rows),
+            ":::",
         )
     )
 
