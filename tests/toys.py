@@ -11,9 +11,6 @@ from deadunits.criteria import Evidence
 from deadunits.data import Batch
 from torch import nn
 
-# Claims whose chapters (tanh, plain ReLU, all networks together) wait for runs that take hours.
-PENDING = ("C3.1", "C3.7", "C3.8", "C3.10", "C3.12", "C3.13", "C3.14")
-
 
 @dataclass
 class FakeRun:

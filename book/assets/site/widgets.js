@@ -21,7 +21,7 @@ function nameWidgets() {
     slider.querySelector(".widget-label")?.removeAttribute("title"); // "null" without a tooltip
     handle.setAttribute("aria-label", label);
     handle.setAttribute("aria-valuetext", readout.textContent);
-    for (const image of slider.closest(".widget-subarea").querySelectorAll("img.widget-image")) {
+    for (const image of slider.closest(".frames").querySelectorAll("img.widget-image")) {
       image.alt = `${label}: ${readout.textContent}`;
     }
   }

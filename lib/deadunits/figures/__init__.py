@@ -1,6 +1,7 @@
 """The figures of the book, each a function of a table, in one style: a module a chapter."""
 
 from deadunits.figures.attacks import (
+    attack_scene,
     by_attack,
     effects,
     fates,
@@ -18,7 +19,7 @@ from deadunits.figures.background import (
     propagation,
     removals,
 )
-from deadunits.figures.style import COLOURS, magnitudes, png, ranks, samples, title, use
+from deadunits.figures.style import COLOURS, magnitudes, png, ranks, samples, svg, title, use
 from deadunits.figures.units import (
     by_fraction,
     estimates,
@@ -45,6 +46,7 @@ __all__ = [
     "COLOURS",
     "NAMES",
     "PRUNED_BY",
+    "attack_scene",
     "block_diagram",
     "by_attack",
     "by_fraction",
@@ -76,6 +78,7 @@ __all__ = [
     "signed_and_absolute",
     "speeds",
     "stand_ins",
+    "svg",
     "title",
     "unit_penalties",
     "unit_scores_compared",

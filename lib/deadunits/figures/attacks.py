@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from deadunits.figures.style import band, legend, panels
+from deadunits.figures.style import STYLE, WIDTH, band, legend, panels
 from deadunits.recorder import BOUNDED, EDGES
 
 KINDS = {
@@ -66,10 +67,7 @@ def fates(
     ):
         for line, quantity in zip(axes, quantities, strict=True):
             for ax, (layer, unit) in zip(line, units, strict=True):
-                own = _of(losses if quantity == "minibatch" else rows, layer, unit)
-                for kind, (colour, label) in KINDS.items():
-                    if (own["kind"] == kind).any():
-                        band(ax, _by_seed(own[own["kind"] == kind], quantity), colour, label, smooth=1)
+                _lines(ax, _of(losses if quantity == "minibatch" else rows, layer, unit), quantity)
             _limits(line[0], quantity)
         for ax, (layer, unit) in zip(axes[0], units, strict=True):
             ax.set_title(f"{layer}, unit {unit}")
@@ -95,10 +93,7 @@ def by_attack(
     units, values = _units(rows), sorted(rows[by].unique())
     quantities = [one for one in quantities if one != "minibatch" or losses is not None]
     name = {"start": "from step {:,.0f}", "multiplier": "times {:,.0f}"}[by]
-    with panels(len(quantities), len(units), 1.45 * len(quantities) + 0.5, sharex=True, sharey="row") as (
-        figure,
-        axes,
-    ):
+    with panels(len(quantities), len(units), 1.45 * len(quantities) + 0.5, sharex=True) as (figure, axes):
         for line, quantity in zip(axes, quantities, strict=True):
             for ax, (layer, unit) in zip(line, units, strict=True):
                 own = _of(losses if quantity == "minibatch" else rows, layer, unit)
@@ -108,7 +103,9 @@ def by_attack(
                     mine = _by_seed(own[(own["kind"] == "attack") & (own[by] == value)], quantity)
                     mean = mine.mean(axis=1)
                     ax.plot(mean.index, mean, color=colour, label=name.format(value), linewidth=1.4)
-            _limits(line[0], quantity)
+                _limits(ax, quantity)  # each its own: units of different layers differ by a lot
+            for ax in line[1:]:
+                ax.set_ylabel("")
         for ax, (layer, unit) in zip(axes[0], units, strict=True):
             ax.set_title(f"{layer}, unit {unit}")
         _steps(axes[-1])
@@ -156,9 +153,7 @@ def ridges(values: pd.DataFrame, activation: str, what: str) -> Figure:
         what: `output` (before the nonlinearity) or `activation` (what the next layer gets).
     """
     own = values[values["what"] == what]
-    bounded = what == "activation" and activation == "tanh"
-    edges = BOUNDED.numpy() if bounded else np.arcsinh(EDGES.numpy())
-    centres = (edges[:-1] + edges[1:]) / 2
+    bounded, centres = _bins(activation, what)
     columns = [(*unit, start) for unit in _units(own) for start in sorted(_of(own, *unit)["start"].unique())]
     steps = _thinned(sorted(own["step"].unique()), 10)
     kinds = [kind for kind in KINDS if (own["kind"] == kind).any()]
@@ -171,12 +166,7 @@ def ridges(values: pd.DataFrame, activation: str, what: str) -> Figure:
                     ["step", "bin"]
                 )
                 for place, step in reversed(list(enumerate(steps))):
-                    counts = here[here["step"] == step].set_index("bin")["count"]
-                    share = counts.reindex(range(len(centres)), fill_value=0).to_numpy(float)
-                    share = np.sqrt(share / max(share.max(), 1))
-                    colour = KINDS[kind][0]
-                    ax.fill_between(centres, place, place + 1.6 * share, color=colour, alpha=0.35, lw=0)
-                    ax.plot(centres, place + 1.6 * share, color=colour, linewidth=0.9)
+                    _ridge(ax, centres, here[here["step"] == step], KINDS[kind], place)
                 ax.grid(False)
                 ax.set_title(
                     f"{layer}, unit {unit}" + (f", from {start:,}" if _several(columns, layer, unit) else "")
@@ -186,6 +176,41 @@ def ridges(values: pd.DataFrame, activation: str, what: str) -> Figure:
             line[0].set_ylabel(f"step ({KINDS[kind][1]})")
         for ax in axes[-1]:
             _values_axis(ax, bounded, low, high)
+    return figure
+
+
+def attack_scene(
+    rows: pd.DataFrame, losses: pd.DataFrame, values: pd.DataFrame, step: int, activation: str
+) -> Figure:
+    """An attacked unit at one step: its outputs on the left, its curves with that step on the right.
+
+    Args:
+        rows: from `trials.curves`, of one unit and one seed; `losses` and `values` are its other two tables.
+        step: one at which `values` were kept.
+        activation: of the network; tells the bins.
+    """
+    own = values[values["what"] == "output"]
+    bounded, centres = _bins(activation, "output")
+    quantities = ("mrp", "mrs", "minibatch")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
+        axes = figure.subplot_mosaic([["values", one] for one in quantities], width_ratios=[1.1, 1])
+        for kind in ("twin", "attack"):
+            here = own[(own["kind"] == kind) & (own["step"] == step)].drop_duplicates("bin")
+            _ridge(axes["values"], centres, here, KINDS[kind], 0)
+        low, high = centres[own["bin"].min()], centres[own["bin"].max()]
+        _values_axis(axes["values"], bounded, low, high)
+        axes["values"].set(title=f"outputs at step {step:,}", yticks=[], ylim=(0, 1.7))
+        axes["values"].grid(False)
+        for quantity in quantities:
+            ax = axes[quantity]
+            _lines(ax, losses if quantity == "minibatch" else rows, quantity)
+            ax.axvline(step, color="black", linewidth=0.9)
+            _limits(ax, quantity)
+            ax.tick_params(labelbottom=quantity == quantities[-1])
+        _steps([axes[quantities[-1]]])
+        figure.align_ylabels([axes[one] for one in quantities])
+        legend(figure, axes["mrp"])
     return figure
 
 
@@ -275,6 +300,30 @@ def _of(rows: pd.DataFrame, layer: str, unit: int) -> pd.DataFrame:
 
 def _by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     return rows.groupby(["step", "seed"])[column].mean().unstack("seed")
+
+
+def _lines(ax: Axes, own: pd.DataFrame, quantity: str) -> None:
+    """What becomes of one unit: a line for itself, its twin and its control, as far as they are there."""
+    for kind, (colour, label) in KINDS.items():
+        if (own["kind"] == kind).any():
+            band(ax, _by_seed(own[own["kind"] == kind], quantity), colour, label, smooth=1)
+
+
+def _bins(activation: str, what: str) -> tuple[bool, np.ndarray]:
+    """Whether values of that kind are from -1 to 1, and where the centres of their bins are drawn."""
+    bounded = what == "activation" and activation == "tanh"
+    edges = BOUNDED.numpy() if bounded else np.arcsinh(EDGES.numpy())
+    return bounded, (edges[:-1] + edges[1:]) / 2
+
+
+def _ridge(ax: Axes, centres: np.ndarray, rows: pd.DataFrame, kind: tuple[str, str], place: float) -> None:
+    """A histogram that stands at a height: square roots of shares, the highest is 1.6 high."""
+    counts = rows.set_index("bin")["count"]
+    share = counts.reindex(range(len(centres)), fill_value=0).to_numpy(float)
+    share = np.sqrt(share / max(share.max(), 1))
+    colour, label = kind
+    ax.fill_between(centres, place, place + 1.6 * share, color=colour, alpha=0.35, lw=0)
+    ax.plot(centres, place + 1.6 * share, color=colour, linewidth=0.9, label=label)
 
 
 def _limits(ax: Axes, quantity: str) -> None:
