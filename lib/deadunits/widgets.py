@@ -57,7 +57,7 @@ def attack_theatre(
         frames = {}
         for step in sorted(own[2]["step"].unique()):
             now = own[0][own[0]["step"] == step].groupby("kind")["mrp"].mean()
-            label = f"{step:,}: MRP {now['attack']:.3f}, twin {now['twin']:.3f}"
+            label = f"{step:,}: MRP {now['attack']:.3f} (twin {now['twin']:.3f})"
             frames[label] = _lines(figures.attack_scene(*own, step, activation), f"step {label}")
         parts[f"{layer}, unit {unit}"] = _through(frames, "step")
     return _among(parts, "attacked")
@@ -69,7 +69,7 @@ def _through(frames: Mapping[str, ipywidgets.Widget], description: str) -> ipywi
         options=[(label, index) for index, label in enumerate(frames)], description=description
     )
     stack = ipywidgets.Stack(list(frames.values()), selected_index=0)
-    play = ipywidgets.Play(max=len(frames) - 1, interval=700)
+    play = ipywidgets.Play(max=len(frames) - 1, interval=700, show_repeat=False)
     ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
     ipywidgets.jslink((play, "value"), (slider, "index"))
     whole = ipywidgets.VBox([ipywidgets.HBox([play, slider]), stack])

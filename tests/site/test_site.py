@@ -180,3 +180,51 @@ def test_screen_readers_hear_what_the_widget_shows(page: Page, slider: Locator) 
     expect(slider).to_have_attribute("aria-valuetext", shown)
     expect(slider).to_have_attribute("aria-label", re.compile(r"\w"))
     expect(page.locator("img.widget-image").first).to_have_attribute("alt", re.compile(r"\w"))
+
+
+THEATRE = "book/chapters/03-2-batch-norm.html"
+
+
+def frame(page: Page) -> tuple[str, str]:
+    """The one frame that is seen: its picture and its words."""
+    seen = page.locator("img.line-frame:visible")
+    expect(seen).to_have_count(1)
+    return seen.get_attribute("src") or "", seen.get_attribute("alt") or ""
+
+
+@pytest.fixture
+def theatre(page: Page, address: str) -> Page:
+    """The page of the attack theatre, when that is there."""
+    page.goto(f"{address}/{THEATRE}", wait_until="networkidle")
+    page.locator(".widget-toggle-buttons").scroll_into_view_if_needed()
+    frame(page)
+    return page
+
+
+@pytest.mark.parametrize("with_mouse", [True, False])
+def test_the_theatre_shows_the_unit_that_is_chosen(theatre: Page, with_mouse: bool) -> None:
+    before = frame(theatre)
+    other = theatre.locator(".widget-toggle-buttons button").nth(1)
+    expect(other).to_have_attribute("aria-pressed", "false")
+    if with_mouse:
+        other.click()
+    else:
+        other.focus()
+        theatre.keyboard.press("Enter")
+    expect(other).to_have_attribute("aria-pressed", "true")
+    after = frame(theatre)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_the_theatre_moves_by_its_slider_and_plays(theatre: Page) -> None:
+    slider, readout = (
+        theatre.locator(f".widget-hslider {one}:visible") for one in ("[role=slider]", ".widget-readout")
+    )
+    before = frame(theatre)
+    slider.press("ArrowRight")
+    expect(theatre.locator("img.line-frame:visible")).not_to_have_attribute("src", before[0])
+    moved = frame(theatre)
+    assert moved[1] == f"step {readout.inner_text()}"  # words and picture belong together
+    theatre.get_by_role("button", name="Play").and_(theatre.locator(":visible")).click()
+    expect(theatre.locator("img.line-frame:visible")).not_to_have_attribute("src", moved[0])

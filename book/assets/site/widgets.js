@@ -9,10 +9,29 @@ if (window.MathJax) {
   };
 }
 
-// The player gives a slider no name, its position instead of its label as value, and images no text: screen readers get
+// The player gives buttons with icons no name, does not say which of several is chosen, gives a slider no name, its position instead of its label as value, and images no text: screen readers get
 // the words that the eye sees. (An Image with a
 // `tooltip` is not shown at all by this player.)
+const BUTTONS = { "fa-play": "Play", "fa-pause": "Pause", "fa-stop": "Stop" };
+
+function set(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+}
+
 function nameWidgets() {
+  for (const icon of document.querySelectorAll(".widget-play button > i")) {
+    const name = Object.keys(BUTTONS).find((one) => icon.classList.contains(one));
+    if (name) set(icon.parentElement, "aria-label", BUTTONS[name]);
+  }
+  for (const choice of document.querySelectorAll(".widget-toggle-buttons")) {
+    const label = choice.querySelector(".widget-label");
+    label?.removeAttribute("title"); // "null" without a tooltip
+    set(choice, "role", "group");
+    set(choice, "aria-label", label?.textContent || "Choice");
+    for (const button of choice.querySelectorAll("button")) {
+      set(button, "aria-pressed", String(button.classList.contains("mod-active")));
+    }
+  }
   for (const slider of document.querySelectorAll(".widget-slider")) {
     const label = slider.querySelector(".widget-label")?.textContent || "Slider";
     const readout = slider.querySelector(".widget-readout");
@@ -27,6 +46,7 @@ function nameWidgets() {
   }
 }
 new MutationObserver(nameWidgets).observe(document.documentElement, {
+  attributeFilter: ["class"], // of the button that is chosen
   childList: true,
   characterData: true,
   subtree: true,
