@@ -91,6 +91,7 @@ def execute(
     folder = runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a debugger's warning in every kernel
+    os.environ["DEADUNITS_PAGE"] = "1"  # where no kernel will be: no live widgets
     import papermill
     from papermill.exceptions import PapermillExecutionError
 

@@ -1,12 +1,16 @@
 """Things to move: the same in a live notebook and, without a kernel, in the published page.
 
-A widget of the page is a set of frames drawn beforehand, joined with its controls in the browser.
+A widget of the page is a set of frames drawn beforehand, joined with its controls in the browser. A live one
+(`Live`) computes in the kernel; it is left out of published pages.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import quote
 
 import ipywidgets
@@ -14,10 +18,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deadunits import figures
+from deadunits import figures, trials
 
 FRAMES = 24  # at most, in one widget
 ROWS = ("loss_change", "taylor1")
+PAGE = "DEADUNITS_PAGE"  # set in the environment where a page is made
 
 
 def filters_over_time(scores: pd.DataFrame, shape: tuple[int, int, int, int]) -> ipywidgets.VBox:
@@ -61,6 +66,82 @@ def attack_theatre(
             frames[label] = _lines(figures.attack_scene(*own, step, activation), f"step {label}")
         parts[f"{layer}, unit {unit}"] = _through(frames, "step")
     return _among(parts, "attacked")
+
+
+class Live(ipywidgets.VBox):
+    """Controls, and what is computed from their values whenever one is moved.
+
+    While it is computed the widget says so. What is asked for meanwhile waits, and of that only the last: a
+    slider that is dragged on never queues up old work. An error is shown in the place of the result.
+
+    Args:
+        controls: widgets with a `value`, by the names that `draw` knows them by.
+        draw: gets the values by name; called in a thread of its own.
+    """
+
+    def __init__(self, controls: Mapping[str, ipywidgets.Widget], draw: Callable[..., ipywidgets.Widget]):
+        self._controls, self._draw = dict(controls), draw
+        self._said, self._place = ipywidgets.HTML(), ipywidgets.VBox()
+        self._lock, self._busy = threading.Lock(), False
+        self._wanted: dict[str, Any] | None = None
+        super().__init__([*self._controls.values(), self._said, self._place])
+        for control in self._controls.values():
+            control.observe(self._ask, "value")
+        self._ask()
+
+    def _ask(self, change: object = None) -> None:
+        with self._lock:
+            self._wanted = {name: control.value for name, control in self._controls.items()}
+            if self._busy:
+                return
+            self._busy = True
+        self._said.value = '<p role="status">computing ...</p>'
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                wanted, self._wanted = self._wanted, None
+                self._busy = wanted is not None
+            if wanted is None:
+                return
+            try:
+                shown, said = [self._draw(**wanted)], ""
+            except Exception as error:  # whatever it is, it belongs into the widget
+                shown, said = [], f'<p role="alert">{html.escape(f"{type(error).__name__}: {error}")}</p>'
+            if self._wanted is None:
+                self._place.children, self._said.value = shown, said
+
+
+def live_attack(chosen: Mapping[str, Any], results: str = "results", data_root: str = "") -> Live | None:
+    """In a notebook with a kernel: attack any unit at any time, by any factor, and see its theatre.
+
+    Trains the chapter's network and its twin, with seed 0; what was computed once is read from `results`.
+    None where a page is made, which has no kernel.
+
+    Args:
+        chosen: the parameters of the chapter by name.
+    """
+    if os.environ.get(PAGE):
+        return None
+
+    def draw(layer: str, unit: int, start: int, multiplier: float) -> ipywidgets.Widget:
+        one = {"attacked": [[layer, unit]], "timed": [], "starts": [start], "start": start, "seeds": 1}
+        planned = trials.some_units({**chosen, **one, "multiplier": multiplier})
+        planned = {name: planned[name] for name in ("twins", "first")}
+        found = trials.compute(planned, results, data_root)
+        every = found["twins"] + found["first"]
+        tables = [trials.curves(found["first"], every, name) for name in ("units", "training", "values")]
+        return attack_theatre(*tables, chosen["activation"])
+
+    first = chosen["attacked"][0]
+    controls = {
+        "layer": ipywidgets.Dropdown(options=chosen["layers"], value=first[0], description="layer"),
+        "unit": ipywidgets.BoundedIntText(first[1], 0, 1_000_000, description="unit"),
+        "start": ipywidgets.BoundedIntText(chosen["start"], 1, 100_000_000, description="first step"),
+        "multiplier": ipywidgets.FloatText(chosen["multiplier"], description="multiplier"),
+    }
+    return Live(controls, draw)
 
 
 def _through(frames: Mapping[str, ipywidgets.Widget], description: str) -> ipywidgets.VBox:
