@@ -6,6 +6,8 @@ import threading
 import time
 
 import ipywidgets
+import numpy as np
+import pandas as pd
 import pytest
 from deadunits import book, widgets
 
@@ -81,10 +83,57 @@ def frames(theatre):
     return {
         name: (
             [label for label, _ in part.children[0].children[1].options],
-            [frame.value.partition('alt="')[2].partition('"')[0] for frame in part.children[1].children],
+            [
+                frame.value.partition('alt="')[2].partition('"')[0]
+                for frame in part.children[1].children
+                if isinstance(frame, ipywidgets.HTML)
+            ],
         )
         for (name, _), part in zip(choice.options, stack.children, strict=True)
     }
+
+
+def test_the_explorer_says_how_well_a_score_agrees_with_the_exact_change():
+    steps = np.repeat(np.arange(100, 5100, 100), 8)
+    exact = np.tile([3.0, 1, 2, 0, -1, 5, 4, 6], 50)
+    scores = pd.DataFrame({"step": steps, "weight": np.tile(range(8), 50), "loss_change": exact})
+    scores = scores.assign(taylor1=2 * exact, hessian=-4 * exact, magnitude=exact**2)
+    found = widgets.saliency_explorer(
+        scores.sample(frac=1, random_state=0), (2, 1, 2, 2), ["taylor1", "taylor2", "magnitude"]
+    )
+    parts = frames(found)
+    assert list(parts) == ["Taylor 1", "Taylor 2", "magnitude"]
+    labels = parts["Taylor 1"][0]
+    assert labels[0] == "100: agreement 1.00"
+    assert labels[-1] == "5,000: agreement 1.00"
+    assert parts["Taylor 2"][0][0] == "100: agreement -1.00"  # 2 x - 4 x
+    assert sum(len(labels) for labels, _ in parts.values()) <= widgets.FRAMES
+    upper, lower = (one.value for one in found.children[1].children[1].children[1].children[0].children)
+    assert upper != lower  # what is first by one is last by the other
+
+
+def test_the_expansion_is_read_off_the_table():
+    sizes = [0.1, 0.01, 1.0]
+    rows = pd.DataFrame(
+        [
+            {
+                "step": step,
+                "direction": direction,
+                "size": size,
+                "exact": size,
+                "first": -size,
+                "second": 2 * size,
+            }
+            for step in (1, 50, 90)
+            for direction in ("gradient", "removal")
+            for size in sizes
+        ]
+    )
+    found = frames(widgets.expansion_slider(rows, 0.01))
+    assert list(found) == ["after step 1", "after step 90"]
+    labels, spoken = found["after step 90"]
+    assert labels[1] == "0.1: exact +0.100, first order -0.100, second +0.200"
+    assert spoken == [f"step of size {label}" for label in labels]
 
 
 def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -18,32 +18,59 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deadunits import figures, trials
+from deadunits import figures, measures, trials
 
-FRAMES = 24  # at most, in one widget
-ROWS = ("loss_change", "taylor1")
+FRAMES = 40  # at most, in one widget
 PAGE = "DEADUNITS_PAGE"  # set in the environment where a page is made
 
 
-def filters_over_time(scores: pd.DataFrame, shape: tuple[int, int, int, int]) -> ipywidgets.VBox:
-    """A slider over training steps through pictures of the filters, coloured by the rank of their weights.
+def saliency_explorer(
+    scores: pd.DataFrame, shape: tuple[int, int, int, int], scorers: Sequence[str]
+) -> ipywidgets.VBox:
+    """A choice of scorers, and a slider through the training: filters coloured by the rank of their weights.
 
-    Upper row: exact loss change; lower row: Taylor 1.
+    Upper row: the exact loss change; lower row: the scorer; beside the step, how well the two rank alike.
 
     Args:
-        scores: table `scores` of one run (columns step, weight, loss_change, taylor1).
+        scores: table `scores` of one run, layer and set of images.
         shape: (units, channels, height, width) of the weights.
+        scorers: names of scores (`measures.score_of`).
     """
     measured = np.sort(scores["step"].unique())
-    steps = measured[np.unique(np.linspace(0, len(measured) - 1, FRAMES).round().astype(int))]
-    frames: dict[str, ipywidgets.Widget] = {}
-    for step in steps:
-        now = scores[scores["step"] == step].sort_values("weight")
-        label = (
-            f"{step:,}: {(now['loss_change'] < 0).mean():.0%} < 0"  # it is read aloud for the pictures, too
-        )
-        frames[label] = ipywidgets.VBox([_picture(now[scorer], shape) for scorer in ROWS])
-    return _through(frames, "step")
+    number = min(len(measured), FRAMES // len(scorers))
+    steps = measured[np.unique(np.linspace(0, len(measured) - 1, number).round().astype(int))]
+    parts = {}
+    for scorer in scorers:
+        frames: dict[str, ipywidgets.Widget] = {}
+        for step in steps:
+            now = scores[scores["step"] == step].sort_values("weight")
+            agreement = measures.rank_correlations(now, [scorer])[scorer]
+            label = f"{step:,}: agreement {agreement:.2f}"  # it is read aloud for the pictures, too
+            values = now["loss_change"], measures.score_of(now, scorer)
+            frames[label] = ipywidgets.VBox([_picture(one, shape) for one in values])
+        parts[figures.NAMES[scorer]] = _through(frames, "step")
+    return _among(parts, "score")
+
+
+def expansion_slider(rows: pd.DataFrame, mark: float) -> ipywidgets.VBox:
+    """A choice of a time in training, and a slider through sizes of a step: the loss, exact and expanded.
+
+    Args:
+        rows: table `expansion` of one run.
+        mark: the learning rate of the training.
+    """
+    parts = {}
+    for step in (rows["step"].min(), rows["step"].max()):
+        own = rows[rows["step"] == step]
+        frames = {}
+        for size in sorted(own["size"].unique()):
+            exact, first, second = own[(own["size"] == size) & (own["direction"] == "gradient")][
+                ["exact", "first", "second"]
+            ].to_numpy()[0]
+            label = f"{size:.2g}: exact {exact:+.3f}, first order {first:+.3f}, second {second:+.3f}"
+            frames[label] = _lines(figures.expansion(own, mark, at=size), f"step of size {label}")
+        parts[f"after step {step:,}"] = _through(frames, "size")
+    return _among(parts, "weights")
 
 
 def attack_theatre(

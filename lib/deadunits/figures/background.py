@@ -52,12 +52,13 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> No
     ax.add_patch(FancyArrowPatch(start, end, **style))
 
 
-def expansion(rows: pd.DataFrame, mark: float | None = None) -> Figure:
+def expansion(rows: pd.DataFrame, mark: float | None = None, at: float | None = None) -> Figure:
     """The change of the loss along two directions, exact and expanded (Eq. 1.3, 1.4), at one training step.
 
     Args:
         rows: table `expansion` of one run and step.
         mark: a size of the step along the gradient to mark.
+        at: a size at which to put a point on each line.
     """
     titles = {"gradient": "along the negative gradient", "removal": "towards zero weights"}
     with panels(1, 2, 3.0) as (figure, axes):
@@ -73,6 +74,8 @@ def expansion(rows: pd.DataFrame, mark: float | None = None) -> Figure:
                     linewidth=width,
                     label=LABELS[order],
                 )
+                point = here[here["size"] == at]
+                ax.plot(point["size"], point[order], "o", color=colour, markersize=8)
             ax.set_yscale("symlog", linthresh=0.01)  # the dip is small, what follows is not
             ax.axhline(0, color="black", linewidth=0.9)
             ax.set(title=title, xlabel="size of the step, t", xscale="log")
