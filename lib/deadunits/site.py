@@ -38,6 +38,16 @@ LOCAL = {
         "vendor/widgets/embed.js": {"defer": "defer"},
     },
 }
+# What screen readers stumble over in the pages of the theme and of Sphinx, and what to have instead.
+MENDED = (
+    ('<summary aria-label="Toggle hidden content">', "<summary>"),  # the text that is seen says more
+    (
+        'search-button__button pst-js-only" title="Search" aria-label="Search"',
+        'search-button__button pst-js-only"',
+    ),
+    ('<div role="list" class="citation-list">', '<div class="citation-list">'),  # its children are no items
+    ('<dl>\n<dd><em class="sig-param">', '<dl role="presentation">\n<dd><em class="sig-param">'),  # no terms
+)
 INDEX = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><link rel="icon" href="data:,">
 <meta http-equiv="refresh" content="0; url={page}"></head><body><a href="{page}">{title}</a></body></html>
@@ -141,11 +151,23 @@ def write_index(app: Sphinx, error: Exception | None) -> None:
         )
 
 
+def mend(app: Sphinx, error: Exception | None) -> None:
+    """Replace ``MENDED`` in all pages."""
+    if error is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            before = after = page.read_text("utf-8")
+            for wrong, right in MENDED:
+                after = after.replace(wrong, right)
+            if after != before:
+                page.write_text(after, "utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("config-inited", use_local_files)
     app.connect("builder-inited", add_static_folders)
     app.connect("build-finished", write_index, priority=400)  # before sphinx_external_toc
+    app.connect("build-finished", mend)
     app.add_css_file("deadunits.css", priority=900)  # after the theme's
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
@@ -11,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from deadunits.site import fetch
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 
@@ -22,6 +24,7 @@ PAGES = sorted(
     for path in SITE.rglob("*.html")
     if not (name := path.relative_to(SITE).as_posix()).startswith("_") and name not in NOT_PAGES
 )
+AXE_LOCK = Path(__file__).parent / "axe/package-lock.json"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -68,6 +71,18 @@ def chromium() -> Iterator[sync_api.Browser]:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core, as pinned in ``tests/site/axe``; fetched once with npm."""
+    kept = ROOT / "_build/vendor" / f"axe-{hashlib.sha256(AXE_LOCK.read_bytes()).hexdigest()[:16]}.js"
+    if not kept.is_file():
+        folder = tmp_path_factory.mktemp("axe")
+        fetch(AXE_LOCK.parent, folder)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "node_modules/axe-core/axe.min.js", kept)
+    return kept.read_text("utf-8")
 
 
 @pytest.fixture

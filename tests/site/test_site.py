@@ -57,6 +57,18 @@ def test_page_does_not_scroll_sideways(page: Page, address: str, name: str, widt
     assert wide <= window
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_page_has_serious_faults_for_those_who_hear_it(
+    page: Page, address: str, name: str, theme: str, axe: str
+) -> None:
+    page.emulate_media(color_scheme=theme)
+    page.goto(f"{address}/{name}", wait_until="networkidle")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(({violations}) => violations)")
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in serious] == []
+
+
 class Links(HTMLParser):
     """The targets and the anchors of a page."""
 

@@ -1,0 +1,88 @@
+"""A live widget in JupyterLab: it computes in the kernel, says that it does, and shows what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: make install")
+from playwright.sync_api import Page, expect
+
+CELL = """
+from deadunits import book, widgets
+
+own = {"epochs": 1, "measure_every": 5, "start": 5, "results": "results"}
+chosen = book.complete("03-2-batch-norm", "quick", own)
+widgets.live_attack(chosen)
+"""
+SECONDS = 60_000  # milliseconds: a kernel starts, imports torch, and two networks are trained
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """JupyterLab on a free port, with a notebook of one cell in a folder of its own."""
+    folder = tmp_path_factory.mktemp("lab")
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "execution_count": None, "outputs": []}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    whole = {"cells": [cell | {"source": CELL}], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "live.ipynb").write_text(json.dumps(whole))
+    for name in ("notebooks", "_toc.yml"):  # so that the folder is a book's
+        (folder / name).symlink_to(Path(name).resolve())
+    places = {
+        name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    }
+    environment = {k: v for k, v in os.environ.items() if k != "DEADUNITS_PAGE"} | places
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--allow-root"]
+    command += ["--IdentityProvider.token=", "--ServerApp.password=", f"--ServerApp.root_dir={folder}"]
+    log = (folder / "log").open("w+")
+    server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        yield address_in(folder / "log", server)
+    finally:
+        server.terminate()
+        server.wait(20)
+        log.close()
+
+
+def address_in(log: Path, server: subprocess.Popen) -> str:
+    """Where the server says that it listens."""
+    for _ in range(300):
+        if found := re.search(r"http://(?:localhost|127\.0\.0\.1):\d+", log.read_text()):
+            return found[0]
+        if server.poll() is not None:
+            break
+        time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def test_a_live_attack_in_jupyterlab(page: Page, lab: str) -> None:
+    page.goto(f"{lab}/lab/tree/live.ipynb")
+    page.locator(".jp-CodeCell .cm-content").first.click(timeout=SECONDS)
+    page.keyboard.press("Control+Enter")
+    said = page.locator(".jp-OutputArea [role=status]")
+    expect(said).to_have_text("computing ...", timeout=SECONDS)
+    frame = page.locator("img.line-frame:visible")
+    expect(frame).to_have_count(1, timeout=SECONDS)
+    expect(said).to_have_count(0)
+    first = frame.get_attribute("alt")
+    unit = page.locator(".jp-OutputArea .widget-text", has_text="unit").locator("input")
+    unit.fill("5")
+    unit.press("Enter")
+    expect(said).to_have_count(1)
+    expect(said).to_have_count(0, timeout=SECONDS)
+    expect(page.locator(".widget-toggle-buttons button")).to_have_text(["conv1, unit 5"])
+    assert frame.get_attribute("alt") != first
+    unit.fill("99")
+    unit.press("Enter")
+    expect(page.locator(".jp-OutputArea [role=alert]")).to_contain_text(
+        "units 0 to 7, not 99", timeout=SECONDS
+    )
+    expect(frame).to_have_count(0)
