@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -137,3 +138,31 @@ def test_a_chapter_with_an_error_is_not_published(project):
     failed.rename(failed.with_name("one.ipynb"))  # papermill puts two cells about the error above it
     with pytest.raises(book.Failed, match="not published:\none, cell 3: ZeroDivisionError"):
         book.build("quick")
+
+
+def test_parameters_are_shown_as_one_table():
+    cells = [
+        {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "outputs": [], "source": PARAMETERS},
+        {
+            "cell_type": "code",
+            "metadata": {"tags": ["injected-parameters"]},
+            "outputs": [],
+            "source": '# Parameters\nepochs = 9\nown = {"dataset": "<mnist>"}\n',
+        },
+    ]
+    whole = {"metadata": {}, "cells": cells, "nbformat": 4, "nbformat_minor": 5}
+    shown, injected = json.loads(book.normalise(json.dumps(whole)))["cells"]
+    assert "remove-cell" in injected["metadata"]["tags"]
+    assert {"remove-input", "nbval-ignore-output"} <= set(shown["metadata"]["tags"])
+    (output,) = shown["outputs"]
+    text = output["data"]["text/html"]
+    rows = re.findall(r"<tr>(.*?)</tr>", text)
+    assert [re.split(r"\|+", re.sub("<[^>]+>", "|", row).strip("|")) for row in rows] == [
+        ["epochs", "9", "passes"],
+        ["own", "{&#x27;dataset&#x27;: &#x27;&lt;mnist&gt;&#x27;}", "others"],
+        ["lr", "0.1", "learning rate"],
+    ]
+    assert "The 3 parameters" in text
+
+
+PARAMETERS = "epochs: int = 3  # passes\nown: dict = {}  # others\nlr: float = 0.1  # learning rate"

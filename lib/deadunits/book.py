@@ -8,7 +8,9 @@ Everything is written under another name first and renamed when it is whole.
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import html
 import json
 import os
 import re
@@ -123,8 +125,12 @@ def execute(
 
 
 def normalise(text: str) -> str:
-    """An executed notebook without what differs from run to run: times, machine paths, random ids."""
+    """An executed notebook without what differs from run to run: times, machine paths, random ids.
+
+    Its parameters, those that were injected too, are shown as one table.
+    """
     notebook = json.loads(text)
+    show_parameters(notebook)
     notebook["metadata"].pop("papermill", None)
     notebook["metadata"]["language_info"] = {"name": "python"}
     for number, cell in enumerate(notebook["cells"]):
@@ -135,6 +141,34 @@ def normalise(text: str) -> str:
     for number, name in enumerate(_widgets(notebook)):
         text = text.replace(name, f"{number:032x}")
     return json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def show_parameters(notebook: dict[str, Any]) -> None:
+    """Put a table of names, values and meanings in the place of the cells that set the parameters."""
+    by_tag = {tag: cell for cell in notebook["cells"] for tag in cell["metadata"].get("tags", [])}
+    if "parameters" not in by_tag:
+        return
+    chosen: dict[str, str] = {}
+    if "injected-parameters" in by_tag:
+        injected = by_tag["injected-parameters"]
+        injected["metadata"]["tags"] = ["injected-parameters", "remove-cell"]
+        for line in ast.parse("".join(injected["source"])).body:
+            if isinstance(line, ast.Assign):
+                chosen[ast.unparse(line.targets[0])] = ast.unparse(line.value)
+    cell, rows = by_tag["parameters"], []
+    for line in "".join(cell["source"]).splitlines():
+        declared, _, meaning = line.partition("  # ")
+        name, _, default = declared.partition(" = ")
+        name = name.partition(":")[0]
+        value = chosen.get(name, default)
+        shown = (f"<code>{html.escape(one)}</code>" for one in (name, value))
+        cells = (*shown, html.escape(meaning))
+        rows.append("<tr>" + "".join(f'<td class="text">{one}</td>' for one in cells) + "</tr>")
+    table = f'<table class="run-table"><tbody>{"".join(rows)}</tbody></table>'
+    summary = f"The {len(rows)} parameters that this page was executed with"
+    text = f'<details class="parameters"><summary>{summary}</summary>{table}</details>'
+    cell["metadata"]["tags"] = ["parameters", "remove-input", "nbval-ignore-output"]  # nbval: no output
+    cell["outputs"] = [{"output_type": "display_data", "metadata": {}, "data": {"text/html": text}}]
 
 
 def _widgets(notebook: dict[str, Any]) -> list[str]:

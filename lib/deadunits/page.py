@@ -44,7 +44,7 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
     stale = sum(run.state().startswith("stale") for run in runs)
     rows = {
         "You will learn": learn,
-        "Data": first["dataset"],
+        "Data": _images(runs),
         "Settings": ", ".join(f"{name} {value}" for name, value in fixed.items()),
         "Runs": f"{kinds}; {' and '.join(varied['activation'])}; seeds {', '.join(varied['seed'])}",
         "Machine": f"{infos[0]['machine']}; one thread a run; torch {versions['torch']}, Python "
@@ -56,6 +56,18 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
     items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
     used = "".join(f'<span data-run="{run.folder.name}"></span>' for run in runs)  # for `book.publish`
     return HTML(f'<div class="chapter-card"><dl>{items}</dl>{used}</div>')
+
+
+def _images(runs: Sequence[Run]) -> str:
+    """The data set; of CIFAR-10 also whether it is the official one."""
+    name = runs[0].info["settings"]["dataset"]
+    if name == "cifar10":
+        name = runs[0].table("final")["images"].iloc[0]
+    if name == "cifar10 (folder)":
+        name += (
+            ": re-coded images, not the official bytes, so no number here is one for the official CIFAR-10"
+        )
+    return name
 
 
 def source(function: Any) -> Markdown:
