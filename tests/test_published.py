@@ -46,6 +46,14 @@ def test_a_chapter_is_the_execution_of_todays_source(path):
     assert sources(path) == sources(Path("notebooks") / path.name)
 
 
+def test_the_numbers_in_the_readme_are_the_chapters():
+    readme = Path("README.md").read_text()
+    assert book.with_numbers(readme) == readme
+    assert readme.count("<!-- -->") > 10
+    with pytest.raises(book.Failed, match="wants nothing of 03-4-relu, which has: attacked, "):
+        book.with_numbers("<!-- 03-4-relu:nothing:d -->1<!-- -->")
+
+
 @pytest.mark.parametrize("name", claims.CLAIMS)
 def test_the_verdict_shown_is_what_the_criterion_says_of_the_tables(name):
     verdict = claims.verdict(name, published())

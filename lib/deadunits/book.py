@@ -246,7 +246,7 @@ def build(profile: str | None = None, results: str = "results") -> Path:
 def publish(profile: str = PUBLISHED) -> list[Path]:
     """Put the profile's executed chapters, and the runs they show, where they are committed.
 
-    Runs that no chapter shows any more are removed from there.
+    Runs that no chapter shows any more are removed from there. README.md gets today's numbers.
     """
     top, written, shown = runs.top(), [], set[str]()
     for chapter in chapters():
@@ -268,7 +268,39 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
     for run in runs.runs_in(top / runs.PUBLISHED):
         if run.folder.name not in shown:
             shutil.rmtree(run.folder)
+    readme = top / "README.md"
+    if readme.is_file():
+        readme.write_text(with_numbers(readme.read_text("utf8")), "utf8")
     return written
+
+
+def with_numbers(text: str) -> str:
+    """The text with each `<!-- chapter:name:format -->...<!-- -->` filled by what that chapter has glued.
+
+    Raises:
+        Failed: a chapter or a name that is not there.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        chapter, name, how = found[1], found[2], found[3]
+        path = runs.top() / f"book/chapters/{chapter}.ipynb"
+        known = glued(path) if path.is_file() else {}
+        if name not in known:
+            raise Failed(f"README.md wants {name} of {chapter}, which has: {', '.join(known) or 'nothing'}")
+        return f"<!-- {chapter}:{name}:{how} -->{format(known[name], how)}<!-- -->"
+
+    return re.sub(r"<!-- ([\w-]+):(\w+):(\S*) -->.*?<!-- -->", fill, text)
+
+
+def glued(notebook: Path) -> dict[str, Any]:
+    """The numbers and words that an executed chapter keeps for the prose, by name."""
+    found = {}
+    for cell in json.loads(notebook.read_text("utf8"))["cells"]:
+        for output in cell.get("outputs", []):
+            if "scrapbook" in output.get("metadata", {}):
+                text = "".join(output["data"]["application/papermill.record/text/plain"])
+                found[output["metadata"]["scrapbook"]["name"]] = ast.literal_eval(text.replace("nan", "None"))
+    return found
 
 
 def _stage(profile: str, results: Path) -> Path:
