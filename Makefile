@@ -37,7 +37,7 @@ lint: install ## ruff: rules and format
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 
 unit: install ## unit and property tests
-	@$(QUIET) $(PYTEST) tests --ignore tests/site
+	@$(QUIET) $(PYTEST) tests --ignore tests/site -n 2
 
 notebooks: install ## chapters executed twice from nothing (quick), and the committed ones, compared by nbval
 	@rm -rf _build/test

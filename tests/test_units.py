@@ -300,7 +300,7 @@ def test_a_network_of_one_unit_and_one_image():
 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_the_loss_of_the_observed_images_comes_along(inplace):
-    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace), nn.Linear(3, 2)).double()
+    net = make_net(linear(4, 3), nn.ReLU(inplace), linear(3, 2))
     batch = make_batch(7, (4,), 2)
     with MeanReplacement(net, ["0"]) as units:
         assert math.isnan(units.loss)

@@ -33,6 +33,12 @@ PUBLISHED = "thesis"  # the profile whose chapters are committed
 _JUPYTER_BOOK = (sys.executable, str(Path(sys.executable).with_name("jupyter-book")))
 
 
+_KERNELS = {
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning in every kernel
+    "DEADUNITS_PAGE": "1",  # no kernel will be where the page is read: no live widgets
+}
+
+
 class Failed(RuntimeError):
     """A chapter or the site failed; the message says where."""
 
@@ -92,15 +98,14 @@ def execute(
     chosen = parameters(chapter, profile, dict(own or {}) | elsewhere)
     folder = runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
-    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a debugger's warning in every kernel
-    os.environ["DEADUNITS_PAGE"] = "1"  # where no kernel will be: no live widgets
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     draft, place = folder / f".{chapter}.{os.getpid()}.ipynb", folder / f"{chapter}.ipynb"
     quiet = not sys.stderr.isatty()
     try:
-        with contextlib.nullcontext() if quiet else _watch(runs.top() / chosen.get("results", "results")):
+        watched = contextlib.nullcontext() if quiet else _watch(runs.top() / chosen.get("results", "results"))
+        with _environment(_KERNELS), watched:
             papermill.execute_notebook(
                 runs.top() / f"notebooks/{chapter}.ipynb",
                 draft,
@@ -326,6 +331,21 @@ def _stage(profile: str, results: Path) -> Path:
 
 def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if name.startswith(".") or name.endswith(".failed.ipynb")]
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables, for the kernels that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
