@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from deadunits import book, claims, runs
+from deadunits import book, claims, runs, status
 
 CHAPTERS = sorted(Path("book/chapters").glob("*.ipynb"))
 
@@ -52,6 +53,17 @@ def test_the_numbers_in_the_readme_are_the_chapters():
     assert readme.count("<!-- -->") > 10
     with pytest.raises(book.Failed, match="wants nothing of 03-4-relu, which has: attacked, "):
         book.with_numbers("<!-- 03-4-relu:nothing:d -->1<!-- -->")
+
+
+def test_all_claims_are_there_at_a_glance():
+    text = status.verdicts(Path("book/chapters"))
+    found = re.findall(r"\[(.) (C[\d.]+)\]\(chapters/[\w-]+\.ipynb\)\{.*? title=\"([\w ]+)\"\}", text)
+    assert sorted(claim for _, claim, _ in found) == sorted(claims.CLAIMS)
+    assert all(status.MARKS[word] == mark for mark, _, word in found)
+    assert f"{len(found)} claims." in text
+    assert all(
+        f"{mark} {word}: {n}" in text for (mark, word), n in Counter((m, w) for m, _, w in found).items()
+    )
 
 
 @pytest.mark.parametrize("name", claims.CLAIMS)

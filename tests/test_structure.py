@@ -45,7 +45,8 @@ FLOORS = [
     {"figures.style"},
     {"figures.background", "figures.weights", "figures.units", "figures.attacks"},
     {"claims", "figures", "widgets", "page"},
-    {"book", "site", "status", "reference"},
+    {"book", "site", "reference"},
+    {"status"},
     {"__main__"},
 ]
 CORE = (
