@@ -1,4 +1,4 @@
-"""The directives `{run-status}` and `{verdicts}`: which runs stand behind the book, and what of the claims holds.
+"""The directives `{run-status}` and `{verdicts}`: which runs stand behind the book, what holds of the claims.
 
 Both look at what is committed, each time the book is built. Needs no torch.
 """
