@@ -28,6 +28,7 @@ from deadunits.experiments import (
     background,
     common,
     costs,
+    explorer,
     saliency,
     unit_costs,
     unit_pruning,
@@ -624,3 +625,59 @@ def test_histograms_count_all_values_of_the_watched_units(activation):
     assert (bins["min"] >= 0).all()
     assert bins.loc["output", "max"] < len(EDGES) - 1
     assert bins.loc["activation", "max"] < len(BOUNDED if activation == "tanh" else EDGES) - 1
+
+
+EXPLORED = OWN | {
+    "layers": ["conv1", "conv2", "fc1"],
+    "epochs": 1,
+    "lr": 0.1,
+    "batch_size": 64,
+    "probe_size": 50,
+    "fractions": [0.0, 0.5],
+}
+
+
+def once_trained():
+    """The network that the explorer goes through."""
+    images = data.load("digits", probe_size=50)
+    net = models.small_cnn(images.shape, seed=0)
+    for _ in training.sgd(net, images.train, epochs=1, lr=0.1, batch_size=64, seed=0):
+        pass
+    return net.eval(), images
+
+
+def test_the_explorer_takes_out_weights_as_one_does_by_hand():
+    found = tables(explorer.explorer, **(EXPLORED | {"of": "weights"}))
+    net, images = once_trained()
+    rows = found["pruned"].set_index(["scorer", "fraction"])
+    before = common.mean_loss(net, images.other), common.accuracy(net, images.test)
+    for scorer in explorer.WEIGHTS:
+        assert tuple(rows.loc[(scorer, 0.0), ["loss", "accuracy"]]) == pytest.approx(before, abs=1e-6)
+    for layer in EXPLORED["layers"]:
+        weight = net.get_parameter(f"{layer}.weight")
+        order = weight.detach().abs().flatten().argsort(stable=True)
+        ranks = found["ranks"].query("scorer == 'magnitude'").sort_values("weight")["rank"].to_numpy()
+        if layer == "conv1":
+            assert ranks[order.numpy()].tolist() == list(range(200))
+        with torch.no_grad():
+            weight.copy_(weight.flatten().index_fill(0, order[: len(order) // 2], 0).view(weight.shape))
+    after = common.mean_loss(net, images.other), common.accuracy(net, images.test)
+    assert tuple(rows.loc[("magnitude", 0.5), ["loss", "accuracy"]]) == pytest.approx(after, abs=1e-6)
+
+
+def test_the_explorer_takes_out_units_and_counts_what_is_left():
+    found = tables(explorer.explorer, **(EXPLORED | {"of": "units"}))
+    net, images = once_trained()
+    rows = found["units"].set_index(["scorer", "fraction", "means"])
+    assert rows.xs(0.0, level="fraction")["parameters"].eq(20_522).all()
+    left = found["left"].query("fraction == 0.5").groupby("layer", sort=False)["left"].agg(["min", "max"])
+    assert left.to_numpy().tolist() == [[4, 4], [8, 8], [32, 32]]
+    norms = {
+        layer: net.get_parameter(f"{layer}.weight").square().flatten(1).sum(1) for layer in EXPLORED["layers"]
+    }
+    keep = {layer: norm >= norm.sort().values[len(norm) // 2] for layer, norm in norms.items()}
+    bare = compaction.propagate(net, keep, a={layer: torch.zeros(len(mask)) for layer, mask in keep.items()})
+    expected = common.mean_loss(bare, images.other), common.accuracy(bare, images.test)
+    assert tuple(rows.loc[("norm_l2", 0.5, False), ["loss", "accuracy"]]) == pytest.approx(expected, abs=1e-6)
+    small = compaction.compact(net, keep)
+    assert rows.loc[("norm_l2", 0.5, True), "parameters"] == sum(one.numel() for one in small.parameters())

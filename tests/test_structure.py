@@ -37,6 +37,7 @@ FLOORS = [
         "experiments.unit_costs",
         "experiments.attacks",
     },
+    {"experiments.explorer"},
     {"runs"},
     {"measures"},
     {"trials"},

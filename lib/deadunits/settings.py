@@ -115,6 +115,7 @@ RULES = {
             and len(set(value)) == len(value)
         ),
     ),
+    "of": _one_of("weights", "units"),
     "weight_schedule": Rule("a list of [epoch, fraction], both rising, fractions from 0 to 1", _schedule),
     "all_layers": Rule("a list of different names of layers, the last one too", _names),
     "scorer": _one_of("mrp", "mrs", "taylor", "taylor_squared", "mean_activation", "norm_l1", "norm_l2"),

@@ -19,6 +19,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deadunits import figures, measures, trials
+from deadunits.pruning import count
+from deadunits.runs import Run
 
 FRAMES = 40  # at most, in one widget
 PAGE = "DEADUNITS_PAGE"  # set in the environment where a page is made
@@ -93,6 +95,64 @@ def attack_theatre(
             frames[label] = _lines(figures.attack_scene(*own, step, activation), f"step {label}")
         parts[f"{layer}, unit {unit}"] = _through(frames, "step")
     return _among(parts, "attacked")
+
+
+def pruning_slider(run: Run) -> ipywidgets.VBox:
+    """A choice of scores, and a slider through fractions: what is left of the first layer, accuracy and loss.
+
+    Args:
+        run: of `explorer`, of weights.
+    """
+    rows, ranks, first = run.table("pruned"), run.table("ranks"), run.table("weights").iloc[0]
+    shape = [int(first[side]) for side in ("units", "channels", "height", "width")]
+    parts = {}
+    for scorer, own in rows.groupby("scorer", sort=False):
+        order = ranks[ranks["scorer"] == scorer].sort_values("weight")["rank"].to_numpy().reshape(shape)
+        parts[figures.title(scorer)] = _through(
+            {
+                label: _pruned(rows, order, scorer, fraction, f"fraction {label}")
+                for fraction, label in _labels(own).items()
+            },
+            "fraction",
+        )
+    return _among(parts, "score")
+
+
+def _pruned(rows: pd.DataFrame, ranks: np.ndarray, scorer: str, fraction: float, alt: str) -> ipywidgets.VBox:
+    left = ranks.size - count(fraction, ranks.size)
+    picture = ipywidgets.Image(value=figures.png(figures.survivors(ranks, left)), format="png")
+    return ipywidgets.VBox([picture, _lines(figures.without_weights(rows, scorer, fraction), alt)])
+
+
+def unit_pruning_slider(run: Run) -> ipywidgets.VBox:
+    """A choice of scores, and a slider through fractions of units: parameters left, and accuracy.
+
+    Args:
+        run: of `explorer`, of units.
+    """
+    rows, parts = run.table("units"), {}
+    for scorer, own in rows.groupby("scorer", sort=False):
+        parts[figures.title(scorer)] = _through(
+            {
+                label: _lines(figures.without_units(rows, scorer, fraction), f"fraction {label}")
+                for fraction, label in _labels(own).items()
+            },
+            "fraction",
+        )
+    return _among(parts, "score")
+
+
+def _labels(own: pd.DataFrame) -> dict[float, str]:
+    """What is said of each fraction."""
+    found = {}
+    for fraction, at in own.groupby("fraction"):
+        said = f"{fraction:g}: accuracy {100 * at['accuracy'].iloc[0]:.1f}%, loss {at['loss'].iloc[0]:.2f}"
+        if "parameters" in at:
+            bare = at.loc[~at["means"], "accuracy"].iloc[0]
+            kept = at.loc[at["means"], "accuracy"].iloc[0]
+            said = f"{fraction:g}: {at['parameters'].iloc[0]:,} parameters, {kept:.1%} (bare {bare:.1%})"
+        found[fraction] = said
+    return found
 
 
 class Live(ipywidgets.VBox):

@@ -27,6 +27,7 @@ from deadunits.figures.units import (
     stand_ins,
     unit_penalties,
     unit_scores_compared,
+    without_units,
 )
 from deadunits.figures.weights import (
     PRUNED_BY,
@@ -39,6 +40,8 @@ from deadunits.figures.weights import (
     removal,
     schedule,
     signed_and_absolute,
+    survivors,
+    without_weights,
 )
 from deadunits.measures import NAMES
 
@@ -78,9 +81,12 @@ __all__ = [
     "signed_and_absolute",
     "speeds",
     "stand_ins",
+    "survivors",
     "svg",
     "title",
     "unit_penalties",
     "unit_scores_compared",
     "use",
+    "without_units",
+    "without_weights",
 ]

@@ -149,6 +149,37 @@ def estimates(scores: pd.DataFrame, layers: Sequence[str]) -> Figure:
     return figure
 
 
+def without_units(rows: pd.DataFrame, scorer: str, fraction: float) -> Figure:
+    """Accuracy over the fraction of units taken out, with and without their means, and parameters left.
+
+    Args:
+        rows: table `units` of `explorer`.
+        scorer: whose lines are drawn; the others' are thin and grey.
+        fraction: that is marked.
+    """
+    with panels(1, 2, 2.9) as (figure, axes):
+        accuracies, sizes = axes.flat
+        for one, own in rows[rows["means"]].groupby("scorer", sort=False):
+            if one != scorer:
+                own = own.sort_values("fraction")
+                accuracies.plot(own["fraction"], 100 * own["accuracy"], color="#B8B8B8", linewidth=1)
+        for means, style, label in ((True, "-", "means propagated"), (False, "--", "bare removal")):
+            own = rows[(rows["scorer"] == scorer) & (rows["means"] == means)].sort_values("fraction")
+            colour = COLOURS[scorer]
+            accuracies.plot(own["fraction"], 100 * own["accuracy"], style, color=colour, label=label)
+            at = own[own["fraction"] == fraction]
+            accuracies.plot(at["fraction"], 100 * at["accuracy"], "o", color=colour, markersize=7)
+        sizes.plot(own["fraction"], own["parameters"], color=colour)
+        sizes.plot(at["fraction"], at["parameters"], "o", color=colour, markersize=7)
+        sizes.set(ylim=(0, None), ylabel="parameters left")
+        sizes.yaxis.set_major_formatter("{x:,.0f}")
+        accuracies.set(ylabel="test accuracy in %")
+        for ax in axes.flat:
+            ax.set_xlabel("fraction of units taken out")
+        legend(figure, accuracies)
+    return figure
+
+
 def speeds(rows: pd.DataFrame) -> Figure:
     """Wall time of a forward pass over the dense network's, by size of the batch and by engine."""
     engines = list(dict.fromkeys(rows["engine"]))

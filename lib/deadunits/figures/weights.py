@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deadunits.figures.style import COLOURS, band, in_order, legend, panels, title
+from deadunits.figures.style import COLOURS, band, in_order, legend, mosaic, panels, picture, title
 from deadunits.measures import NAMES, SIGNED, rank_correlations, ratios_by_step, score_of
 from deadunits.pruning import count
 
@@ -193,6 +193,45 @@ def schedule(
         axes[0, 0].set(ylabel="loss in nats", yscale="log", title="loss on images trained on")
         axes[1, 0].set(ylabel="share", xlabel="step", ylim=(-0.03, 1), title=f"share of {of} pruned")
         axes[0, 0].legend(loc="upper right")
+    return figure
+
+
+def survivors(ranks: np.ndarray, left: int) -> Figure:
+    """A picture of a layer's weights, (units, channels, height, width): the best `left` of them.
+
+    Dark is a high rank. No text.
+    """
+    shown = np.where(ranks < ranks.size - left, np.nan, ranks)
+    return picture(mosaic(shown), "cividis_r", ranks.size - 1)
+
+
+def without_weights(rows: pd.DataFrame, scorer: str, fraction: float) -> Figure:
+    """Accuracy and loss over the fraction of weights taken out, a line a score; one of them marked.
+
+    Args:
+        rows: table `pruned` of `explorer`.
+    """
+    with panels(1, 2, 2.9) as (figure, axes):
+        for ax, column, name in zip(
+            axes.flat, ("accuracy", "loss"), ("test accuracy in %", "loss in nats"), strict=True
+        ):
+            for one, own in rows.groupby("scorer", sort=False):
+                values = own.sort_values("fraction").set_index("fraction")[column] * (
+                    100 if column == "accuracy" else 1
+                )
+                chosen = one == scorer
+                ax.plot(
+                    values.index,
+                    values,
+                    color=COLOURS[one.removesuffix("_abs")],
+                    linestyle="--" if one.endswith("_abs") else "-",
+                    linewidth=3 if chosen else 1.2,
+                    label=title(one),
+                )
+                if chosen:
+                    ax.plot(fraction, values[fraction], "o", color="black", markersize=7, zorder=5)
+            ax.set(xlabel="fraction taken out", ylabel=name)
+        legend(figure, axes.flat[0])
     return figure
 
 
