@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import time
 from collections.abc import Callable
@@ -67,6 +68,16 @@ def test_no_page_has_serious_faults_for_those_who_hear_it(
     found = page.evaluate("axe.run({resultTypes: ['violations']}).then(({violations}) => violations)")
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
     assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in serious] == []
+
+
+def zipped(path: Path) -> int:
+    """Bytes of a file as a server sends it."""
+    return len(gzip.compress(path.read_bytes()))
+
+
+def test_page_is_small(site: Path, name: str) -> None:
+    """Beyond the scripts that all pages share; the pictures of figures are files of their own."""
+    assert zipped(site / name) <= 700_000
 
 
 class Links(HTMLParser):
