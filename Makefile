@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  "name another, as in make PYTHON=python3.12 book")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
-	$(BIN)/python -m deadunits.site  # MathJax and the widget player, with npm
+	$(BIN)/python -m deadunits.site  # KaTeX and the widget player, with npm
 	@touch $@
 
 book: install ## execute all chapters (PROFILE=quick) and build the site

@@ -1,6 +1,6 @@
 """Sphinx extension of the book: its look, and browser files that come from the site itself, never from a CDN.
 
-MathJax and the player of ipywidgets are not committed: they are fetched once with npm, as pinned in
+KaTeX and the player of ipywidgets are not committed: they are fetched once with npm, as pinned in
 ``book/assets/package-lock.json``, and kept in ``_build/vendor/<hash>`` of the repository. Every build of the
 book imports this module, so it needs Sphinx alone (no torch, nothing else of deadunits).
 """
@@ -24,15 +24,16 @@ from sphinx.util import logging
 logger = logging.getLogger(__name__)
 
 # (folder in node_modules, folder on the site, files): all that pages load, and the licences that go with it.
-# MathJax reads its fonts and the less common TeX commands (\cancel, \boldsymbol ...) from beside its script.
 VENDORED = (
-    ("mathjax", "vendor/mathjax", ("LICENSE",)),
-    ("mathjax/es5", "vendor/mathjax", ("tex-mml-chtml.js", "input/tex/extensions/*.js")),
-    ("mathjax/es5", "vendor/mathjax", ("output/chtml/fonts/woff-v2/*.woff",)),
+    ("katex", "vendor/katex", ("LICENSE",)),
+    ("katex/dist", "vendor/katex", ("katex.min.js", "katex.min.css", "fonts/*.woff2")),
     ("@jupyter-widgets/html-manager/dist", "vendor/widgets", ("embed.js", "embed.js.LICENSE.txt", "*.woff2")),
 )
 LOCAL = {
-    "mathjax_path": "vendor/mathjax/tex-mml-chtml.js",
+    # Sphinx writes formulas for MathJax, on pages that have any; KaTeX (math.js) typesets them with a third
+    # of the script, so that all scripts of a page stay below 750 kB.
+    "mathjax_path": "vendor/katex/katex.min.js",
+    "mathjax_options": {"defer": "defer"},
     "nb_ipywidgets_js": {  # in this order, on pages with widgets only
         "widgets.js": {"defer": "defer"},
         "vendor/widgets/embed.js": {"defer": "defer"},
@@ -103,7 +104,7 @@ def vendor(assets: Path, cache: Path) -> Path:
     folder = cache / hashlib.sha256(lock + repr(VENDORED).encode()).hexdigest()[:16]
     if folder.is_dir():
         return folder
-    logger.info("fetching MathJax and the widget player with npm (once)")
+    logger.info("fetching KaTeX and the widget player with npm (once)")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fetching-", dir=cache) as scratch:
         fetch(assets, Path(scratch))
@@ -125,7 +126,7 @@ def repository(srcdir: Path) -> Path:
 
 
 def use_local_files(_app: Sphinx, config: Config) -> None:
-    """Point MathJax and the widgets at the site's own files."""
+    """Point formulas and widgets at the site's own files."""
     for name, value in LOCAL.items():
         config[name] = value
 
@@ -168,6 +169,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", add_static_folders)
     app.connect("build-finished", write_index, priority=400)  # before sphinx_external_toc
     app.connect("build-finished", mend)
+    app.add_css_file("vendor/katex/katex.min.css")
+    app.add_js_file("math.js", priority=900, defer="defer")  # after KaTeX
     app.add_css_file("deadunits.css", priority=900)  # after the theme's
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 

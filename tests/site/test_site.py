@@ -19,6 +19,7 @@ from test_structure import CORE, public
 WIDGETS = "book/chapters/02-1-saliency.html"
 SLIDER = ".widget-hslider [role=slider]"
 READY_S = 2
+SCRIPTS = 750_000  # bytes
 
 
 def faults_of(page: Page, start: str) -> list[str]:
@@ -80,6 +81,15 @@ def test_page_is_small(site: Path, name: str) -> None:
     assert zipped(site / name) <= 700_000
 
 
+def test_scripts_that_pages_share_are_small(page: Page, address: str, site: Path) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: request.resource_type == "script" and asked.append(request.url))
+    page.goto(f"{address}/{WIDGETS}", wait_until="networkidle")
+    files = {site / urlsplit(url).path.lstrip("/") for url in asked if url.startswith(address)}
+    assert {"embed.js", "katex.min.js"} <= {file.name for file in files}
+    assert sum(map(zipped, files)) <= SCRIPTS
+
+
 class Links(HTMLParser):
     """The targets and the anchors of a page."""
 
@@ -120,10 +130,12 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
     assert [name for name in names if name not in anchors] == []
 
 
-def test_mathematics_is_typeset(page: Page, address: str) -> None:
-    page.goto(f"{address}/{WIDGETS}", wait_until="networkidle")
-    assert page.locator("mjx-container").count() == page.locator(".math").count() > 0
-    assert page.locator("mjx-merror").count() == 0
+def test_mathematics_is_typeset(page: Page, address: str, name: str) -> None:
+    page.goto(f"{address}/{name}", wait_until="networkidle")
+    formulas = page.locator(".math")
+    assert formulas.count() == page.locator(".math .katex-html").count()
+    assert formulas.count() or name != WIDGETS
+    assert page.locator(".katex-error").count() == 0
 
 
 def test_dark_mode_recolours_lines_and_leaves_pictures_alone(page: Page, address: str) -> None:

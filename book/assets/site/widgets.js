@@ -1,13 +1,7 @@
 // Loaded on pages with widgets, before their player (html-manager).
 
-// The player typesets labels with the interface of MathJax 2 and throws when it meets MathJax 3, which the page loads. It
-// is given that interface: \(...\) in a label then works too.
-if (window.MathJax) {
-  window.MathJax.Hub = {
-    Queue: ([, , element]) =>
-      window.MathJax.startup.promise.then(() => window.MathJax.typesetPromise([element])),
-  };
-}
+// The player would typeset labels with MathJax 2, for which the page has a configuration and no script: no label has a formula.
+if (window.MathJax) window.MathJax.Hub = { Queue() {} };
 
 // The player gives buttons with icons no name, does not say which of several is chosen, gives a slider no name, its position instead of its label as value, and images no text: screen readers get
 // the words that the eye sees. (An Image with a
