@@ -68,8 +68,8 @@ class Run:
 
     @property
     def has_steps(self) -> bool:
-        """Whether it trains, so that a first measurement can be computed again; timings cannot."""
-        return "epochs" in self.info["settings"]
+        """Whether it measures while it trains, so that a first measurement can be computed again soon."""
+        return "measure_every" in self.info["settings"]
 
     @property
     def by(self) -> str:
