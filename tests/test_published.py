@@ -79,8 +79,8 @@ def test_the_verdict_shown_is_what_the_criterion_says_of_the_tables(name):
     assert shown == [verdict._repr_html_()]
 
 
-def some_of_each(number: int = 2) -> list[runs.Run]:
-    """So many runs of each experiment that trains; which ones, their keys decide, so by chance."""
+def some_of_each(number: int = 1) -> list[runs.Run]:
+    """So many runs of each experiment that measures while it trains; their keys say which, so chance."""
     found = [run for run in published() if run.has_steps]
     kinds = sorted({run.info["experiment"] for run in found})
     return [
