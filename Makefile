@@ -48,7 +48,8 @@ notebooks: install ## chapters executed twice from nothing (quick), and the comm
 
 browser: install ## the site of the chapters just executed, in Chromium
 	@$(DEADUNITS) book --profile quick --results _build/test --only-site
-	@DEADUNITS_SITE=_build/quick/html $(PYTEST) tests/site -n 2
+	@DEADUNITS_SITE=_build/quick/html $(PYTEST) tests/site -n 2 -k "not in_time"
+	@DEADUNITS_SITE=_build/quick/html $(PYTEST) tests/site -k in_time  # timed, so alone
 
 site: install ## publish what is committed, computing nothing
 	@$(DEADUNITS) site
