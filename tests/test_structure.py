@@ -46,6 +46,7 @@ FLOORS = [
     {"figures.style"},
     {"figures.background", "figures.weights", "figures.units", "figures.attacks"},
     {"claims", "figures", "widgets", "page"},
+    {"live"},
     {"book", "site", "reference"},
     {"status"},
     {"__main__"},
@@ -73,6 +74,8 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "deadunits":
             names |= {alias.name for alias in node.names if alias.name in MODULES}
+        elif isinstance(node, ast.ImportFrom) and node.module == "deadunits.experiments":
+            names |= {f"experiments.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deadunits."):
             names.add(node.module.removeprefix("deadunits."))
     return names

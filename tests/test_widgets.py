@@ -1,80 +1,12 @@
-"""What moves: frames belong to their labels, and live widgets are busy, honest and never late."""
+"""What moves in a page: frames belong to their labels."""
 
 from __future__ import annotations
-
-import threading
-import time
 
 import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
-from deadunits import book, runs, widgets
-
-
-def wait_for(true, seconds=20):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def slow():
-    """A live widget whose work waits until it is let go, and what was asked of it."""
-    asked, go = [], threading.Semaphore(0)
-
-    def draw(x):
-        asked.append(x)
-        go.acquire(timeout=20)
-        if x < 0:
-            raise ValueError(f"{x} <is> negative")
-        return ipywidgets.Label(str(x))
-
-    slider = ipywidgets.IntSlider(1, -9, 9)
-    return widgets.Live({"x": slider}, draw), slider, asked, go
-
-
-def shown(live):
-    return [one.value for one in live._place.children]
-
-
-def test_a_live_widget_is_busy_until_its_result_is_there(slow):
-    live, _, _, go = slow
-    assert "computing" in live._said.value
-    assert shown(live) == []
-    go.release()
-    wait_for(lambda: shown(live) == ["1"])
-    assert live._said.value == ""
-
-
-def test_a_slider_that_is_dragged_queues_up_no_old_work(slow):
-    live, slider, asked, go = slow
-    wait_for(lambda: asked == [1])
-    for x in (2, 3, 4, 5):
-        slider.value = x
-    go.release()
-    wait_for(lambda: asked == [1, 5])
-    assert shown(live) == []  # the result for 1 came too late to be shown
-    assert "computing" in live._said.value
-    go.release()
-    wait_for(lambda: shown(live) == ["5"])
-    assert asked == [1, 5]
-
-
-def test_an_error_is_shown_and_the_next_move_works(slow):
-    live, slider, _, go = slow
-    go.release()
-    wait_for(lambda: shown(live) == ["1"])
-    slider.value = -3
-    go.release()
-    wait_for(lambda: "alert" in live._said.value)
-    assert "ValueError: -3 &lt;is&gt; negative" in live._said.value
-    assert shown(live) == []
-    slider.value = 2
-    go.release()
-    wait_for(lambda: shown(live) == ["2"])
-    assert live._said.value == ""
+from deadunits import runs, widgets
 
 
 def frames(theatre):
@@ -159,21 +91,3 @@ def test_the_pruning_sliders_say_what_the_tables_say(explored):
     label = f"0.9: {kept['parameters']:,.0f} parameters, {kept['accuracy']:.1%} (bare {bare['accuracy']:.1%})"
     assert parts["MRS"][0][2] == label
     assert parts["MRS"][1][2] == f"fraction {label}"
-
-
-def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path):
-    chosen = book.complete(
-        "03-2-batch-norm", "quick", {"epochs": 1, "measure_every": 5, "results": str(tmp_path)}
-    )
-    live = widgets.live_attack(chosen | {"start": 5}, str(tmp_path))
-    wait_for(lambda: live._said.value == "", 120)
-    found = frames(live._place.children[0])
-    assert list(found) == ["conv1, unit 0"]
-    labels, spoken = found["conv1, unit 0"]
-    assert [f"step {label}" for label in labels] == spoken
-    assert [label.partition(":")[0] for label in labels] == ["20"]  # each fourth measurement
-    live._controls["unit"].value = 99
-    wait_for(lambda: "alert" in live._said.value, 120)
-    assert "conv1 has units 0 to 7, not 99" in live._said.value
-    monkeypatch.setenv(widgets.PAGE, "1")
-    assert widgets.live_attack(chosen) is None

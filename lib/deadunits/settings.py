@@ -223,7 +223,7 @@ def _check_schedule(values: Mapping[str, Any]) -> None:
         )
 
 
-def _steps(values: Mapping[str, Any]) -> int | None:
+def training_steps(values: Mapping[str, Any]) -> int | None:
     """Steps of the training that these settings speak of, if they do."""
     names = ("dataset", "probe_size", "batch_size", "epochs")
     if not all(name in values for name in names):
@@ -233,7 +233,7 @@ def _steps(values: Mapping[str, Any]) -> int | None:
 
 
 def _check_measured(values: Mapping[str, Any]) -> None:
-    every, steps = values.get("measure_every", 0), _steps(values)
+    every, steps = values.get("measure_every", 0), training_steps(values)
     if steps is not None and every > steps:
         raise Invalid(
             f"measure_every = {every}: the training takes {steps} steps only ({values['epochs']} epochs of "
@@ -244,7 +244,7 @@ def _check_measured(values: Mapping[str, Any]) -> None:
 def _check_attack(values: Mapping[str, Any]) -> None:
     if not all(name in values for name in ("start", "interval", "repeats")) or not values["repeats"]:
         return
-    last, steps = values["start"] + (values["repeats"] - 1) * values["interval"], _steps(values)
+    last, steps = values["start"] + (values["repeats"] - 1) * values["interval"], training_steps(values)
     if steps is not None and last > steps:
         raise Invalid(
             f"start = {values['start']}, interval = {values['interval']}, repeats = {values['repeats']}: "

@@ -1,16 +1,13 @@
 """Things to move: the same in a live notebook and, without a kernel, in the published page.
 
-A widget of the page is a set of frames drawn beforehand, joined with its controls in the browser. A live one
-(`Live`) computes in the kernel; it is left out of published pages.
+Each is a set of frames drawn beforehand, joined with its controls in the browser. `live` has the same ones
+for a notebook with a kernel, which compute.
 """
 
 from __future__ import annotations
 
 import html
-import os
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import ipywidgets
@@ -18,12 +15,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deadunits import figures, measures, trials
+from deadunits import figures, measures
 from deadunits.pruning import count
 from deadunits.runs import Run
 
 FRAMES = 40  # at most, in one widget
-PAGE = "DEADUNITS_PAGE"  # set in the environment where a page is made
+Frame = tuple[str, ipywidgets.Widget]  #: what is said of a picture, and the picture
 
 
 def saliency_explorer(
@@ -46,12 +43,17 @@ def saliency_explorer(
         frames: dict[str, ipywidgets.Widget] = {}
         for step in steps:
             now = scores[scores["step"] == step].sort_values("weight")
-            agreement = measures.rank_correlations(now, [scorer])[scorer]
-            label = f"{step:,}: agreement {agreement:.2f}"  # it is read aloud for the pictures, too
-            values = now["loss_change"], measures.score_of(now, scorer)
-            frames[label] = ipywidgets.VBox([_picture(one, shape) for one in values])
+            words, pictures = filters(now, scorer, shape)
+            frames[f"{step:,}: {words}"] = pictures  # it is read aloud for the pictures, too
         parts[figures.NAMES[scorer]] = _through(frames, "step")
     return _among(parts, "score")
+
+
+def filters(now: pd.DataFrame, scorer: str, shape: tuple[int, int, int, int]) -> Frame:
+    """A frame of the explorer: the filters by the exact loss change, and below it by the scorer."""
+    agreement = measures.rank_correlations(now, [scorer])[scorer]
+    values = now["loss_change"], measures.score_of(now, scorer)
+    return f"agreement {agreement:.2f}", ipywidgets.VBox([_picture(one, shape) for one in values])
 
 
 def expansion_slider(rows: pd.DataFrame, mark: float) -> ipywidgets.VBox:
@@ -63,16 +65,20 @@ def expansion_slider(rows: pd.DataFrame, mark: float) -> ipywidgets.VBox:
     """
     parts = {}
     for step in (rows["step"].min(), rows["step"].max()):
-        own = rows[rows["step"] == step]
-        frames = {}
+        own, frames = rows[rows["step"] == step], {}
         for size in sorted(own["size"].unique()):
-            exact, first, second = own[(own["size"] == size) & (own["direction"] == "gradient")][
-                ["exact", "first", "second"]
-            ].to_numpy()[0]
-            label = f"{size:.2g}: exact {exact:+.3f}, first order {first:+.3f}, second {second:+.3f}"
-            frames[label] = _lines(figures.expansion(own, mark, at=size), f"step of size {label}")
+            words, picture = expanded(own, mark, size)
+            frames[words] = picture
         parts[f"after step {step:,}"] = _through(frames, "size")
     return _among(parts, "weights")
+
+
+def expanded(rows: pd.DataFrame, mark: float, size: float) -> Frame:
+    """A frame of the expansion: the loss along two directions, with a point at one size of the step."""
+    along = rows[(rows["size"] == size) & (rows["direction"] == "gradient")]
+    exact, first, second = along[["exact", "first", "second"]].to_numpy()[0]
+    words = f"{size:.2g}: exact {exact:+.3f}, first order {first:+.3f}, second {second:+.3f}"
+    return words, _lines(figures.expansion(rows, mark, at=size), f"step of size {words}")
 
 
 def attack_theatre(
@@ -108,20 +114,18 @@ def pruning_slider(run: Run) -> ipywidgets.VBox:
     parts = {}
     for scorer, own in rows.groupby("scorer", sort=False):
         order = ranks[ranks["scorer"] == scorer].sort_values("weight")["rank"].to_numpy().reshape(shape)
-        parts[figures.title(scorer)] = _through(
-            {
-                label: _pruned(rows, order, scorer, fraction, f"fraction {label}")
-                for fraction, label in _labels(own).items()
-            },
-            "fraction",
-        )
+        frames = (pruned(rows, order, scorer, fraction) for fraction in sorted(own["fraction"].unique()))
+        parts[figures.title(scorer)] = _through(dict(frames), "fraction")
     return _among(parts, "score")
 
 
-def _pruned(rows: pd.DataFrame, ranks: np.ndarray, scorer: str, fraction: float, alt: str) -> ipywidgets.VBox:
-    left = ranks.size - count(fraction, ranks.size)
-    picture = ipywidgets.Image(value=figures.png(figures.survivors(ranks, left)), format="png")
-    return ipywidgets.VBox([picture, _lines(figures.without_weights(rows, scorer, fraction), alt)])
+def pruned(rows: pd.DataFrame, ranks: np.ndarray, scorer: str, fraction: float) -> Frame:
+    """A frame of the pruning slider: the first layer's weights that are left, and the curves so far."""
+    at = rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction)].iloc[0]
+    words = f"{fraction:g}: accuracy {100 * at['accuracy']:.1f}%, loss {at['loss']:.2f}"
+    survivors = figures.png(figures.survivors(ranks, ranks.size - count(fraction, ranks.size)))
+    curves = _lines(figures.without_weights(rows, scorer, fraction), f"fraction {words}")
+    return words, ipywidgets.VBox([ipywidgets.Image(value=survivors, format="png"), curves])
 
 
 def unit_pruning_slider(run: Run) -> ipywidgets.VBox:
@@ -132,103 +136,17 @@ def unit_pruning_slider(run: Run) -> ipywidgets.VBox:
     """
     rows, parts = run.table("units"), {}
     for scorer, own in rows.groupby("scorer", sort=False):
-        parts[figures.title(scorer)] = _through(
-            {
-                label: _lines(figures.without_units(rows, scorer, fraction), f"fraction {label}")
-                for fraction, label in _labels(own).items()
-            },
-            "fraction",
-        )
+        frames = (smaller(rows, scorer, fraction) for fraction in sorted(own["fraction"].unique()))
+        parts[figures.title(scorer)] = _through(dict(frames), "fraction")
     return _among(parts, "score")
 
 
-def _labels(own: pd.DataFrame) -> dict[float, str]:
-    """What is said of each fraction."""
-    found = {}
-    for fraction, at in own.groupby("fraction"):
-        said = f"{fraction:g}: accuracy {100 * at['accuracy'].iloc[0]:.1f}%, loss {at['loss'].iloc[0]:.2f}"
-        if "parameters" in at:
-            bare = at.loc[~at["means"], "accuracy"].iloc[0]
-            kept = at.loc[at["means"], "accuracy"].iloc[0]
-            said = f"{fraction:g}: {at['parameters'].iloc[0]:,} parameters, {kept:.1%} (bare {bare:.1%})"
-        found[fraction] = said
-    return found
-
-
-class Live(ipywidgets.VBox):
-    """Controls, and what is computed from their values whenever one is moved.
-
-    While it is computed the widget says so. What is asked for meanwhile waits, and of that only the last: a
-    slider that is dragged on never queues up old work. An error is shown in the place of the result.
-
-    Args:
-        controls: widgets with a `value`, by the names that `draw` knows them by.
-        draw: gets the values by name; called in a thread of its own.
-    """
-
-    def __init__(self, controls: Mapping[str, ipywidgets.Widget], draw: Callable[..., ipywidgets.Widget]):
-        self._controls, self._draw = dict(controls), draw
-        self._said, self._place = ipywidgets.HTML(), ipywidgets.VBox()
-        self._lock, self._busy = threading.Lock(), False
-        self._wanted: dict[str, Any] | None = None
-        super().__init__([*self._controls.values(), self._said, self._place])
-        for control in self._controls.values():
-            control.observe(self._ask, "value")
-        self._ask()
-
-    def _ask(self, change: object = None) -> None:
-        with self._lock:
-            self._wanted = {name: control.value for name, control in self._controls.items()}
-            if self._busy:
-                return
-            self._busy = True
-        self._said.value = '<p role="status">computing ...</p>'
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                wanted, self._wanted = self._wanted, None
-                self._busy = wanted is not None
-            if wanted is None:
-                return
-            try:
-                shown, said = [self._draw(**wanted)], ""
-            except Exception as error:  # whatever it is, it belongs into the widget
-                shown, said = [], f'<p role="alert">{html.escape(f"{type(error).__name__}: {error}")}</p>'
-            if self._wanted is None:
-                self._place.children, self._said.value = shown, said
-
-
-def live_attack(chosen: Mapping[str, Any], results: str = "results", data_root: str = "") -> Live | None:
-    """In a notebook with a kernel: attack any unit at any time, by any factor, and see its theatre.
-
-    Trains the chapter's network and its twin, with seed 0; what was computed once is read from `results`.
-    None where a page is made, which has no kernel.
-
-    Args:
-        chosen: the parameters of the chapter by name.
-    """
-    if os.environ.get(PAGE):
-        return None
-
-    def draw(layer: str, unit: int, start: int, multiplier: float) -> ipywidgets.Widget:
-        one = {"attacked": [[layer, unit]], "timed": [], "starts": [start], "start": start, "seeds": 1}
-        planned = trials.some_units({**chosen, **one, "multiplier": multiplier})
-        planned = {name: planned[name] for name in ("twins", "first")}
-        found = trials.compute(planned, results, data_root)
-        every = found["twins"] + found["first"]
-        tables = [trials.curves(found["first"], every, name) for name in ("units", "training", "values")]
-        return attack_theatre(*tables, chosen["activation"])
-
-    first = chosen["attacked"][0]
-    controls = {
-        "layer": ipywidgets.Dropdown(options=chosen["layers"], value=first[0], description="layer"),
-        "unit": ipywidgets.BoundedIntText(first[1], 0, 1_000_000, description="unit"),
-        "start": ipywidgets.BoundedIntText(chosen["start"], 1, 100_000_000, description="first step"),
-        "multiplier": ipywidgets.FloatText(chosen["multiplier"], description="multiplier"),
-    }
-    return Live(controls, draw)
+def smaller(rows: pd.DataFrame, scorer: str, fraction: float) -> Frame:
+    """A frame of the unit pruning slider: accuracy with the means propagated and bare, parameters left."""
+    at = rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction)].set_index("means")
+    kept, bare = at["accuracy"][True], at["accuracy"][False]
+    words = f"{fraction:g}: {at['parameters'].iloc[0]:,} parameters, {kept:.1%} (bare {bare:.1%})"
+    return words, _lines(figures.without_units(rows, scorer, fraction), f"fraction {words}")
 
 
 def _through(frames: Mapping[str, ipywidgets.Widget], description: str) -> ipywidgets.VBox:
