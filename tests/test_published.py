@@ -55,6 +55,11 @@ def test_the_numbers_in_the_readme_are_the_chapters():
         book.with_numbers("<!-- 03-4-relu:nothing:d -->1<!-- -->")
 
 
+def test_the_figure_of_the_title_page_shows_the_committed_runs():
+    assert Path(book.FRONT).read_bytes() == book.front(published())
+    assert book.front([run for run in published() if run.info["experiment"] != "units"]) is None
+
+
 def test_all_claims_are_there_at_a_glance():
     text = status.verdicts(Path("book/chapters"))
     found = re.findall(r"\[(.) (C[\d.]+)\]\(chapters/[\w-]+\.ipynb\)\{.*? title=\"([\w ]+)\"\}", text)

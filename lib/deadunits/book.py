@@ -27,6 +27,7 @@ import yaml
 from deadunits import Invalid, data, runs, settings
 
 PUBLISHED = "thesis"  # the profile whose chapters are committed
+FRONT = "book/assets/front.svg"  # the figure of the title page
 
 
 # the one of this environment, activated or not
@@ -251,7 +252,8 @@ def build(profile: str | None = None, results: str = "results") -> Path:
 def publish(profile: str = PUBLISHED) -> list[Path]:
     """Put the profile's executed chapters, and the runs they show, where they are committed.
 
-    Runs that no chapter shows any more are removed from there. README.md gets today's numbers.
+    Runs that no chapter shows any more are removed from there. README.md gets today's numbers, the title page
+    its figure.
     """
     top, written, shown = runs.top(), [], set[str]()
     for chapter in chapters():
@@ -273,10 +275,29 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
     for run in runs.runs_in(top / runs.PUBLISHED):
         if run.folder.name not in shown:
             shutil.rmtree(run.folder)
+    cover = front(runs.runs_in(top / runs.PUBLISHED))
+    if cover is not None:
+        (top / FRONT).write_bytes(cover)
     readme = top / "README.md"
     if readme.is_file():
         readme.write_text(with_numbers(readme.read_text("utf8")), "utf8")
     return written
+
+
+def front(known: Sequence[runs.Run]) -> bytes | None:
+    """The figure of the title page, SVG: what each unit of the network of chapter 4.1 is worth, all seeds.
+
+    None where there are no such runs.
+    """
+    import pandas as pd
+
+    from deadunits import figures
+
+    of = {"activation": "relu", "widths": [8, 16, 64], "dataset": "mnist"}
+    some = [run for run in known if run.info["experiment"] == "units"]
+    some = [run for run in some if of.items() <= run.info["settings"].items()]
+    tables = [table[table["step"] == table["step"].max()] for table in (run.table("scores") for run in some)]
+    return figures.svg(figures.worth(pd.concat(tables))) if tables else None
 
 
 def with_numbers(text: str) -> str:

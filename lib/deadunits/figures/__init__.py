@@ -28,6 +28,7 @@ from deadunits.figures.units import (
     unit_penalties,
     unit_scores_compared,
     without_units,
+    worth,
 )
 from deadunits.figures.weights import (
     PRUNED_BY,
@@ -89,4 +90,5 @@ __all__ = [
     "use",
     "without_units",
     "without_weights",
+    "worth",
 ]

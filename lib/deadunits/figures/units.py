@@ -22,6 +22,32 @@ CONSTANTS = {  # what stands for a unit: colour and label
 }
 
 
+def worth(rows: pd.DataFrame, below: float = 0.05) -> Figure:
+    """What each unit of a trained network is worth: MRP in descending order, a panel a layer, a line a seed.
+
+    Args:
+        rows: table `scores` of one measurement, of several seeds.
+        below: units at most this times the mean of their layer are dead (Def. 3.2.2), and marked.
+    """
+    layers, floor = list(dict.fromkeys(rows["layer"])), 1e-6
+    with panels(1, len(layers), 2.9, sharey=True) as (figure, axes):
+        for ax, layer in zip(axes.flat, layers, strict=True):
+            for _, own in rows[rows["layer"] == layer].groupby("seed"):
+                penalty = np.sort(own["mrp"].to_numpy())[::-1]
+                shown, place = np.maximum(penalty, floor), np.arange(1, len(penalty) + 1)
+                dead = penalty <= below * penalty.mean()
+                ax.plot(place, shown, color="#0072B2", linewidth=0.8, alpha=0.5)
+                for which, colour in ((~dead, "#0072B2"), (dead, "#D55E00")):
+                    ax.plot(place[which], shown[which], "o", color=colour, markersize=3.5)
+            ax.set(yscale="log", ylim=(floor / 2, 10), title=f"{layer}, {len(penalty)} units")
+            ax.set_xticks([1, len(penalty) // 2, len(penalty)])
+            ax.set_xlabel("rank of the unit")
+            ax.minorticks_off()
+        axes.flat[0].set_ylabel("change of the loss\nwithout it, in nats")
+        axes.flat[0].set_yticks([1e-6, 1e-4, 1e-2, 1], ["0", "0.0001", "0.01", "1"])
+    return figure
+
+
 def unit_penalties(rows: pd.DataFrame, fraction: float, size: int) -> Figure:
     """Figures 4.1, 4.2 and 4.5: penalties over training, with random choice and without, a row a network.
 
