@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import papermill
 import pytest
 from deadunits import Invalid, book
 
@@ -166,3 +167,20 @@ def test_parameters_are_shown_as_one_table():
 
 
 PARAMETERS = "epochs: int = 3  # passes\nown: dict = {}  # others\nlr: float = 0.1  # learning rate"
+
+
+def test_the_launcher_of_colab_shows_a_chapter(tmp_path):
+    """All of it but the installation, which needs a network."""
+    whole = json.loads(Path(".colab/start.ipynb").read_text())
+    (install,) = [cell for cell in whole["cells"] if "%pip" in "".join(cell["source"])]
+    install["source"] = "from pathlib import Path"
+    (tmp_path / "start.ipynb").write_text(json.dumps(whole))
+    chosen = {"repository": "here", "chapter": "03-1-dead-units"}
+    done = papermill.execute_notebook(
+        tmp_path / "start.ipynb", tmp_path / "done.ipynb", chosen, progress_bar=False, cwd="."
+    )
+    shown = [output.data for cell in done.cells for output in cell.get("outputs", []) if "data" in output]
+    chapter = json.loads(Path("notebooks/03-1-dead-units.ipynb").read_text())
+    text = ["".join(cell["source"]) for cell in chapter["cells"] if cell["cell_type"] == "markdown"]
+    assert [one["text/markdown"] for one in shown if one.get("text/markdown") in text] == text
+    assert sum("image/svg+xml" in one for one in shown) >= 1
