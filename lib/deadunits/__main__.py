@@ -1,15 +1,21 @@
-"""The command line: `deadunits book`, `chapter`, `site`, `publish`, `replay`; the Makefile calls them."""
+"""The command line, `deadunits book`, `chapter`, `sweep`, `site` ...; the Makefile calls it."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
-from deadunits import Invalid, __version__, book, data, runs
+from deadunits import Invalid, __version__, book, data, runs, sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +60,28 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--data-root", default="")
     again.set_defaults(command=_replay)
 
+    grid = commands.add_parser("sweep", help="do all that a YAML file asks for: a grid of runs or chapters")
+    grid.add_argument("file", type=Path)
+    grid.add_argument("-p", dest="own", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    grid.add_argument("--where", choices=("local", "slurm"), help="instead of what the file says")
+    grid.add_argument("--processes", type=int, help="jobs at once, locally; 0: one a core")
+    grid.add_argument("--results", help="folder for runs, chapters, logs")
+    grid.add_argument("--data-root")
+    what = grid.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="show the jobs and an estimate of their time")
+    what.add_argument("--status", action="store_true", help="show the jobs and how far they are")
+    what.add_argument("--retry", action="store_true", help="do those again, too, that failed")
+    what.add_argument("--cancel", action="store_true", help="take the jobs out of SLURM's queue")
+    what.add_argument(
+        "--gather", nargs=2, metavar=("TABLE", "FILE"), help="one table of all runs, as .csv or .parquet"
+    )
+    what.add_argument("--tensorboard", metavar="FOLDER", help="write the finished runs as events")
+    grid.set_defaults(command=_sweep)
+
+    job = commands.add_parser("job")  # one of a sweep, in a process of its own
+    job.add_argument("packed")
+    job.set_defaults(command=_job)
+
     publish = commands.add_parser("publish", help="put executed chapters and their runs in book/")
     publish.add_argument("--profile", default=book.PUBLISHED)
     publish.set_defaults(command=_publish)
@@ -84,6 +112,46 @@ def _replay(chosen: argparse.Namespace) -> None:
     for run in changed:
         difference = runs.record_replay(run, chosen.data_root)
         print(f"{run.folder.name}: largest difference {difference:.1g}; {run.state()}", flush=True)
+
+
+def _sweep(chosen: argparse.Namespace) -> None:
+    own = {name: _value(text) for name, text in chosen.own}
+    top = {name: getattr(chosen, name) for name in ("where", "processes", "results", "data_root")}
+    plan = sweep.read(chosen.file, own, **top)
+    if chosen.status or chosen.dry_run:
+        print(sweep.table(plan).to_string(index=False))
+    if chosen.dry_run:
+        print(sweep.forecast(plan))
+    elif chosen.cancel:
+        from deadunits import slurm
+
+        print(f"cancelled {slurm.cancel(plan)} jobs")
+    elif chosen.gather:
+        _write_table(sweep.gather(plan, chosen.gather[0]), Path(chosen.gather[1]))
+    elif chosen.tensorboard:
+        print(f"wrote {sweep.tensorboard(plan, Path(chosen.tensorboard))} runs to {chosen.tensorboard}")
+    elif not chosen.status:
+        sweep.check(plan)
+        print(f"configuration: {sweep.keep_configuration(plan, chosen.file.stem)}", flush=True)
+        ended = sweep.launch(plan, chosen.retry, lambda line: print(line, flush=True))
+        print(", ".join(f"{number} {kind}" for kind, number in sorted(ended.items())))
+        if ended["done"] < len(plan.jobs):
+            raise book.Failed("not all jobs are done: `--status` shows each, with its log")
+
+
+def _write_table(rows: pd.DataFrame, file: Path) -> None:
+    if file.suffix == ".csv":
+        rows.to_csv(file, index=False)
+    elif file.suffix == ".parquet":
+        runs.write(rows, file)
+    else:
+        raise Invalid(f"{file} is to end in .csv or .parquet")
+    print(f"{len(rows):,} rows: {file}")
+
+
+def _job(chosen: argparse.Namespace) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that claim and draft are taken away
+    sweep.execute_packed(chosen.packed)
 
 
 def _value(text: str) -> object:

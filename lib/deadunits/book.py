@@ -54,22 +54,27 @@ def profiles() -> list[str]:
     return sorted(path.name for path in (runs.top() / "notebooks/profiles").iterdir() if path.is_dir())
 
 
+def known(chapter: str, profile: str) -> None:
+    """Raise `Invalid` if there is no such chapter or profile."""
+    for kind, name, names in (("chapter", chapter, chapters()), ("profile", profile, profiles())):
+        if name not in names:
+            raise Invalid(settings.unknown(kind, name, names))
+
+
 def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The parameters of a chapter: those of the profile, overruled by `own`; checked, names and values.
 
     Raises:
         Invalid: unknown chapter, profile or parameter, wrong type or range, a folder not writable.
     """
-    for kind, name, known in (("chapter", chapter, chapters()), ("profile", profile, profiles())):
-        if name not in known:
-            raise Invalid(settings.unknown(kind, name, known))
+    known(chapter, profile)
     file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
     chosen = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
     chosen = dict(chosen or {}) | dict(own or {})
-    known = settings.declared(runs.top() / f"notebooks/{chapter}.ipynb")
-    settings.check(chosen, known)  # each name and value
-    every = known | chosen
-    settings.check(every, known)  # and how they fit together
+    names = settings.declared(runs.top() / f"notebooks/{chapter}.ipynb")
+    settings.check(chosen, names)  # each name and value
+    every = names | chosen
+    settings.check(every, names)  # and how they fit together
     folder = runs.top() / every["results"]
     runs.check_writable(folder)
     if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
@@ -84,12 +89,19 @@ def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -
 
 
 def execute(
-    chapter: str, profile: str, own: Mapping[str, Any] | None = None, results: str | None = None
+    chapter: str,
+    profile: str,
+    own: Mapping[str, Any] | None = None,
+    results: str | None = None,
+    folder: Path | None = None,
+    **more: Any,
 ) -> Path:
     """Execute one chapter and return the executed notebook; with `own` parameters in a place of its own.
 
     Args:
         results: a folder for new runs other than the profile's.
+        folder: where the executed notebook goes; None: below `_build`.
+        more: for papermill.
 
     Raises:
         Invalid: see `parameters`; before anything starts.
@@ -97,7 +109,7 @@ def execute(
     """
     elsewhere = {} if results in (None, "results") else {"results": results}
     chosen = parameters(chapter, profile, dict(own or {}) | elsewhere)
-    folder = runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
+    folder = folder or runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -115,6 +127,7 @@ def execute(
                 kernel_name="python3",
                 extra_arguments=["--log-level=CRITICAL"],  # it warns of TCP at each start, and of Ctrl-C
                 progress_bar=False if quiet else {"desc": chapter, "unit": "cell", "leave": False},
+                **more,
             )
         draft.write_text(normalise(draft.read_text("utf8")), "utf8")
         draft.replace(place)
@@ -401,7 +414,7 @@ def _watch(folder: Path) -> Iterator[None]:
 
 
 def _shown(path: Path) -> Path:
-    return path.relative_to(runs.top())
+    return path.relative_to(runs.top()) if path.is_relative_to(runs.top()) else path
 
 
 def _telling(output: str) -> str:

@@ -238,7 +238,7 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
     torch.set_num_threads(1)
     started, wall, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
     place = folder / key(experiment, one)
-    draft = folder / f".{place.name}.{os.getpid()}"
+    draft = folder / f".{place.name}.{_here()}"
     draft.mkdir(parents=True)
     parent, computed_by = os.getppid(), code(experiment)
     try:
@@ -311,9 +311,9 @@ def write(frame: pd.DataFrame, file: Path) -> None:
     )
 
 
-def progress(folder: Path) -> list[float]:
-    """How far each run that is being computed in `folder` is, from 0 to 1."""
-    return [share for file in folder.glob(".*/progress") for share in _numbers(file)]
+def progress(folder: Path, name: str = "*") -> list[float]:
+    """How far each run that is being computed in `folder` is, from 0 to 1; or the one whose key is `name`."""
+    return [share for file in folder.glob(f".{name}.*/progress") for share in _numbers(file)]
 
 
 def replay(run: Run, data_root: str | os.PathLike = "") -> float:
@@ -377,7 +377,7 @@ def _compute(
     at_once: int,
 ) -> None:
     """Hand them to workers, `at_once` at a time, and show how far they are."""
-    _sweep(folder)
+    clean(folder)
     waiting = [json.dumps([experiment, dict(one), str(folder), data_root]) for one in missing]
     failed, done = list[str](), 0
     working: list[_Worker] = []
@@ -397,7 +397,7 @@ def _compute(
                 else:
                     working.remove(worker)
                     worker.end()
-                    _sweep(folder)  # a dead one's draft would count as progress
+                    clean(folder)  # a dead one's draft would count as progress
             ahead = sum(progress(folder))
             show(done, len(missing), ahead)
             (folder / ".waiting").write_text(f"{done + ahead} {len(missing)}")
@@ -407,7 +407,7 @@ def _compute(
             worker.process.terminate()
         for worker in working:
             worker.end()
-        _sweep(folder)
+        clean(folder)
         show(done, len(missing), None)
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed; the first: {failed[0]}")
@@ -469,11 +469,17 @@ def _work(jobs: Iterable[str], answers: TextIO) -> None:
         print(json.dumps(said), file=answers, flush=True)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes have left."""
+def _here() -> str:
+    """This process among those of all machines that share a folder."""
+    return f"{os.getpid()}@{platform.node()}"
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed processes of this machine have left."""
     for draft in folder.glob(".*.*"):
-        pid = draft.name.split(".")[2]
-        if draft.is_dir() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        pid, _, host = draft.name.split(".", 2)[2].partition("@")
+        dead = pid.isdigit() and host in ("", platform.node()) and not Path(f"/proc/{pid}").exists()
+        if dead and draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)
 
 

@@ -1,0 +1,140 @@
+"""The jobs of a sweep on SLURM, through submitit (an optional extra): one array, one job a task.
+
+Whether a job is done is told by its result, not by SLURM's accounting, which many clusters do not have.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from deadunits import Invalid, sweep
+from deadunits.sweep import Job, Plan
+
+LOOK = 2.0  # seconds between two looks at the queue
+ENDS = {  # why a job that left the queue without a result is not submitted again
+    "CANCELLED": "it was cancelled in the queue",
+    "TIMEOUT": "it took longer than the {minutes} minutes that it had",
+    "OUT_OF_MEMORY": "it took more than the {memory} GB that it had",
+}
+OVER = ("gone", "COMPLETED", "FAILED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", *ENDS)
+
+
+class Task:
+    """What a task of the array does; preempted or requeued, it begins again."""
+
+    def __call__(self, text: str) -> str:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        return sweep.execute_packed(text, wait=True)
+
+    def checkpoint(self, text: str) -> object:
+        """Called by submitit when SLURM takes the node away."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, text)
+
+
+def launch(jobs: Sequence[Job], plan: Plan, show: Callable[[str], None]) -> None:
+    """Submit what is not in the queue already, and watch until all have ended.
+
+    Interrupted, it leaves the jobs in the queue; `cancel` takes them out.
+
+    Raises:
+        Invalid: no submitit, or no SLURM.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise Invalid("SLURM wants submitit: pip install 'deadunits[slurm]'") from error
+    queue()  # an error here, if there is no SLURM
+    begun, bar, left = Counter[str](), sweep.Bar(len(jobs)), list(jobs)
+    try:
+        while left:
+            known, lost = queue(), list[Job]()
+            for job in left:
+                last = known.get(submitted(job, plan), "gone")
+                if last not in OVER or sweep.state(job, plan) != "waiting":
+                    continue
+                if why := ENDS.get(last):
+                    sweep.give_up(job, plan, why.format(**plan.slurm))
+                elif begun[job.key] >= sweep.TRIES:
+                    sweep.give_up(job, plan, f"it left the queue without a result {sweep.TRIES} times")
+                else:
+                    lost.append(job)
+            if lost:
+                begun.update(job.key for job in lost)
+                _submit(submitit, lost, plan)
+                show(f"submitted {len(lost)} jobs")
+            for job in list(left):
+                ended = sweep.state(job, plan)
+                if ended.startswith(("done", "failed")):
+                    left.remove(job)
+                    bar.ended(show, f"{job.sweep} {job.key}: {ended}")
+            bar.ahead(sum(sweep.runs.progress(plan.results)))
+            if left:
+                time.sleep(LOOK)
+    finally:
+        bar.close()
+
+
+def cancel(plan: Plan) -> int:
+    """Take the sweep's jobs out of the queue, running ones too; how many there were."""
+    known = queue()
+    names = (submitted(job, plan) for job in plan.jobs)
+    mine = [name for name in names if known.get(name, "gone") not in OVER]
+    if mine:
+        subprocess.run(["scancel", *mine], check=True)
+    return len(mine)
+
+
+def submitted(job: Job, plan: Plan) -> str:
+    """The name that SLURM gave the job when it was submitted last; "": it was not."""
+    file = plan.place(job) / "slurm"
+    return file.read_text("utf8").strip() if file.is_file() else ""
+
+
+def queue() -> dict[str, str]:
+    """The state of each job that SLURM knows, also of those that ended a short while ago, by its name.
+
+    Raises:
+        Invalid: there is no SLURM here.
+    """
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i %T"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError as error:
+        raise Invalid("there is no SLURM here (squeue); write `where: local`") from error
+    if done.returncode:
+        raise Invalid(f"squeue failed: {done.stderr.strip()}")
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+def _submit(submitit: object, jobs: Sequence[Job], plan: Plan) -> None:
+    chosen = plan.slurm
+    folder = plan.results / "jobs/slurm"
+    executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=0)
+    more = dict(chosen.get("more", {}))
+    if "partition" in chosen:
+        executor.update_parameters(slurm_partition=chosen["partition"])
+    if chosen["gpus"]:
+        executor.update_parameters(gpus_per_node=chosen["gpus"])
+    executor.update_parameters(
+        name="deadunits",
+        timeout_min=chosen["minutes"],
+        mem_gb=chosen["memory"],
+        cpus_per_task=1,
+        slurm_array_parallelism=chosen["at_once"],
+        slurm_additional_parameters=more,
+    )
+    for job in jobs:
+        plan.place(job).mkdir(parents=True, exist_ok=True)
+    for job, one in zip(
+        jobs, executor.map_array(Task(), [sweep.packed(job, plan) for job in jobs]), strict=True
+    ):
+        (plan.place(job) / "slurm").write_text(one.job_id, "utf8")
+        log = plan.place(job) / "log"
+        log.unlink(missing_ok=True)
+        log.symlink_to(one.paths.stdout.resolve())
