@@ -24,17 +24,32 @@ OVER = ("gone", "COMPLETED", "FAILED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "D
 
 
 class Task:
-    """What a task of the array does; preempted or requeued, it begins again."""
+    """What a task of the array does; preempted or requeued, it begins again.
+
+    Args:
+        seconds: that it may take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.began = seconds, 0.0
 
     def __call__(self, text: str) -> str:
+        self.began = time.monotonic()
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         return sweep.execute_packed(text, wait=True)
 
     def checkpoint(self, text: str) -> object:
-        """Called by submitit when SLURM takes the node away."""
+        """Called when SLURM warns: the node is taken away, so begin again; or the time is up, so fail."""
         from submitit.helpers import DelayedSubmission
 
+        if time.monotonic() - self.began > self.seconds - 2 * _warning(self.seconds):
+            raise TimeoutError(f"it took longer than the {self.seconds / 60:g} minutes that it had")
         return DelayedSubmission(self, text)
+
+
+def _warning(seconds: float) -> float:
+    """How long before its end a task is warned."""
+    return min(60, seconds / 4)
 
 
 def launch(jobs: Sequence[Job], plan: Plan, show: Callable[[str], None]) -> None:
@@ -115,7 +130,9 @@ def queue() -> dict[str, str]:
 def _submit(submitit: object, jobs: Sequence[Job], plan: Plan) -> None:
     chosen = plan.slurm
     folder = plan.results / "jobs/slurm"
-    executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=0)
+    seconds = 60 * chosen["minutes"]
+    # what is a timeout, and what is done about it, is for `Task.checkpoint` to say
+    executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=1_000_000)
     more = dict(chosen.get("more", {}))
     if "partition" in chosen:
         executor.update_parameters(slurm_partition=chosen["partition"])
@@ -127,12 +144,14 @@ def _submit(submitit: object, jobs: Sequence[Job], plan: Plan) -> None:
         mem_gb=chosen["memory"],
         cpus_per_task=1,
         slurm_array_parallelism=chosen["at_once"],
+        slurm_signal_delay_s=int(_warning(seconds)),
+        stderr_to_stdout=True,  # one log
         slurm_additional_parameters=more,
     )
     for job in jobs:
         plan.place(job).mkdir(parents=True, exist_ok=True)
     for job, one in zip(
-        jobs, executor.map_array(Task(), [sweep.packed(job, plan) for job in jobs]), strict=True
+        jobs, executor.map_array(Task(seconds), [sweep.packed(job, plan) for job in jobs]), strict=True
     ):
         (plan.place(job) / "slurm").write_text(one.job_id, "utf8")
         log = plan.place(job) / "log"

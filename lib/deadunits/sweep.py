@@ -200,8 +200,6 @@ def _do(job: Job, plan: Plan, place: Path) -> str:
     except Exception as error:
         traceback.print_exc()
         said = "".join(traceback.format_exception_only(error)).strip()
-        if "timed-out" in said and "SLURM_JOB_ID" in os.environ:  # submitit's words for it
-            said = "the time limit was reached"
         (place / "error").write_text(said + "\n", "utf8")
         return "failed"
     return "done"
@@ -228,7 +226,9 @@ def _execute_chapter(job: Job, plan: Plan) -> None:
 
 def _own(job: Job, plan: Plan) -> dict[str, Any]:
     """The parameters of a chapter; its runs lie beside the others, and it takes one core."""
-    return {"results": str(plan.results), "processes": 1, "data_root": plan.data_root} | job.settings
+    names = settings.declared(runs.top() / f"notebooks/{job.chapter}.ipynb")
+    own = {"results": str(plan.results), "processes": 1, "data_root": plan.data_root}
+    return {name: value for name, value in own.items() if name in names} | job.settings
 
 
 def _patient_kernels() -> type:
@@ -533,15 +533,14 @@ def declared(experiment: str) -> list[str]:
 def _jobs(where: str, name: str, one: Mapping[str, Any]) -> list[Job]:
     """The jobs of one sweep, each checked."""
     experiment, chapter = one.get("experiment", ""), one.get("chapter", "")
-    fixed, lists = one.get("settings", {}), one.get("lists", {})
-    if experiment:
-        names = declared(experiment)
-        missing = [setting for setting in names if setting not in fixed and setting not in lists]
-        if missing:
-            raise Invalid(f"{where}: {experiment} wants {', '.join(missing)}, too")
-    else:
-        book.known(chapter, one.get("profile", "quick"))
-        names = list(settings.declared(runs.top() / f"notebooks/{chapter}.ipynb"))
+    fixed, lists = one["settings"], one["lists"]
+    names = _names(one)
+    for setting in (*fixed, *lists):
+        if setting not in names:
+            raise Invalid(f"{where}: {settings.unknown('parameter', str(setting), names)}")
+    missing = [setting for setting in names if setting not in fixed and setting not in lists]
+    if experiment and missing:
+        raise Invalid(f"{where}: {experiment} wants {', '.join(missing)}, too")
     wide = {setting: _values(f"{where}, {setting}", value) for setting, value in lists.items()}
     if math.prod(map(len, wide.values())) > MANY:
         raise Invalid(f"{where}: more than {MANY:,} jobs; a slip in a list?")
@@ -554,6 +553,14 @@ def _jobs(where: str, name: str, one: Mapping[str, Any]) -> list[Job]:
             raise Invalid(f"{where}: {error}") from None
         found.append(Job(name, experiment, chapter, one.get("profile", "quick") if chapter else "", chosen))
     return found
+
+
+def _names(one: Mapping[str, Any]) -> list[str]:
+    """The settings that a sweep may have."""
+    if "experiment" in one:
+        return declared(one["experiment"])
+    book.known(one["chapter"], one.get("profile", "quick"))
+    return list(settings.declared(runs.top() / f"notebooks/{one['chapter']}.ipynb"))
 
 
 def _values(where: str, value: Any) -> list[Any]:
@@ -594,10 +601,9 @@ def _overruled(where: str, one: Any, own: Mapping[str, Any], used: set[str]) -> 
     if any(type(part) is not dict for part in parts):
         raise Invalid(f"{where}: settings and lists are to be mappings of names to values")
     fixed, lists = parts
-    mine = {
-        name: value for name, value in own.items() if name in fixed or name in lists or one.get("chapter")
-    }
-    used |= mine.keys()
+    names = _names(one)
+    mine = {name: value for name, value in own.items() if name in names}
+    used.update(mine)
     lists = {name: value for name, value in lists.items() if name not in mine}
     return one | {"settings": fixed | mine, "lists": lists}
 
