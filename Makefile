@@ -2,6 +2,7 @@
 PYTHON  ?= python3
 PROFILE ?= quick
 CHAPTER ?=
+FILE    ?=
 ARGS    ?=
 
 BIN       := .venv/bin
@@ -12,7 +13,7 @@ NBVAL     := $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 -p n
 QUIET     := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test unit notebooks browser lint site chapter publish replay lab bench clean
+.PHONY: help install book test unit notebooks browser lint site chapter sweep publish replay lab bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ site: install ## publish what is committed, computing nothing
 
 chapter: install ## one chapter: CHAPTER=02-1-saliency [PROFILE=thesis] [ARGS="-p epochs 2"]
 	@$(DEADUNITS) chapter $(or $(CHAPTER),'') --profile $(PROFILE) $(ARGS)
+
+sweep: install ## a grid of runs or chapters, here or on SLURM: FILE=grid.yaml [ARGS="--dry-run"]
+	@$(DEADUNITS) sweep $(or $(FILE),'') $(ARGS)
 
 publish: install ## put the chapters executed with PROFILE=thesis, and their runs, in book/
 	@$(DEADUNITS) publish

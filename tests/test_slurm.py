@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deadunits import claimed, runs, slurm, sweep
+from deadunits import claimed, grids, jobs, runs, slurm, sweep
+from deadunits.grids import Plan
 
 pytest.importorskip("submitit", reason="submitit is not installed: make install")
 ONE = {"dataset": "digits", "image_size": 0, "layers": ["1"], "activation": "own", "epochs": 1, "lr": 0.1}
 ONE |= {"batch_size": 64, "measure_every": 5, "probe_size": 50, "schedule": [], "by": "layer"}
-SLOW = {"network": "sweep_nets:slow", "epochs": 4, "measure_every": 20}
+SLOW = {"network": "sweep_nets:slow", "epochs": 2, "measure_every": 20}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,8 +45,8 @@ def plan(tmp_path, monkeypatch):
         whole = {"where": "slurm", "slurm": {"minutes": minutes, "memory": memory}, "sweeps": {"a": one}}
         whole["results"] = str(tmp_path / "results")
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(whole))
-        made.append(sweep.read(tmp_path / "grid.yaml"))
-        sweep.check(made[-1])
+        made.append(grids.read(tmp_path / "grid.yaml"))
+        grids.check(made[-1])
         return made[-1]
 
     yield make
@@ -56,7 +57,7 @@ def plan(tmp_path, monkeypatch):
 class Launched(threading.Thread):
     """`sweep.launch` in the background."""
 
-    def __init__(self, plan: sweep.Plan) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__(daemon=True)
         self.plan, self.said, self.ended = plan, list[str](), Counter[str]()
         self.start()
@@ -82,7 +83,7 @@ def until(true, seconds=90):
 def running(plan):
     """The process of the first job, when it has begun to train."""
     place = plan.place(plan.jobs[0])
-    until(lambda: claimed.alive(place) and "running, " in sweep.state(plan.jobs[0], plan))
+    until(lambda: claimed.alive(place) and "running, " in jobs.state(plan.jobs[0], plan))
     return claimed._read(place / "claim")["pid"]
 
 

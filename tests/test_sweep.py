@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from deadunits import Invalid, claimed, runs, sweep
+from deadunits import Invalid, claimed, grids, jobs, runs, sweep
 
 ONE = {"dataset": "digits", "image_size": 0, "network": "sweep_nets:quick", "layers": ["1"]}
 ONE |= {"activation": "own", "epochs": 1, "lr": 0.1, "batch_size": 64, "measure_every": 5}
@@ -52,13 +53,13 @@ def command(file, *more):
 
 
 def test_a_file_is_the_cross_product_of_its_lists(write):
-    plan = sweep.read(write({"seed": {"range": [2, 8, 3]}, "lr": {"linspace": [0.1, 0.3, 3]}}))
+    plan = grids.read(write({"seed": {"range": [2, 8, 3]}, "lr": {"linspace": [0.1, 0.3, 3]}}))
     pairs = [(job.settings["seed"], round(job.settings["lr"], 9)) for job in plan.jobs]
     assert sorted(pairs) == [(seed, lr) for seed in (2, 5) for lr in (0.1, 0.2, 0.3)]
-    plan = sweep.read(write({"lr": {"logspace": [-2, -1, 2]}, "seed": [0]}))
+    plan = grids.read(write({"lr": {"logspace": [-2, -1, 2]}, "seed": [0]}))
     assert [job.settings["lr"] for job in plan.jobs] == [0.01, 0.1]
     assert len({job.key for job in plan.jobs}) == 2
-    assert sweep.read(write({"seed": {"range": 3}})).jobs[2].key == runs.key(
+    assert grids.read(write({"seed": {"range": 3}})).jobs[2].key == runs.key(
         "weight_pruning", ONE | {"seed": 2}
     )
 
@@ -88,7 +89,7 @@ def test_a_wrong_file_says_what_would_be_right(write, change, said):
     whole["sweeps"]["a"] |= change
     file.write_text(yaml.safe_dump(whole))
     with pytest.raises(Invalid) as error:
-        sweep.read(file)
+        grids.read(file)
     assert said in str(error.value)
 
 
@@ -109,24 +110,24 @@ def test_a_file_cannot_run_code_or_be_half_right(tmp_path, monkeypatch, text, sa
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_text(text)
     with pytest.raises(Invalid, match=said):
-        sweep.read(Path("bad.yaml"))
+        grids.read(Path("bad.yaml"))
     assert not Path("broken").exists()
     with pytest.raises(Invalid, match="cannot read"):
-        sweep.read(Path("none.yaml"))
+        grids.read(Path("none.yaml"))
 
 
 def test_the_command_line_wins_and_what_is_done_is_kept_beside_the_results(write, tmp_path):
     file = write({"seed": {"range": 3}, "lr": [0.1, 0.2]})
-    plan = sweep.read(file, {"lr": 0.3, "epochs": 2}, processes=1)
+    plan = grids.read(file, {"lr": 0.3, "epochs": 2}, processes=1)
     assert [(job.settings["lr"], job.settings["epochs"]) for job in plan.jobs] == [(0.3, 2)] * 3
     assert plan.processes == 1
-    sweep.check(plan)
-    kept = sweep.keep_configuration(plan, "grid")
+    grids.check(plan)
+    kept = grids.keep_configuration(plan, "grid")
     assert kept.parent == tmp_path / "results"
-    again = sweep.read(kept)
+    again = grids.read(kept)
     assert again.jobs == plan.jobs
     with pytest.raises(Invalid, match=r"no sweep of grid\.yaml has a setting scorer"):
-        sweep.read(file, {"scorer": "mrs"})
+        grids.read(file, {"scorer": "mrs"})
 
 
 def test_a_dry_run_shows_the_jobs_and_starts_nothing_nor_torch(write, tmp_path):
@@ -144,7 +145,7 @@ def test_a_dry_run_shows_the_jobs_and_starts_nothing_nor_torch(write, tmp_path):
 
 
 def test_the_estimate_follows_the_most_similar_run_and_its_steps(write, tmp_path):
-    plan = sweep.read(write({"seed": [0], "epochs": [4]}))
+    plan = grids.read(write({"seed": [0], "epochs": [4]}))
     known = []
     for number, (other, seconds) in enumerate([({"epochs": 2}, 10.0), ({"epochs": 2, "lr": 0.5}, 99.0)]):
         folder = tmp_path / f"{number}"
@@ -158,7 +159,7 @@ def test_the_estimate_follows_the_most_similar_run_and_its_steps(write, tmp_path
 
 def test_what_fails_fails_alone_and_is_tried_again_on_demand(write):
     file = write({"seed": {"range": 3}}, network="sweep_nets:failing")
-    plan = sweep.read(file)
+    plan = grids.read(file)
     said = []
     assert sweep.launch(plan, show=said.append) == {"done": 2, "failed": 1}
     rows = sweep.table(plan).set_index("seed")
@@ -175,7 +176,7 @@ def test_what_fails_fails_alone_and_is_tried_again_on_demand(write):
 
 
 def test_gathered_tables_have_the_settings_as_columns_and_curves_become_events(write, tmp_path):
-    plan = sweep.read(write({"seed": {"range": 2}, "schedule": [[], [[1, 0.5]]]}))
+    plan = grids.read(write({"seed": {"range": 2}, "schedule": [[], [[1, 0.5]]]}))
     sweep.launch(plan, show=lambda _: None)
     rows = sweep.gather(plan, "training")
     assert set(rows["schedule"]) == {"[]", "[[1, 0.5]]"}
@@ -201,11 +202,11 @@ def test_a_chapter_is_executed_for_each_combination(tmp_path):
     whole["sweeps"]["c"]["lists"] = {"noise": [0.1, 2.0]}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(whole))
     with pytest.raises(Invalid, match=r"noise = 2\.0 is to be"):
-        sweep.read(tmp_path / "c.yaml")
+        grids.read(tmp_path / "c.yaml")
     whole["sweeps"]["c"]["lists"] = {"noise": [0.1]}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(whole))
-    plan = sweep.read(tmp_path / "c.yaml", {"points": 60})  # a parameter that the file does not set
-    sweep.check(plan)
+    plan = grids.read(tmp_path / "c.yaml", {"points": 60})  # a parameter that the file does not set
+    grids.check(plan)
     assert sweep.launch(plan, show=lambda _: None) == {"done": 1}
     folder = plan.found(plan.jobs[0])
     assert json.loads((folder / "settings.json").read_text()) == {"noise": 0.1, "points": 60}
@@ -214,7 +215,7 @@ def test_a_chapter_is_executed_for_each_combination(tmp_path):
 
 def done_once(plan):
     """All jobs are done, and nothing is left of anything else."""
-    assert [sweep.state(job, plan) for job in plan.jobs] == ["done"] * len(plan.jobs)
+    assert [jobs.state(job, plan) for job in plan.jobs] == ["done"] * len(plan.jobs)
     assert len(runs.runs_in(plan.results)) == len(plan.jobs)
     assert list(plan.results.glob(".*.*")) == []
     assert list(plan.results.glob("jobs/*/claim")) == []
@@ -225,7 +226,7 @@ def test_two_launchers_do_not_do_the_same_run_twice(write):
     both = [subprocess.Popen(command(file, "--processes", "2"), stdout=subprocess.PIPE) for _ in range(2)]
     assert [one.communicate(timeout=200)[0].count(b": done") for one in both] == [4, 4]
     assert [one.returncode for one in both] == [0, 0]
-    plan = sweep.read(file)
+    plan = grids.read(file)
     done_once(plan)
     logs = [plan.place(job).joinpath("log").read_text() for job in plan.jobs]
     computed = [run.info["started"] for run in runs.runs_in(plan.results)]
@@ -234,8 +235,8 @@ def test_two_launchers_do_not_do_the_same_run_twice(write):
 
 
 def test_a_worker_that_is_killed_begins_again_and_gives_up_the_third_time(write, monkeypatch):
-    plan = sweep.read(write({"seed": [0]}, network="sweep_nets:slow"))
-    killed, start = [], sweep.start
+    plan = grids.read(write({"seed": [0]}, network="sweep_nets:slow"))
+    killed, start = [], jobs.start
 
     def start_and_kill(job, plan):
         process = start(job, plan)
@@ -247,10 +248,10 @@ def test_a_worker_that_is_killed_begins_again_and_gives_up_the_third_time(write,
             process.kill()
         return process
 
-    monkeypatch.setattr(sweep, "start", start_and_kill)
+    monkeypatch.setattr(jobs, "start", start_and_kill)
     assert sweep.launch(plan, show=lambda _: None) == {"failed": 1}
     assert len(killed) == 3
-    assert sweep.state(plan.jobs[0], plan) == "failed: its process was killed 3 times"
+    assert jobs.state(plan.jobs[0], plan) == "failed: its process was killed 3 times"
     assert sweep.launch(plan, retry=True, show=lambda _: None) == {"done": 1}
     done_once(plan)
 
@@ -267,10 +268,10 @@ def test_killed_at_twenty_random_moments_it_loses_and_doubles_nothing(write):
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if moment % 2 else os.kill)(launcher.pid, signal.SIGKILL)
         launcher.wait()
-        now = {run.folder.name: run.folder.stat().st_ino for run in runs.runs_in(sweep.read(file).results)}
+        now = {run.folder.name: run.folder.stat().st_ino for run in runs.runs_in(grids.read(file).results)}
         assert kept.items() <= now.items()  # what was finished stays, the same
         kept = now
-    plan = sweep.read(file)
+    plan = grids.read(file)
     sweep.launch(plan, show=lambda _: None)
     time.sleep(1)  # workers of a killed launcher see that it is gone
     done_once(plan)
@@ -318,3 +319,32 @@ def test_a_claim_is_touched_as_long_as_its_block_lasts(tmp_path, monkeypatch):
         while (tmp_path / "claim").stat().st_mtime < 2:
             assert time.monotonic() < end
             time.sleep(0.01)
+
+
+def test_the_examples_of_the_page_are_what_it_says(tmp_path):
+    page = Path("book/sweeps.md").read_text()
+    here, there = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    (tmp_path / "grid.yaml").write_text(here)
+    (commands,) = re.findall(r"```bash\n(.*?)```", page, flags=re.S)
+    said = {}
+    for line in commands.splitlines():
+        words = line.partition("#")[0].split()[1:]
+        for name in ("grid.yaml", "elsewhere", "all.csv", "events"):
+            words = [str(tmp_path / name) if word == name else word for word in words]
+        if "--results" not in words:
+            words += ["--results", str(tmp_path / "results")]
+        done = subprocess.run([sys.executable, "-m", "deadunits", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said[line.partition("#")[0].split("grid.yaml")[1].strip()] = done.stdout
+    assert "6 jobs, 0 of them done" in said["--dry-run"]
+    assert said[""].endswith("6 done\n")
+    assert "4 done" in said["-p seed 7 --results elsewhere"]
+    assert said["--status"].count("done") == 6
+    assert said["--retry"].endswith("6 done\n")
+    assert set(pd.read_csv(tmp_path / "all.csv")["scorer"]) == {"mrs", "norm_l1"}
+    assert "wrote 4 runs" in said["--tensorboard events"]
+    both = yaml.safe_load(here) | yaml.safe_load(there)  # one word changed, and what a cluster wants
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(both))
+    plan = grids.read(tmp_path / "grid.yaml")
+    assert plan.where == "slurm"
+    assert plan.slurm["more"] == {"account": "mylab"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from deadunits import Invalid, __version__, book, data, runs, sweep
+from deadunits import Invalid, __version__, book, data, grids, jobs, runs, slurm, sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,22 +117,20 @@ def _replay(chosen: argparse.Namespace) -> None:
 def _sweep(chosen: argparse.Namespace) -> None:
     own = {name: _value(text) for name, text in chosen.own}
     top = {name: getattr(chosen, name) for name in ("where", "processes", "results", "data_root")}
-    plan = sweep.read(chosen.file, own, **top)
+    plan = grids.read(chosen.file, own, **top)
     if chosen.status or chosen.dry_run:
         print(sweep.table(plan).to_string(index=False))
     if chosen.dry_run:
         print(sweep.forecast(plan))
     elif chosen.cancel:
-        from deadunits import slurm
-
         print(f"cancelled {slurm.cancel(plan)} jobs")
     elif chosen.gather:
         _write_table(sweep.gather(plan, chosen.gather[0]), Path(chosen.gather[1]))
     elif chosen.tensorboard:
         print(f"wrote {sweep.tensorboard(plan, Path(chosen.tensorboard))} runs to {chosen.tensorboard}")
     elif not chosen.status:
-        sweep.check(plan)
-        print(f"configuration: {sweep.keep_configuration(plan, chosen.file.stem)}", flush=True)
+        grids.check(plan)
+        print(f"configuration: {grids.keep_configuration(plan, chosen.file.stem)}", flush=True)
         ended = sweep.launch(plan, chosen.retry, lambda line: print(line, flush=True))
         print(", ".join(f"{number} {kind}" for kind, number in sorted(ended.items())))
         if ended["done"] < len(plan.jobs):
@@ -151,7 +149,7 @@ def _write_table(rows: pd.DataFrame, file: Path) -> None:
 
 def _job(chosen: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that claim and draft are taken away
-    sweep.execute_packed(chosen.packed)
+    jobs.execute_packed(chosen.packed)
 
 
 def _value(text: str) -> object:

@@ -11,8 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from deadunits import Invalid, sweep
-from deadunits.sweep import Job, Plan
+from deadunits import Invalid, jobs, runs
+from deadunits.grids import Job, Plan
 
 LOOK = 2.0  # seconds between two looks at the queue
 ENDS = {  # why a job that left the queue without a result is not submitted again
@@ -36,7 +36,7 @@ class Task:
     def __call__(self, text: str) -> str:
         self.began = time.monotonic()
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        return sweep.execute_packed(text, wait=True)
+        return jobs.execute_packed(text, wait=True)
 
     def checkpoint(self, text: str) -> object:
         """Called when SLURM warns: the node is taken away, so begin again; or the time is up, so fail."""
@@ -52,7 +52,7 @@ def _warning(seconds: float) -> float:
     return min(60, seconds / 4)
 
 
-def launch(jobs: Sequence[Job], plan: Plan, show: Callable[[str], None]) -> None:
+def launch(wanted: Sequence[Job], plan: Plan, show: Callable[[str], None]) -> None:
     """Submit what is not in the queue already, and watch until all have ended.
 
     Interrupted, it leaves the jobs in the queue; `cancel` takes them out.
@@ -65,18 +65,18 @@ def launch(jobs: Sequence[Job], plan: Plan, show: Callable[[str], None]) -> None
     except ImportError as error:
         raise Invalid("SLURM wants submitit: pip install 'deadunits[slurm]'") from error
     queue()  # an error here, if there is no SLURM
-    begun, bar, left = Counter[str](), sweep.Bar(len(jobs)), list(jobs)
+    begun, bar, left = Counter[str](), jobs.Bar(len(wanted)), list(wanted)
     try:
         while left:
             known, lost = queue(), list[Job]()
             for job in left:
                 last = known.get(submitted(job, plan), "gone")
-                if last not in OVER or sweep.state(job, plan) != "waiting":
+                if last not in OVER or jobs.state(job, plan) != "waiting":
                     continue
                 if why := ENDS.get(last):
-                    sweep.give_up(job, plan, why.format(**plan.slurm))
-                elif begun[job.key] >= sweep.TRIES:
-                    sweep.give_up(job, plan, f"it left the queue without a result {sweep.TRIES} times")
+                    jobs.give_up(job, plan, why.format(**plan.slurm))
+                elif begun[job.key] >= jobs.TRIES:
+                    jobs.give_up(job, plan, f"it left the queue without a result {jobs.TRIES} times")
                 else:
                     lost.append(job)
             if lost:
@@ -84,11 +84,11 @@ def launch(jobs: Sequence[Job], plan: Plan, show: Callable[[str], None]) -> None
                 _submit(submitit, lost, plan)
                 show(f"submitted {len(lost)} jobs")
             for job in list(left):
-                ended = sweep.state(job, plan)
+                ended = jobs.state(job, plan)
                 if ended.startswith(("done", "failed")):
                     left.remove(job)
                     bar.ended(show, f"{job.sweep} {job.key}: {ended}")
-            bar.ahead(sum(sweep.runs.progress(plan.results)))
+            bar.ahead(sum(runs.progress(plan.results)))
             if left:
                 time.sleep(LOOK)
     finally:
@@ -127,7 +127,7 @@ def queue() -> dict[str, str]:
     return dict(line.split() for line in done.stdout.splitlines())
 
 
-def _submit(submitit: object, jobs: Sequence[Job], plan: Plan) -> None:
+def _submit(submitit: object, wanted: Sequence[Job], plan: Plan) -> None:
     chosen = plan.slurm
     folder = plan.results / "jobs/slurm"
     seconds = 60 * chosen["minutes"]
@@ -148,10 +148,10 @@ def _submit(submitit: object, jobs: Sequence[Job], plan: Plan) -> None:
         stderr_to_stdout=True,  # one log
         slurm_additional_parameters=more,
     )
-    for job in jobs:
+    for job in wanted:
         plan.place(job).mkdir(parents=True, exist_ok=True)
     for job, one in zip(
-        jobs, executor.map_array(Task(seconds), [sweep.packed(job, plan) for job in jobs]), strict=True
+        jobs, executor.map_array(Task(seconds), [jobs.packed(job, plan) for job in wanted]), strict=True
     ):
         (plan.place(job) / "slurm").write_text(one.job_id, "utf8")
         log = plan.place(job) / "log"
