@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from deadunits import book, claims, runs, status
+from deadunits import book, claims, ledger, runs
 
 CHAPTERS = sorted(Path("book/chapters").glob("*.ipynb"))
 
@@ -61,14 +61,30 @@ def test_the_figure_of_the_title_page_shows_the_committed_runs():
 
 
 def test_all_claims_are_there_at_a_glance():
-    text = status.verdicts(Path("book/chapters"))
-    found = re.findall(r"\[(.) (C[\d.]+)\]\(chapters/[\w-]+\.ipynb\)\{.*? title=\"([\w ]+)\"\}", text)
-    assert sorted(claim for _, claim, _ in found) == sorted(claims.CLAIMS)
-    assert all(status.MARKS[word] == mark for mark, _, word in found)
+    text = ledger.verdicts(Path("book/chapters"))
+    found = re.findall(r"\[(.) (C[\d.]+)\]\(#([\w-]+)\)\{.*? title=\"([\w ]+)\"\}", text)
+    assert sorted(claim for _, claim, _, _ in found) == sorted(claims.CLAIMS)
+    assert all(ledger.MARKS[word] == mark for mark, _, _, word in found)
+    assert all(ledger.anchor(claim) == target for _, claim, target, _ in found)
     assert f"{len(found)} claims." in text
-    assert all(
-        f"{mark} {word}: {n}" in text for (mark, word), n in Counter((m, w) for m, _, w in found).items()
-    )
+    by = Counter((mark, word) for mark, _, _, word in found)
+    assert all(f"{mark} {word}: {number}" in text for (mark, word), number in by.items())
+    counts = ledger.tally(Path("book/chapters"), published())
+    assert all(counts[word] == str(number) for (_, word), number in by.items())
+    assert counts["claims"] == str(len(claims.CLAIMS))
+
+
+def test_the_ledger_has_every_claim_with_the_verdict_of_its_chapter_and_a_figure_there():
+    text = ledger.ledger(Path("book/chapters"), published())
+    for path in CHAPTERS:
+        cells = json.loads(path.read_text())["cells"]
+        names = {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells}
+        for claim, word, figure in ledger.shown(path):
+            block = text.partition(f"({ledger.anchor(claim)})=")[2].partition("\n(claim")[0]
+            assert f'"verdict-id">{claim}<' in block
+            assert f'"verdict-word">{word.partition(" (")[0]}<' in block
+            assert (figure in names and f"{{numref}}`{figure}`" in block) or claim == "C3.1"  # accuracies
+    assert text.count("verdict-id") == len(claims.CLAIMS)
 
 
 @pytest.mark.parametrize("name", claims.CLAIMS)

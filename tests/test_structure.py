@@ -48,7 +48,7 @@ FLOORS = [
     {"claims", "figures", "widgets", "page"},
     {"live"},
     {"book", "site", "reference", "claimed"},
-    {"status", "grids"},
+    {"status", "ledger", "grids"},
     {"jobs"},
     {"slurm"},
     {"sweep"},

@@ -358,8 +358,7 @@ def _stage(profile: str, results: Path) -> Path:
             info = next((folder for folder in kept if folder.is_dir()), None)
             if info is None:
                 raise Failed(f"{path.stem} shows run {name}, which is not in {results}: execute it again")
-            (source / runs.PUBLISHED / name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(info / "run.json", source / runs.PUBLISHED / name)
+            shutil.copytree(info, source / runs.PUBLISHED / name, dirs_exist_ok=True)
     return source
 
 

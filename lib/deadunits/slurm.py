@@ -150,9 +150,8 @@ def _submit(submitit: object, wanted: Sequence[Job], plan: Plan) -> None:
     )
     for job in wanted:
         plan.place(job).mkdir(parents=True, exist_ok=True)
-    for job, one in zip(
-        jobs, executor.map_array(Task(seconds), [jobs.packed(job, plan) for job in wanted]), strict=True
-    ):
+    found = executor.map_array(Task(seconds), [jobs.packed(job, plan) for job in wanted])
+    for job, one in zip(wanted, found, strict=True):
         (plan.place(job) / "slurm").write_text(one.job_id, "utf8")
         log = plan.place(job) / "log"
         log.unlink(missing_ok=True)

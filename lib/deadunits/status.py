@@ -1,12 +1,8 @@
-"""The directives `{run-status}` and `{verdicts}`: which runs stand behind the book, what holds of the claims.
-
-Both look at what is committed, each time the book is built. Needs no torch.
-"""
+"""The directive `{run-status}`: which runs stand behind the book. Needs no torch."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
 
@@ -14,10 +10,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from deadunits.book import glued
 from deadunits.runs import PUBLISHED, Run, runs_in
-
-MARKS = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not testable": "–", "not judged": "·"}
 
 
 class RunStatus(SphinxDirective):
@@ -27,39 +20,6 @@ class RunStatus(SphinxDirective):
         """Called by Sphinx."""
         self.env.note_reread()
         return self.parse_text_to_nodes(status(Path(self.env.srcdir) / PUBLISHED))
-
-
-class Verdicts(SphinxDirective):
-    """All claims at a glance: a line a chapter, a mark a claim that leads to it."""
-
-    def run(self) -> list[nodes.Node]:
-        """Called by Sphinx."""
-        self.env.note_reread()
-        here = Path(self.env.doc2path(self.env.docname)).parent
-        return self.parse_text_to_nodes(verdicts(here / "chapters"))
-
-
-def verdicts(chapters: Path) -> str:
-    """The verdicts that the executed chapters show, in Markdown, for a page beside their folder."""
-    lines, words = [], Counter[str]()
-    for path in sorted(chapters.glob("*.ipynb")):
-        shown = {name: text for name, text in glued(path).items() if name.startswith("verdict_c")}
-        if not shown:
-            continue
-        marks = []
-        for name, text in sorted(shown.items(), key=lambda item: int(item[0][len("verdict_cN") :])):
-            word = text.partition(" (")[0]
-            words[word] += 1
-            claim = f"C{name[len('verdict_c')]}.{name[len('verdict_cN') :]}"
-            css = word.replace(" ", "-")
-            marks.append(
-                f'[{MARKS[word]} {claim}](chapters/{path.name}){{.mark .verdict-{css} title="{word}"}}'
-            )
-        title = json.loads(path.read_text("utf8"))["cells"][0]["source"]
-        title = "".join(title).partition("\n")[0].lstrip("# ")
-        lines.append(f"**{title}**\\\n" + "\n".join(marks))
-    legend = ", ".join(f"{MARKS[word]} {word}: {words[word]}" for word in MARKS if words[word])
-    return "\n\n".join([*lines, f"{sum(words.values())} claims. {legend}."])
 
 
 def status(results: Path) -> str:
@@ -108,5 +68,4 @@ def _section(name: str, group: list[Run]) -> str:
 def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx."""
     app.add_directive("run-status", RunStatus)
-    app.add_directive("verdicts", Verdicts)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
