@@ -45,13 +45,14 @@ FLOORS = [
     {"attack_criteria"},
     {"figures.style"},
     {"figures.background", "figures.weights", "figures.units", "figures.attacks"},
-    {"claims", "figures", "widgets", "page"},
+    {"claims", "figures", "widgets", "page", "plans"},
     {"live"},
     {"book", "site", "reference", "claimed"},
     {"status", "ledger", "grids"},
     {"jobs"},
     {"slurm"},
     {"sweep"},
+    {"results"},
     {"__main__"},
 ]
 CORE = (

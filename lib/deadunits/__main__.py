@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from deadunits import Invalid, __version__, book, data, grids, jobs, runs, slurm, sweep
+from deadunits import Invalid, __version__, book, data, grids, jobs, results, runs, slurm, sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--tensorboard", metavar="FOLDER", help="write the finished runs as events")
     grid.set_defaults(command=_sweep)
 
+    every = commands.add_parser("results", help="bring the runs of all chapters up to date")
+    every.add_argument("--seeds", type=int, help="of every chapter; as its profile says if not given")
+    every.add_argument("--profile", default=book.PUBLISHED)
+    every.add_argument("--check", action="store_true", help="say what is missing or stale, and why")
+    every.add_argument("--processes", type=int, default=0, help="runs at once; 0: one a core")
+    every.add_argument("--data-root", default="")
+    every.set_defaults(command=_results)
+
     job = commands.add_parser("job")  # one of a sweep, in a process of its own
     job.add_argument("packed")
     job.set_defaults(command=_job)
@@ -89,14 +97,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _book(chosen: argparse.Namespace) -> None:
-    profile, results = chosen.profile, chosen.results
+    profile, folder = chosen.profile, chosen.results
     for chapter in book.chapters():  # all are checked before the first one starts
-        book.parameters(chapter, profile, {"results": results})
+        book.parameters(chapter, profile, {"results": folder})
     if not chosen.only_site:
         for chapter in book.chapters():
-            print(f"executed: {book.execute(chapter, profile, results=results)}")
+            print(f"executed: {book.execute(chapter, profile, results=folder)}")
     if not chosen.no_site:
-        _say_site(book.build(profile, results))
+        _say_site(book.build(profile, folder))
 
 
 def _chapter(chosen: argparse.Namespace) -> None:
@@ -135,6 +143,13 @@ def _sweep(chosen: argparse.Namespace) -> None:
         print(", ".join(f"{number} {kind}" for kind, number in sorted(ended.items())))
         if ended["done"] < len(plan.jobs):
             raise book.Failed("not all jobs are done: `--status` shows each, with its log")
+
+
+def _results(chosen: argparse.Namespace) -> None:
+    plan = results.plan(chosen.seeds, chosen.profile, chosen.data_root, processes=chosen.processes)
+    print(results.describe(plan) if chosen.check else sweep.forecast(plan), flush=True)
+    if not chosen.check and not results.update(plan, lambda line: print(line, flush=True)):
+        raise book.Failed("not all runs are there: `results --check` shows which")
 
 
 def _write_table(rows: pd.DataFrame, file: Path) -> None:

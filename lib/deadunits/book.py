@@ -61,26 +61,40 @@ def known(chapter: str, profile: str) -> None:
             raise Invalid(settings.unknown(kind, name, names))
 
 
-def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def chosen(
+    chapter: str, profile: str, own: Mapping[str, Any] | None = None, defaults: bool = True
+) -> dict[str, Any]:
     """The parameters of a chapter: those of the profile, overruled by `own`; checked, names and values.
 
+    Args:
+        defaults: with those that neither sets.
+
     Raises:
-        Invalid: unknown chapter, profile or parameter, wrong type or range, a folder not writable.
+        Invalid: unknown chapter, profile or parameter, wrong type or range.
     """
     known(chapter, profile)
     file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
-    chosen = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
-    chosen = dict(chosen or {}) | dict(own or {})
+    mine = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
+    mine = dict(mine or {}) | dict(own or {})
     names = settings.declared(runs.top() / f"notebooks/{chapter}.ipynb")
-    settings.check(chosen, names)  # each name and value
-    every = names | chosen
-    settings.check(every, names)  # and how they fit together
+    settings.check(mine, names)  # each name and value
+    settings.check(names | mine, names)  # and how they fit together
+    return names | mine if defaults else mine
+
+
+def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`chosen`, without the defaults; and the images and the folder for runs are there.
+
+    Raises:
+        Invalid: as `chosen`; missing images, a folder not writable.
+    """
+    every = chosen(chapter, profile, own)
     folder = runs.top() / every["results"]
     runs.check_writable(folder)
     if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
         data.check(every["dataset"], every["data_root"], every["probe_size"], every["image_size"])
         runs.decode(every, every["data_root"])  # here, where its progress is seen
-    return chosen
+    return chosen(chapter, profile, own, defaults=False)
 
 
 def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -108,7 +122,7 @@ def execute(
         Failed: a cell raised; names the chapter, the cell and the error. What was there before stays.
     """
     elsewhere = {} if results in (None, "results") else {"results": results}
-    chosen = parameters(chapter, profile, dict(own or {}) | elsewhere)
+    mine = parameters(chapter, profile, dict(own or {}) | elsewhere)
     folder = folder or runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
     import papermill
@@ -117,12 +131,12 @@ def execute(
     draft, place = folder / f".{chapter}.{os.getpid()}.ipynb", folder / f"{chapter}.ipynb"
     quiet = not sys.stderr.isatty()
     try:
-        watched = contextlib.nullcontext() if quiet else _watch(runs.top() / chosen.get("results", "results"))
+        watched = contextlib.nullcontext() if quiet else _watch(runs.top() / mine.get("results", "results"))
         with _environment(_KERNELS), watched:
             papermill.execute_notebook(
                 runs.top() / f"notebooks/{chapter}.ipynb",
                 draft,
-                parameters=chosen,
+                parameters=mine,
                 cwd=runs.top(),
                 kernel_name="python3",
                 extra_arguments=["--log-level=CRITICAL"],  # it warns of TCP at each start, and of Ctrl-C

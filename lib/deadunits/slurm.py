@@ -15,6 +15,7 @@ from deadunits import Invalid, jobs, runs
 from deadunits.grids import Job, Plan
 
 LOOK = 2.0  # seconds between two looks at the queue
+EARLY = 60  # seconds by which SLURM's warning may come early, as sbatch's manual has it
 ENDS = {  # why a job that left the queue without a result is not submitted again
     "CANCELLED": "it was cancelled in the queue",
     "TIMEOUT": "it took longer than the {minutes} minutes that it had",
@@ -42,8 +43,8 @@ class Task:
         """Called when SLURM warns: the node is taken away, so begin again; or the time is up, so fail."""
         from submitit.helpers import DelayedSubmission
 
-        if time.monotonic() - self.began > self.seconds - 2 * _warning(self.seconds):
-            raise TimeoutError(f"it took longer than the {self.seconds / 60:g} minutes that it had")
+        if time.monotonic() - self.began > self.seconds - _warning(self.seconds) - EARLY:
+            raise TimeoutError(f"not done when its {self.seconds / 60:g} minutes were nearly over")
         return DelayedSubmission(self, text)
 
 
