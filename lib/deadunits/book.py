@@ -28,6 +28,7 @@ from deadunits import Invalid, data, runs, settings
 
 PUBLISHED = "thesis"  # the profile whose chapters are committed
 FRONT = "book/assets/front.svg"  # the figure of the title page
+TABLES = "book/tables"  # one a chapter, for readers
 
 
 # the one of this environment, activated or not
@@ -280,7 +281,7 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
     """Put the profile's executed chapters, and the runs they show, where they are committed.
 
     Runs that no chapter shows any more are removed from there. README.md gets today's numbers, the title page
-    its figure.
+    its figure, readers their tables.
     """
     top, written, shown = runs.top(), [], set[str]()
     for chapter in chapters():
@@ -302,6 +303,11 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
     for run in runs.runs_in(top / runs.PUBLISHED):
         if run.folder.name not in shown:
             shutil.rmtree(run.folder)
+    from deadunits import tables
+
+    for chapter in tables.TABLES:
+        names = dict.fromkeys(runs_shown(top / f"book/chapters/{chapter}.ipynb"))
+        tables.save(chapter, [runs.Run(top / runs.PUBLISHED / name) for name in names], top / TABLES)
     cover = front(runs.runs_in(top / runs.PUBLISHED))
     if cover is not None:
         (top / FRONT).write_bytes(cover)

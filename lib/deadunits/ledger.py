@@ -1,4 +1,4 @@
-"""The directives `{verdicts}` and `{ledger}`, and the role `{tally}`: what holds of the claims.
+"""The directives `{verdicts}`, `{ledger}`, `{tables}`, and the role `{tally}`: what holds of the claims.
 
 Made each time the book is built: the marks from the executed chapters, the ledger from the committed tables.
 """
@@ -15,7 +15,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from deadunits import claims
+from deadunits import claims, tables
 from deadunits.book import glued
 from deadunits.runs import PUBLISHED, Run, runs_in
 
@@ -50,6 +50,14 @@ class Tally(SphinxRole):
         self.env.note_reread()
         found = tally(_chapters(self.env.srcdir), runs_in(Path(self.env.srcdir) / PUBLISHED))
         return [nodes.Text(found[self.text])], []
+
+
+class Tables(SphinxDirective):
+    """The tables of the chapters, and what their columns mean."""
+
+    def run(self) -> list[nodes.Node]:
+        """Called by Sphinx."""
+        return self.parse_text_to_nodes(tables.describe())
 
 
 def _chapters(source: str) -> Path:
@@ -120,5 +128,6 @@ def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx."""
     app.add_directive("verdicts", Verdicts)
     app.add_directive("ledger", Ledger)
+    app.add_directive("tables", Tables)
     app.add_role("tally", Tally())
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
