@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -162,14 +163,14 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path, how):
     assert process.wait(20) != 0
     process.stdin.close()
     assert not (tmp_path / runs.key("saliency", LONG)).exists()
-    runs._sweep(tmp_path)
+    runs.clean(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_draft_of_a_living_process_is_left_alone(tmp_path):
-    draft = tmp_path / f".0123456789ab.{os.getpid()}"
+    draft = tmp_path / f".0123456789ab.{os.getpid()}@{platform.node()}"
     draft.mkdir()
-    runs._sweep(tmp_path)
+    runs.clean(tmp_path)
     assert draft.is_dir()
 
 
@@ -310,7 +311,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, how):
         pytest.fail("in vain")
 
     until(lambda: len(runs.progress(tmp_path)) == 2)
-    workers = [int(draft.name.split(".")[2]) for draft in tmp_path.glob(".*.*")]
+    workers = [draft.name.split(".")[2].partition("@")[0] for draft in tmp_path.glob(".*.*")]
     parent.send_signal(how)
     parent.wait(20)
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))

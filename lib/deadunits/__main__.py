@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from deadunits import Invalid, __version__, book, data, grids, jobs, results, runs, slurm, sweep
+from deadunits import Invalid, __version__, book, data, grids, jobs, runs, slurm, sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,6 +146,8 @@ def _sweep(chosen: argparse.Namespace) -> None:
 
 
 def _results(chosen: argparse.Namespace) -> None:
+    from deadunits import results  # what chapters run is known to modules that need torch
+
     plan = results.plan(chosen.seeds, chosen.profile, chosen.data_root, processes=chosen.processes)
     print(results.describe(plan) if chosen.check else sweep.forecast(plan), flush=True)
     if not chosen.check and not results.update(plan, lambda line: print(line, flush=True)):
