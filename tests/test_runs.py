@@ -310,10 +310,14 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, how):
             time.sleep(0.05)
         pytest.fail("in vain")
 
-    until(lambda: len(runs.progress(tmp_path)) == 2)
-    workers = [draft.name.split(".")[2].partition("@")[0] for draft in tmp_path.glob(".*.*")]
-    parent.send_signal(how)
-    parent.wait(20)
+    try:
+        until(lambda: len(runs.progress(tmp_path)) == 2)
+        workers = [draft.name.split(".")[2].partition("@")[0] for draft in tmp_path.glob(".*.*")]
+        parent.send_signal(how)
+        parent.wait(20)
+    finally:
+        parent.kill()  # a test that fails leaves no process behind
+        parent.wait()
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
     assert list(tmp_path.glob(".*.*")) == []
 

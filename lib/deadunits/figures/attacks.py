@@ -83,7 +83,7 @@ def by_attack(
     losses: pd.DataFrame | None = None,
     quantities: Sequence[str] = ("mrp", "mrs", "gradient", "norm_in", "minibatch"),
 ) -> Figure:
-    """Figures 3.3, 3.4, 3.7 and Appendix D: attacks that differ in one setting; a line is a mean over seeds.
+    """Figures 3.3, 3.4, 3.7 and Appendix D: attacks that differ in one setting, mean and range over seeds.
 
     Args:
         rows: from `trials.curves`.
@@ -97,13 +97,14 @@ def by_attack(
         for line, quantity in zip(axes, quantities, strict=True):
             for ax, (layer, unit) in zip(line, units, strict=True):
                 own = _of(losses if quantity == "minibatch" else rows, layer, unit)
-                twin = _by_seed(own[own["kind"] == "twin"], quantity).mean(axis=1)
-                ax.plot(twin.index, twin, color=KINDS["twin"][0], label=KINDS["twin"][1], linewidth=2.4)
+                band(ax, _by_seed(own[own["kind"] == "twin"], quantity), *KINDS["twin"], smooth=1)
                 for value, colour in zip(values, SERIES, strict=False):
                     mine = _by_seed(own[(own["kind"] == "attack") & (own[by] == value)], quantity)
-                    mean = mine.mean(axis=1)
-                    ax.plot(mean.index, mean, color=colour, label=name.format(value), linewidth=1.4)
+                    band(ax, mine, colour, name.format(value), smooth=1, alpha=0.1)
                 _limits(ax, quantity)  # each its own: units of different layers differ by a lot
+                usual = own[quantity].quantile(0.99)
+                if own[quantity].max() > 3 * usual:  # a spike would leave the rest no room
+                    ax.set_ylim(top=1.4 * usual)
             for ax in line[1:]:
                 ax.set_ylabel("")
         for ax, (layer, unit) in zip(axes[0], units, strict=True):

@@ -161,11 +161,13 @@ def legend(figure: Figure, ax: Axes) -> None:
     figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 5), handlelength=1.4)
 
 
-def band(ax: Axes, values: pd.DataFrame, colour: str, label: str, smooth: int = SMOOTH) -> None:
+def band(
+    ax: Axes, values: pd.DataFrame, colour: str, label: str, smooth: int = SMOOTH, alpha: float = 0.2
+) -> None:
     """The running mean over steps, averaged over the seeds (columns), and the band they span."""
     window = min(smooth, max(1, len(values) // 4))
     smooth = values.rolling(window, center=True, min_periods=1).mean()
     marker = "o" if len(smooth) == 1 else None  # a single measurement would be no line
     ax.plot(smooth.index, smooth.mean(axis=1), color=colour, label=label, marker=marker)
     if smooth.shape[1] > 1:
-        ax.fill_between(smooth.index, smooth.min(axis=1), smooth.max(axis=1), color=colour, alpha=0.2, lw=0)
+        ax.fill_between(smooth.index, smooth.min(axis=1), smooth.max(axis=1), color=colour, alpha=alpha, lw=0)
