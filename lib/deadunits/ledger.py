@@ -89,7 +89,9 @@ def verdicts(chapters: Path) -> str:
             word = text.partition(" (")[0]
             words[word] += 1
             css = word.replace(" ", "-")
-            marks.append(f'[{MARKS[word]} {name}](#{anchor(name)}){{.mark .verdict-{css} title="{word}"}}')
+            marks.append(
+                f"[[{MARKS[word]} {name}](#{anchor(name)})]{{.mark .verdict-{css}}}"
+            )  # resolving drops classes
         if marks:
             lines.append(f"**{title(path)}**\\\n" + "\n".join(marks))
     legend = ", ".join(f"{MARKS[word]} {word}: {words[word]}" for word in MARKS if words[word])
