@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
+from deadunits.claims import CLAIMS
 from playwright.sync_api import Browser, Locator, Page, expect
 from test_structure import CORE, public
 
@@ -121,6 +122,15 @@ def broken(site: Path, page: Path, target: str) -> bool:
 def test_internal_links_lead_somewhere(site: Path, name: str) -> None:
     page = site / name
     assert [target for target in sorted(Links(page).targets) if broken(site, page, target)] == []
+
+
+def test_the_front_page_marks_each_claim_in_the_colour_of_its_verdict(page: Page, address: str) -> None:
+    page.goto(f"{address}/book/intro.html", wait_until="networkidle")
+    marks = page.locator(".mark a")
+    assert marks.count() == len(CLAIMS)
+    ways = "all => all.map(a => [a.textContent[0], getComputedStyle(a).borderTopColor])"
+    seen = {(sign, colour) for sign, colour in marks.evaluate_all(ways)}
+    assert len(seen) == len({sign for sign, _ in seen}) == len({colour for _, colour in seen})
 
 
 def test_the_reference_has_every_public_name(site: Path) -> None:
