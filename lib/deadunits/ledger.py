@@ -106,10 +106,10 @@ def ledger(chapters: Path, known: list[Run]) -> str:
         if found:
             parts.append(f"## {title(path)}")
         for name, _, figure in found:
-            see = f"{{doc}}`The chapter <chapters/{path.stem}>`"
-            see += f", {{numref}}`{figure}`." if figure else "."
+            see = f"{name}, from {{doc}}`the chapter <chapters/{path.stem}>`"
+            see += f", {{numref}}`{figure}`:" if figure else ":"
             verdict = claims.verdict(name, known)
-            parts += [f"({anchor(name)})=", verdict._repr_html_(), see]
+            parts += [f"({anchor(name)})=", see, verdict._repr_html_()]  # raw HTML cannot carry a label
     return "\n\n".join(parts)
 
 
