@@ -62,7 +62,8 @@ def test_the_figure_of_the_title_page_shows_the_committed_runs():
 
 def test_all_claims_are_there_at_a_glance():
     text = ledger.verdicts(Path("book/chapters"))
-    found = re.findall(r"\[(.) (C[\d.]+)\]\(#([\w-]+)\)\{.*? title=\"([\w ]+)\"\}", text)
+    found = re.findall(r"\[\[(.) (C[\d.]+)\]\(#([\w-]+)\)\]\{\.mark \.verdict-([\w-]+)\}", text)
+    found = [(mark, claim, target, word.replace("-", " ")) for mark, claim, target, word in found]
     assert sorted(claim for _, claim, _, _ in found) == sorted(claims.CLAIMS)
     assert all(ledger.MARKS[word] == mark for mark, _, _, word in found)
     assert all(ledger.anchor(claim) == target for _, claim, target, _ in found)
