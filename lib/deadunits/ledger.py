@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -16,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from deadunits import claims, tables
-from deadunits.book import glued
+from deadunits.book import glued, runs_shown
 from deadunits.runs import PUBLISHED, Run, runs_in
 
 MARKS = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not testable": "–", "not judged": "·"}
@@ -48,8 +49,7 @@ class Tally(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Called by Sphinx."""
         self.env.note_reread()
-        found = tally(_chapters(self.env.srcdir), runs_in(Path(self.env.srcdir) / PUBLISHED))
-        return [nodes.Text(found[self.text])], []
+        return [nodes.Text(_tally(str(self.env.srcdir))[self.text])], []
 
 
 class Tables(SphinxDirective):
@@ -58,6 +58,11 @@ class Tables(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Called by Sphinx."""
         return self.parse_text_to_nodes(tables.describe())
+
+
+@cache  # the pages ask for a number each; a build is a process of its own
+def _tally(source: str) -> dict[str, str]:
+    return tally(_chapters(source), runs_in(Path(source) / PUBLISHED))
 
 
 def _chapters(source: str) -> Path:
@@ -89,9 +94,8 @@ def verdicts(chapters: Path) -> str:
             word = text.partition(" (")[0]
             words[word] += 1
             css = word.replace(" ", "-")
-            marks.append(
-                f"[[{MARKS[word]} {name}](#{anchor(name)})]{{.mark .verdict-{css}}}"
-            )  # resolving drops classes
+            # classes of the link itself would be lost when Sphinx resolves it
+            marks.append(f"[[{MARKS[word]} {name}](#{anchor(name)})]{{.mark .verdict-{css}}}")
         if marks:
             lines.append(f"**{title(path)}**\\\n" + "\n".join(marks))
     legend = ", ".join(f"{MARKS[word]} {word}: {words[word]}" for word in MARKS if words[word])
@@ -119,11 +123,16 @@ def anchor(name: str) -> str:
 
 
 def tally(chapters: Path, known: list[Run]) -> dict[str, str]:
-    """Numbers for the prose: claims by verdict, `claims`, `runs`, and `hours` of processor time."""
+    """Numbers for the prose: claims by verdict, `claims`, `runs`, processor `hours`, `seeds <chapter>`."""
+    of = {run.folder.name: run.info["settings"]["seed"] for run in known}
+    seeds = {
+        f"seeds {path.stem}": str(len({of[name] for name in runs_shown(path)}))
+        for path in chapters.glob("*.ipynb")
+    }
     words = [text.partition(" (")[0] for path in chapters.glob("*.ipynb") for _, text, _ in shown(path)]
     hours = sum(run.info["processor_seconds"] for run in known) / 3600
     counts = {word: str(words.count(word)) for word in MARKS}
-    return counts | {"claims": str(len(words)), "runs": str(len(known)), "hours": f"{hours:.1f}"}
+    return counts | seeds | {"claims": str(len(words)), "runs": str(len(known)), "hours": f"{hours:.1f}"}
 
 
 def setup(app: Sphinx) -> dict[str, object]:
