@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from deadunits import attack_criteria, claims, trials
 from deadunits.claims import CLAIMS
-from deadunits.experiments.attacks import TWIN
+from deadunits.trials import TWIN
 from toys import BOTH, DIRECTION, NEITHER, FakeRun, outcome
 
 TEN = {"interval": 10, "repeats": 10, "multiplier": 100, "control": False}

@@ -214,3 +214,12 @@ def test_products_by_both_ways_are_those_of_the_dense_hessian(kind):
         torch.testing.assert_close(first[name], one)
     assert all(type(p) is nn.Parameter for p in net.parameters())
     assert (net[0].weight is net[2].weight) == (kind == "tied weights")
+
+
+def test_forward_mode_is_tried_for_the_first_batch_alone(monkeypatch):
+    tried, real = [], derivatives._forward_over_reverse
+    monkeypatch.setattr(derivatives, "_forward_over_reverse", lambda *a: tried.append(1) or real(*a))
+    net = make_net(linear(3, 3), Square(), linear(3, 3))
+    batches = [make_batch(4, (3,), 3) for _ in range(3)]
+    derivatives.hessian_vector(net, batches, {"0.bias": torch.ones(3, dtype=torch.float64)})
+    assert len(tried) == 1

@@ -20,8 +20,10 @@ from deadunits import (
     pruning,
     scorers,
     training,
+    trials,
     unit_scorers,
 )
+from deadunits.counting import BOUNDED, EDGES
 from deadunits.data import Batch
 from deadunits.experiments import (
     attacks,
@@ -35,7 +37,6 @@ from deadunits.experiments import (
     units,
     weight_pruning,
 )
-from deadunits.recorder import BOUNDED, EDGES
 from torch import nn
 
 OWN = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "activation": "relu", "seed": 0}
@@ -467,7 +468,7 @@ def attacked():
 
 @pytest.fixture(scope="module")
 def unattacked():
-    return tables(attacks.attacks, **(ATTACKED | attacks.TWIN))
+    return tables(attacks.attacks, **(ATTACKED | trials.TWIN))
 
 
 def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
@@ -535,7 +536,7 @@ def test_what_an_attack_records_is_what_one_gets_by_hand(attacked):
 def test_until_the_first_attack_the_trainings_are_one():
     early = ATTACKED | {"measure_every": 3}
     first = tables(attacks.attacks, **early)["units"].query("step == 3")
-    twin = tables(attacks.attacks, **(early | attacks.TWIN))["units"].query("step == 3")
+    twin = tables(attacks.attacks, **(early | trials.TWIN))["units"].query("step == 3")
     pd.testing.assert_frame_equal(first, twin, check_exact=True)
 
 
@@ -606,7 +607,7 @@ def test_a_unit_or_a_layer_that_is_not_there_is_refused():
         beginning = itertools.takewhile(lambda row: row[0] == "weights", loop)
         with pytest.raises(Invalid, match=message):
             list(beginning)
-    twin = ATTACKED | attacks.TWIN | {"unit": 8}  # nobody attacks it
+    twin = ATTACKED | trials.TWIN | {"unit": 8}  # nobody attacks it
     assert next(attacks.attacks(**twin))[0] == "weights"
 
 

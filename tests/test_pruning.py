@@ -6,26 +6,11 @@ import pytest
 import torch
 from deadunits import pruning, scorers
 from deadunits.counterfactual import sample_losses
+from deadunits.counting import count
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from toys import make_batch, make_net
-
-
-@given(st.integers(0, 100), st.integers(0, 5000))
-def test_count_is_the_exact_floor(percent, n):
-    assert pruning.count(percent / 100, n) == percent * n // 100
-
-
-def test_count_where_floats_slip():
-    assert int(100 * 0.29) == 28
-    assert pruning.count(0.29, 100) == 29
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
-def test_fractions_out_of_range(fraction):
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        pruning.count(fraction, 10)
 
 
 @given(
@@ -191,7 +176,7 @@ def test_units_are_counted_exactly_and_one_of_a_layer_stays(sizes, first, second
     scores = {name: torch.randint(0, 4, (n,), generator=generator).float() for name, n in sizes.items()}
     low, high = sorted((first / 100, second / 100))
     total = sum(sizes.values())
-    if by == "network" and pruning.count(high, total) > total - len(sizes):
+    if by == "network" and count(high, total) > total - len(sizes):
         with pytest.raises(ValueError, match="leaves a layer without"):
             pruning.unit_masks(scores, high, by=by)
         return
@@ -201,9 +186,9 @@ def test_units_are_counted_exactly_and_one_of_a_layer_stays(sizes, first, second
     assert all((~before[name] <= ~after[name]).all() for name in scores)
     gone = {name: int((~mask).sum()) for name, mask in after.items()}
     if by == "layer":
-        assert gone == {name: min(pruning.count(high, n), n - 1) for name, n in sizes.items()}
+        assert gone == {name: min(count(high, n), n - 1) for name, n in sizes.items()}
     else:
-        assert sum(gone.values()) == pruning.count(high, total)
+        assert sum(gone.values()) == count(high, total)
     for name, mask in after.items():
         fresh = before[name] & ~mask  # given up now: none of them better than one that stays
         if fresh.any():

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from deadunits import mean_replacement, models, training
-from deadunits.recorder import BOUNDED, EDGES, Recorder, histogram, rounded
+from deadunits.recorder import Recorder, rounded
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import make_batch
@@ -105,21 +105,6 @@ def test_bad_layers_are_named():
         Recorder(net, ["conv9"])
     with pytest.raises(ValueError, match="behind 'fc2'"):
         Recorder(net, ["fc2"])
-
-
-@given(st.lists(st.floats(width=32), max_size=30))
-def test_a_histogram_counts_every_number_once(numbers):
-    values = torch.tensor(numbers, dtype=torch.float32)
-    for edges in (EDGES, BOUNDED):
-        counts = histogram(values, edges)
-        assert len(counts) == len(edges) - 1
-        assert counts.sum() == sum(not math.isnan(one) for one in numbers)
-
-
-def test_a_histogram_by_hand():
-    edges = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
-    counts = histogram(torch.tensor([-9.0, -1.0, -0.5, 0.0, 0.2, 1.0, 9.0]), edges)
-    assert counts.tolist() == [2, 1, 2, 2]
 
 
 @given(st.floats(1e-12, 1e12), st.sampled_from([-1, 1]))

@@ -131,6 +131,7 @@ def test_a_replay_says_whether_a_stale_run_still_holds(run, tmp_path):
     assert place.state() == "stale (scorers changed since)"
     assert runs.record_replay(place) == 0
     assert place.state() == "holds (scorers changed since; replayed)"
+    assert runs.find("saliency", TINY, tmp_path).folder == place.folder
     (place.folder / "run.json").write_text(json.dumps(info))
     scores = pd.read_parquet(place.folder / "scores.parquet")
     scores.loc[7, "taylor1"] += 0.5

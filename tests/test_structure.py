@@ -19,7 +19,7 @@ import torch
 LIB = Path("lib/deadunits")
 FLOORS = [
     {"__init__"},
-    {"data", "models"},
+    {"data", "models", "counting"},
     {"settings", "training", "counterfactual", "attack"},
     {"derivatives", "stacked"},
     {"scorers", "mean_replacement"},
@@ -70,6 +70,7 @@ CORE = (
     "attack",
     "stacked",
     "recorder",
+    "counting",
 )
 
 
@@ -149,9 +150,16 @@ def test_the_wheel_needs_torch_and_numpy_alone(tmp_path):
         f"for name in {block}: sys.modules[name] = None\n"
         f"from deadunits import {', '.join(CORE)}\n"
         "net = models.small_cnn((1, 28, 28))\n"
+        "assert len(data.load('digits', probe_size=9).test.y) == 360\n"
         f"assert data.__file__.startswith({str(tmp_path)!r})\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_what_shows_runs_does_without_torch():  # 2 s in each chapter
+    names = "book, claims, figures, ledger, live, page, results, runs, sweep, tables, trials, widgets"
+    code = f"import sys; from deadunits import {names}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("module", CORE)

@@ -26,7 +26,7 @@ UNITS = (0, 4, 2)
 STARTS = (500, 1500, 2500, 5000)
 PERMUTATIONS = 10_000
 REACHED = {("relu", True): 67.0, ("tanh", False): 64.0, ("relu", False): 61.0}  # % of the test images
-SATURATED = (0, 39)  # the outermost bins of `recorder.BOUNDED`: an activation beyond 0.95 in size
+SATURATED = (0, 39)  # the outermost bins of `counting.BOUNDED`: an activation beyond 0.95 in size
 NETWORKS = {("relu", True): "batch norm", ("tanh", False): "tanh"}  # that C3.14 speaks of
 
 

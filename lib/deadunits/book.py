@@ -38,6 +38,9 @@ _JUPYTER_BOOK = (sys.executable, str(Path(sys.executable).with_name("jupyter-boo
 _KERNELS = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning in every kernel
     "DEADUNITS_PAGE": "1",  # no kernel will be where the page is read: no live widgets
+    # as in a run: its numbers do not depend on the cores, and a busy machine does not slow it tenfold
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
 }
 
 

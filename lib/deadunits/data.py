@@ -80,12 +80,13 @@ class Images:
 def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_size: int = 0) -> Images:
     """Load a data set by its name, or from a folder of images.
 
-    `digits` is embedded in scikit-learn; `mnist` and `fashion-mnist` are files, or a download. `cifar10` are
-    the official batches or, where those are not, a folder `cifar10` as below: re-coded images are not the
-    same, so the result's `name` says which; where neither is, the batches are downloaded. A name with
-    a path separator, or that starts with `.` or `~`, is the path of a folder with `train/<class>/*` and
-    `test/<class>/*`, as torchvision's ImageFolder reads it: grey if every image is, else RGB. Its images
-    are decoded once, and kept under `root` in `decoded/` until a file of the folder changes.
+    `digits`, those of scikit-learn, lie beside this module; `mnist` and `fashion-mnist` are files, or a
+    download. `cifar10` are the official batches or, where those are not, a folder `cifar10` as below:
+    re-coded images are not the same, so the result's `name` says which; where neither is, the batches are
+    downloaded. A name with a path separator, or that starts with `.` or `~`, is the path of a folder with
+    `train/<class>/*` and `test/<class>/*`, as torchvision's ImageFolder reads it: grey if every image is,
+    else RGB. Its images are decoded once, and kept under `root` in `decoded/` until a file of the folder
+    changes.
 
     Args:
         root: the folder that holds (or is to hold) the files; empty: `data_root()`.
@@ -292,15 +293,19 @@ def _reachable(host: str, seconds: float = 2.0) -> bool:
 
 
 def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The 1,797 digits of scikit-learn, enlarged to MNIST's 28 x 28 so that the same network fits."""
-    import torch
-    from sklearn.datasets import load_digits
+    """The 1,797 digits of scikit-learn, enlarged to MNIST's 28 x 28 so that the same network fits.
 
-    images, labels = load_digits(return_X_y=True)
-    x = torch.tensor(images, dtype=torch.uint8).view(-1, 1, 8, 8)  # 0 to 16
+    They are the test part of UCI's Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998;
+    CC BY 4.0), 8 x 8 pixels.
+    """
+    import numpy as np
+    import torch
+
+    with np.load(Path(__file__).with_name("digits.npz")) as stored:
+        x = torch.from_numpy(stored["images"]).unsqueeze(1)  # (N, 1, 8, 8), 0 to 16
+        y = torch.from_numpy(stored["labels"]).long()
     x = x.repeat_interleave(3, 2).repeat_interleave(3, 3)  # (N, 1, 24, 24)
     x = torch.nn.functional.pad(x, (2, 2, 2, 2))  # (N, 1, 28, 28)
-    y = torch.tensor(labels)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(_SPLIT_SEED))
     train, test = order[: TRAIN_SIZES["digits"]], order[TRAIN_SIZES["digits"] :]
     return (x[train], y[train]), (x[test], y[test])

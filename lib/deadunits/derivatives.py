@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -74,19 +74,22 @@ def gradient_and_product(
 ) -> tuple[Tensors, Tensors]:
     """`gradient` and `hessian_vector` for the work of the second alone."""
     names = list(vector)
+    every = net.named_parameters(remove_duplicate=False)
+    # `functional_call` leaves a network with tied weights changed (torch 2.15)
+    forward = len(list(every)) == len(list(net.parameters()))
 
     def both(batch: Batch) -> Pairs:
-        if not tied:
-            with suppress(NotImplementedError):  # of an operation that has no forward mode
+        nonlocal forward
+        if forward:
+            try:
                 return _forward_over_reverse(net, batch, vector, loss)
+            except NotImplementedError:  # by an operation without it, which is in every batch
+                forward = False
         with _total(net, batch, names, loss) as (values, total):
             first = torch.autograd.grad(total, values, create_graph=True, materialize_grads=True)
             inner = _flat(first) @ _flat([vector[name] for name in names])
             return [one.detach() for one in first], _second(inner, values)
 
-    every = net.named_parameters(remove_duplicate=False)
-    # `functional_call` leaves a network with tied weights changed (torch 2.15)
-    tied = len(list(every)) > len(list(net.parameters()))
     return _pairs(net, batches, names, both)
 
 

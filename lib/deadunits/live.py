@@ -1,6 +1,6 @@
 """Widgets for a notebook with a kernel: moved, they compute anew, on the network of the reader's parameters.
 
-In a published page, which has no kernel, they are left out.
+In a published page, which has no kernel, they are left out. torch is imported when a control is moved.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import pandas as pd
-from torch import nn
 
-from deadunits import data, derivatives, figures, models, pruning, settings, training, trials
+from deadunits import data, figures, settings, trials
 from deadunits import widgets as static
-from deadunits.data import Batch
-from deadunits.experiments import background, common, explorer, saliency
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PAGE = "DEADUNITS_PAGE"  # set in the environment where a page is made
 HINT = "<p>Move a control: it is computed then, here, with the parameters of this notebook.</p>"
@@ -96,6 +96,8 @@ class Network:
 
     def after(self, step: int) -> nn.Module:
         """A copy of the network after that many steps, in evaluation mode."""
+        from deadunits import models, training
+
         chosen, images = self._chosen, self.images
         if not self._reached or step < self._reached:
             self._net = models.build(
@@ -122,6 +124,8 @@ def saliency_explorer(chosen: Mapping[str, Any], data_root: str = "") -> Live | 
     network = Network(chosen, data_root)
 
     def draw(layer: str, scorer: str, step: int) -> ipywidgets.Widget:
+        from deadunits.experiments import common, saliency
+
         net = network.after(step)
         names = common.weights_of(net, [layer])
         saliency.check_affordable(net, names)
@@ -147,8 +151,11 @@ def expansion_slider(chosen: Mapping[str, Any], data_root: str = "") -> Live | N
     network, seen = Network(chosen, data_root), {}
 
     def draw(step: int, size: float) -> ipywidgets.Widget:
+        from deadunits import derivatives
+        from deadunits.experiments import background
+
         net = network.after(step).double()
-        probe = Batch(network.images.train_probe.x.double(), network.images.train_probe.y)
+        probe = data.Batch(network.images.train_probe.x.double(), network.images.train_probe.y)
         names = [name for name, _ in net.named_parameters()]
         weights = {name: one.detach().clone() for name, one in net.named_parameters()}
         directions = {"gradient": derivatives.gradient(net, probe, names), "removal": weights}
@@ -176,6 +183,8 @@ def pruning_slider(chosen: Mapping[str, Any], data_root: str = "") -> Live | Non
     network, seen = Network(chosen, data_root), {}
 
     def draw(step: int, scorer: str, fraction: float) -> ipywidgets.Widget:
+        from deadunits.experiments import common, explorer
+
         net, images = network.after(step), network.images
         scores = explorer.scored(net, images, chosen["layers"], "weights", scorer, 0)
         about = {"scorer": scorer, "fraction": fraction}
@@ -202,6 +211,9 @@ def unit_pruning_slider(chosen: Mapping[str, Any], data_root: str = "") -> Live 
     network, seen = Network(chosen, data_root), {}
 
     def draw(step: int, scorer: str, fraction: float) -> ipywidgets.Widget:
+        from deadunits import pruning
+        from deadunits.experiments import explorer
+
         net, images = network.after(step), network.images
         scores = explorer.scored(net, images, chosen["layers"], "units", scorer, 0)
         about = {"scorer": scorer, "fraction": fraction}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deadunits.pruning import count
+from deadunits.counting import count
 from deadunits.runs import Run
 
 if TYPE_CHECKING:

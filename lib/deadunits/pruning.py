@@ -9,24 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from deadunits.counting import count
+
 Masks = dict[str, Tensor]  #: from the name of a parameter to a mask of its shape, True keeps
-
-
-def count(fraction: float, n: int) -> int:
-    """floor(f n), with f read as the decimal that it is written as: 0.29 of 100 are 29, not 28.
-
-    Raises:
-        ValueError: a fraction outside 0 to 1.
-    """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"a fraction is between 0 and 1, got {fraction}")
-    return math.floor(Fraction(str(float(fraction))) * n)
 
 
 def lowest(scores: Tensor, fraction: float) -> Tensor:

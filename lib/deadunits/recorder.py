@@ -10,11 +10,6 @@ from torch import Tensor, nn
 from deadunits.data import Batch
 from deadunits.mean_replacement import MeanReplacement, mean_replacement_penalty
 
-#: Edges of the bins of `histogram` (161,), denser around 0: sinh of -8 to 8, so that ±1490 fits in.
-EDGES = torch.linspace(-8, 8, 161, dtype=torch.float64).sinh()
-#: The same for values from -1 to 1, as tanh gives them: 0.05 wide.
-BOUNDED = torch.linspace(-1, 1, 41, dtype=torch.float64)
-
 
 class Recorder:
     """Records all units of some layers, between the steps of a training; it changes nothing of that.
@@ -116,16 +111,6 @@ class Recorder:
             for handle in handles:
                 handle.remove()
         return seen["h"], seen["a"]
-
-
-def histogram(values: Tensor, edges: Tensor) -> Tensor:
-    """How many values lie in each bin, (bins + 1 edges,) -> (bins,); what lies outside is in the outermost.
-
-    What is not a number is counted nowhere.
-    """
-    inner = edges[1:-1].to(values)
-    kept = values[~values.isnan()]
-    return torch.bincount(torch.bucketize(kept.contiguous(), inner, right=True), minlength=len(edges) - 1)
 
 
 def rounded(values: Tensor, bits: int = 10) -> Tensor:

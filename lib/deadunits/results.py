@@ -63,7 +63,7 @@ def describe(every: Plan) -> str:
 def update(every: Plan, show: Callable[[str], None] = print) -> bool:
     """Replay what is stale, compute what is missing or no longer holds; whether all is well then.
 
-    A published run that does not hold is set aside in `results/stale`, and computed anew. Experiments that
+    A run that does not hold is set aside in `results/stale`, and computed anew. Experiments that
     measure time come last, one at a time. Interrupted, what is finished is kept.
 
     Raises:
@@ -71,17 +71,16 @@ def update(every: Plan, show: Callable[[str], None] = print) -> bool:
     """
     grids.check(every)
     for job, why in wrong(every):
-        folder = every.found(job)
-        if folder is None or not why.startswith("stale"):
+        if not why.startswith("stale"):
             continue
-        run = runs.Run(folder)
+        run = runs.Run(every.found(job) or every.results / job.key)
         if run.has_steps:
             show(f"{job.key}: replayed, difference {runs.record_replay(run, every.data_root):.1g}")
         if run.state().startswith("stale"):
             aside = every.results / "stale" / job.key
             shutil.rmtree(aside, ignore_errors=True)
             aside.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(folder, aside)
+            shutil.move(run.folder, aside)
     timed = [job for job in every.jobs if job.experiment in plans.TIMED]
     others = [job for job in every.jobs if job not in timed]
     for some, processes in ((others, every.processes), (timed, 1)):

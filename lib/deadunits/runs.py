@@ -156,7 +156,7 @@ def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
     if published.folder.is_dir():
         return published
     run = Run(folder / name)
-    return run if run.folder.is_dir() and not run.changed() else None
+    return run if run.folder.is_dir() and not run.state().startswith("stale") else None
 
 
 def runs_in(folder: Path) -> list[Run]:

@@ -64,12 +64,15 @@ def _locally(wanted: Sequence[Job], plan: Plan, show: Callable[[str], None]) -> 
                     if ended == "waiting":
                         ended = jobs.give_up(job, plan, f"its process was killed {jobs.TRIES} times")
                     bar.ended(show, f"{job.sweep} {job.key}: {ended}")
-            for job in [one for one in elsewhere if not jobs.state(one, plan).startswith("running")]:
+            for job in list(elsewhere):
+                ended = jobs.state(job, plan)
+                if ended.startswith("running"):
+                    continue
                 elsewhere.remove(job)
-                if jobs.state(job, plan) == "waiting":  # that launcher died
+                if ended == "waiting":  # that launcher died
                     waiting.append(job)
                 else:
-                    bar.ended(show, f"{job.sweep} {job.key}: {jobs.state(job, plan)}")
+                    bar.ended(show, f"{job.sweep} {job.key}: {ended}")
             bar.ahead(sum(runs.progress(plan.results)))
             time.sleep(0.1)
     finally:

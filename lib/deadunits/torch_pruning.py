@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 from deadunits.compaction import copy_without_hooks
 from deadunits.counterfactual import Loss, refuse_train_mode, sample_losses
+from deadunits.counting import count
 from deadunits.data import Batch
 from deadunits.mean_replacement import Batches
-from deadunits.pruning import count
 from deadunits.unit_scorers import UNIT_SCORERS, UnitScorer
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def prune(
 ) -> Pruned:
     """A smaller copy of any network that Torch-Pruning can trace, constants in the place of what is gone.
 
-    Of each group of n channels the floor(f n) with the lowest scores go (`pruning.count`; of equal ones the
+    Of each group of n channels the floor(f n) with the lowest scores go (`counting.count`; of equal ones the
     first), at least one stays. Scores and means are those of the whole network: all are taken before anything
     is removed (but see `constant`). A consumer without bias gets one if it is to take what is not 0. The
     outputs of the network stay. `net` is left as it is; the copy has no hooks.

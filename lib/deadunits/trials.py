@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deadunits.experiments.attacks import TWIN
 from deadunits.measures import NAMES
 from deadunits.runs import Run, ensure, grid
 
 Unit = Sequence[Any]  #: the name of a layer, and the unit's index in it
+#: The settings of a twin: the same training without an attack. One serves all attacks of its seed.
+TWIN: Mapping[str, Any] = {
+    "layer": "",
+    "unit": 0,
+    "start": 1,
+    "interval": 10,
+    "repeats": 0,
+    "multiplier": 1,
+    "control": False,
+}
 NETWORK = ("activation", "batch_norm", "seed")  # what a trial and its twin have in common
 # The parameters of a chapter that are settings of all its runs.
 _BASE = ("dataset", "image_size", "network", "layers", "activation", "batch_norm", "epochs", "lr")

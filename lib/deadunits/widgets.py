@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deadunits import figures, measures
-from deadunits.pruning import count
+from deadunits.counting import count
 from deadunits.runs import Run
 
 FRAMES = 40  # at most, in one widget

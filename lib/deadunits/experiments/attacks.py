@@ -12,20 +12,11 @@ from torch import Tensor, nn
 
 from deadunits import Invalid, data, models, training
 from deadunits.attack import Attack, Schedule
+from deadunits.counting import BOUNDED, EDGES, histogram
 from deadunits.data import Batch
 from deadunits.experiments.common import Row, accuracy, mean_loss, shapes, weights_of
-from deadunits.recorder import BOUNDED, EDGES, Recorder, histogram, rounded
+from deadunits.recorder import Recorder, rounded
 
-#: The settings of a twin: the same training without an attack. One serves all attacks of its seed.
-TWIN: Mapping[str, Any] = {
-    "layer": "",
-    "unit": 0,
-    "start": 1,
-    "interval": 10,
-    "repeats": 0,
-    "multiplier": 1,
-    "control": False,
-}
 FULLY = 4  # every so many measurements the other images are looked at too, and the watched units' values
 
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from deadunits.counting import BOUNDED, EDGES
 from deadunits.figures.style import STYLE, WIDTH, band, legend, panels
-from deadunits.recorder import BOUNDED, EDGES
 
 KINDS = {
     "twin": ("#6E6E6E", "not attacked"),
@@ -313,7 +313,7 @@ def _lines(ax: Axes, own: pd.DataFrame, quantity: str) -> None:
 def _bins(activation: str, what: str) -> tuple[bool, np.ndarray]:
     """Whether values of that kind are from -1 to 1, and where the centres of their bins are drawn."""
     bounded = what == "activation" and activation == "tanh"
-    edges = BOUNDED.numpy() if bounded else np.arcsinh(EDGES.numpy())
+    edges = BOUNDED if bounded else np.arcsinh(EDGES)
     return bounded, (edges[:-1] + edges[1:]) / 2
 
 

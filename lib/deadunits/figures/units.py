@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from deadunits.counting import count
 from deadunits.figures.style import COLOURS, band, in_order, legend, panels
 from deadunits.measures import NAMES, unit_correlations
-from deadunits.pruning import count
 
 THESIS = ("mrp", "mrs", "norm_l1", "norm_l2")
 CONSTANTS = {  # what stands for a unit: colour and label

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from deadunits.counting import count
 from deadunits.figures.style import COLOURS, band, in_order, legend, mosaic, panels, picture, title
 from deadunits.measures import NAMES, SIGNED, rank_correlations, ratios_by_step, score_of
-from deadunits.pruning import count
 
 RUNS = {"": "#6E6E6E", "layer": "#0072B2", "network": "#D55E00"}  # colours by how a network was pruned
 PRUNED_BY = {"": "not pruned", "layer": "by layer", "network": "over the network"}
