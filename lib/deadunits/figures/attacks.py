@@ -124,14 +124,14 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
     with panels(1, len(tables), 2.9, sharey=True) as (figure, axes):
         for ax, (by, rows) in zip(axes.flat, tables.items(), strict=True):
             rows = rows[rows["kind"] == "attack"]
-            values = sorted(rows[by].unique())
+            values, seeds = sorted(rows[by].unique()), sorted(rows["seed"].unique())
             layers = list(dict.fromkeys(rows["layer"]))
-            for shift, layer, colour in zip(
-                np.linspace(-0.15, 0.15, len(layers)), layers, SERIES[::3], strict=False
-            ):
+            slots = len(layers) * len(seeds)  # side by side, because many lie at 0
+            for number, (layer, colour) in enumerate(zip(layers, SERIES[::3], strict=False)):
                 own = rows[rows["layer"] == layer]
-                place = own[by].map(values.index) + (shift if len(layers) > 1 else 0)
-                ax.plot(place, own["ratio"], "o", color=colour, alpha=0.75, label=layer, markersize=5)
+                slot = number * len(seeds) + own["seed"].map(seeds.index) - (slots - 1) / 2
+                place, size = own[by].map(values.index) + 0.6 * slot / slots, 5 if slots < 5 else 4
+                ax.plot(place, own["ratio"], "o", color=colour, label=layer, markersize=size, clip_on=False)
             ax.axhline(1, color="black", linewidth=0.9)
             ax.set_xticks(range(len(values)), [f"{value:,.0f}" for value in values])
             ax.set_xlabel({"start": "step of the first attack"}.get(by, by))
