@@ -7,11 +7,11 @@ import time
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from deadunits import book, data, derivatives, live, models, scorers, training
 from deadunits.experiments import background, common, explorer
-from scipy.stats import rankdata
 
 
 def wait_for(true, seconds=20):
@@ -122,7 +122,7 @@ def test_the_live_explorer_measures_agreement_on_that_layer_after_that_step():
     words, shown = moved(whole, layer="fc1", scorer="magnitude", step=11)
     images, net = trained(11)
     exact = scorers.loss_change(net, images.probe, ["fc1.weight"])["fc1.weight"].flatten()
-    ranks = [rankdata(one) for one in (exact, net.fc1.weight.detach().abs().flatten())]
+    ranks = [pd.Series(one).rank() for one in (exact, net.fc1.weight.detach().abs().flatten())]
     agreement = np.corrcoef(ranks)[0, 1]
     assert words == f"agreement {agreement:.2f}"
     assert [type(one) for one in shown.children] == [ipywidgets.Image] * 2
