@@ -120,3 +120,13 @@ def test_zeros_and_what_is_no_number_stay():
     assert kept[0] == 0
     assert kept[1].isinf()
     assert kept[2].isnan()
+
+
+def test_gradients_that_are_gone_are_missed():
+    net, images = setup()
+    recorder = Recorder(net, LAYERS)
+    for _ in training.sgd(net, images, **SETTINGS):
+        net.zero_grad()
+        with pytest.raises(RuntimeError, match=r"conv1 has no gradient: follow\(\) belongs between"):
+            recorder.follow()
+        break

@@ -95,6 +95,7 @@ class Attack:
         self.units = torch.tensor(list(units), dtype=torch.long, device=self.weight.device)
         self.step = 0
         self._kept: Tensor | None = None  # (units attacked, ...): weights, or gradients, before this step
+        self._linear = False  # whether this step's attack is on the gradient
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> Attack:
@@ -112,27 +113,27 @@ class Attack:
         self._handles.clear()
 
     @torch.no_grad()
-    def _before(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+    def _before(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
         self.step += 1
         self._kept = None
-        if self.step not in self.schedule or self.weight.grad is None:
+        if self.step not in self.schedule:
             return
-        if self._linear():
-            self._kept = self.weight.grad[self.units]
+        closure = any(one is not None for one in (*args[1:], *kwargs.values()))  # it makes a new gradient
+        self._linear = not closure and self.weight.grad is not None and self._plain()
+        self._kept = (self.weight.grad if self._linear else self.weight)[self.units]
+        if self._linear:
             self.weight.grad[self.units] = self._kept * self.multiplier
-        else:
-            self._kept = self.weight[self.units]
 
     @torch.no_grad()
-    def _after(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+    def _after(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
         if self._kept is None:
             return
-        if self._linear():
+        if self._linear:
             self.weight.grad[self.units] = self._kept
         else:
             self.weight[self.units] = self._kept + self.multiplier * (self.weight[self.units] - self._kept)
 
-    def _linear(self) -> bool:
+    def _plain(self) -> bool:
         """Whether the update is the gradient times a number, so that the gradient may be multiplied."""
         of = next(g for g in self.optimizer.param_groups if any(self.weight is one for one in g["params"]))
         plain = type(self.optimizer) is torch.optim.SGD

@@ -44,14 +44,23 @@ class Recorder:
 
     def _reset(self) -> None:
         self._steps = 0
-        self._gradients = {name: torch.zeros(len(one.weight)) for name, one in self._modules.items()}
+        self._gradients = {
+            name: torch.zeros(len(one.weight), device=one.weight.device)
+            for name, one in self._modules.items()
+        }
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Look at the gradients of the step that was just taken."""
+        """Look at the gradients of the step that was just taken.
+
+        Raises:
+            RuntimeError: there are none any more.
+        """
         self._steps += 1
         for name, module in self._modules.items():
-            self._gradients[name] += module.weight.grad.abs().flatten(1).sum(1).cpu()
+            if module.weight.grad is None:
+                raise RuntimeError(f"{name} has no gradient: follow() belongs between step() and zero_grad()")
+            self._gradients[name] += module.weight.grad.abs().flatten(1).sum(1)
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> tuple[float, dict[str, dict[str, Tensor]]]:
