@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from deadunits import attack_criteria, claims, trials
+from deadunits import Invalid, attack_criteria, book, claims, trials
 from deadunits.claims import CLAIMS
 from deadunits.trials import TWIN
 from toys import BOTH, DIRECTION, NEITHER, FakeRun, outcome
@@ -688,3 +688,71 @@ def test_the_accuracies_of_five_seeds():
     assert str(claims.verdict("C3.1", runs)) == "reproduced (5 seeds)"
     assert str(claims.verdict("C3.1", runs[1:])) == "partly (provisional, 4 seeds)"
     assert str(claims.verdict("C3.1", runs[:3])) == "reproduced (provisional, 3 seeds)"
+
+
+def test_attacks_that_came_after_the_claims_decide_none():
+    case = [reached(67.0 / 100, "relu", True, seed=seed, dataset="cifar10") for seed in range(5)]
+    late = run(seed=9, dataset="cifar10", watch=[])
+    late.tables["final"]["accuracy"] = 0.1
+    assert claims.verdict("C3.1", [*case, late]) == claims.verdict("C3.1", case)
+
+
+def test_milder_attacks_are_those_of_the_layer_and_in_no_plan_of_the_claims():
+    chosen = book.complete("03-4-relu", "thesis")
+    (again, mild), own = trials.milder(chosen).values(), trials.whole_layer(chosen)
+    assert [one | {"watch": chosen["timed"]} for one in again] == own["twins"][: chosen["milder_seeds"]]
+    assert len(mild) == chosen["units"] * len(chosen["milder"]) * chosen["milder_seeds"]
+    assert all(one["watch"] == [] and one["multiplier"] in chosen["milder"] for one in mild)
+    same = [
+        one | {"watch": [[one["layer"], one["unit"]]], "multiplier": chosen["multiplier"]} for one in mild
+    ]
+    assert all(one in own["attacks"] for one in same)
+    assert not any(one["watch"] == [] for some in own.values() for one in some)
+
+
+def steps(mrp: list[float], gradient: list[float], **more: Any) -> pd.DataFrame:
+    """An attacked unit's curves."""
+    about = {"kind": "attack", "seed": 0, "layer": "conv2", "unit": 0, "start": 1, "multiplier": 10} | more
+    return pd.DataFrame({"step": range(len(mrp)), "mrp": mrp, "weight_gradient": gradient}).assign(**about)
+
+
+def test_silenced_units_and_what_came_after():
+    rows = pd.concat(
+        [
+            steps([1, 0, 0], [9, 9, 0], unit=1),  # mute
+            steps([1, 0, 0], [9, 9, 1], unit=2),  # other images move it
+            steps([1, 0, 2], [9, 0, 0], unit=3),  # its inputs moved
+            steps([0, 1, 0, 3], [0, 0, 1, 0], unit=4, seed=1),
+            steps([1, 2, 3], [0, 0, 0], unit=5),  # never silent
+            steps([1, 1, 0], [0, 0, 0], unit=6),  # too late to tell
+            steps([0, 0, 0], [0, 0, 0], unit=7, kind="twin"),
+        ]
+    ).sample(frac=1, random_state=0)
+    found = trials.silenced(rows).set_index("unit")
+    assert found[["back", "mute"]].T.to_dict("list") == {
+        1: [False, True],
+        2: [False, False],
+        3: [True, True],
+        4: [True, False],
+    }
+    assert found["end"].to_dict() == {1: 0, 2: 0, 3: 2, 4: 3}
+    assert found["seed"][4] == 1
+    assert trials.silenced(rows[rows["unit"] == 5]).empty
+
+
+def test_what_diverged_before_it_was_measured_is_left_out():
+    early = attack(1, 1.0, diverged=40)
+    del early.tables["units"]
+    case = [run(), attack(0, 1.0)]
+    pd.testing.assert_frame_equal(trials.curves([case[1], early], case), trials.curves(case[1:], case))
+    with pytest.raises(Invalid, match=r"no units of any attack: .* at step \[40\]; choose a smaller"):
+        trials.curves([early], case)
+
+
+@pytest.mark.parametrize("missing", ["attack", "twin"])
+def test_a_ratio_wants_both_until_the_end(missing):
+    case = [run(), attack(0, 1.0)]
+    rows = trials.curves(case[1:], case)
+    rows = rows[(rows["kind"] != missing) | (rows["epoch"] < 2)]
+    with pytest.raises(Invalid, match="no attack, or no training without one, lasted until the last epoch"):
+        trials.ratios(rows)

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from deadunits import book, claims, ledger, runs
+from deadunits import book, claims, ledger, runs, trials
 
 CHAPTERS = sorted(Path("book/chapters").glob("*.ipynb"))
 
@@ -45,6 +45,24 @@ def test_a_chapter_is_the_execution_of_todays_source(path):
         return ["".join(cell["source"]) for cell in kept]
 
     assert sources(path) == sources(Path("notebooks") / path.name)
+
+
+def test_an_attacked_training_is_its_twin_to_the_last_bit_until_the_attack_begins():
+    """So both were computed on one kind of processor: on another, sums differ in their last digits."""
+    attacks = [run for run in published() if run.info["experiment"] == "attacks"]
+    names = ["step", "set", "layer", "unit", "mrp", "mrs", "gradient", "norm_in", "norm_out"]
+
+    compared = 0
+    for twin in (run for run in attacks if trials.kind(run) == "twin"):
+        before = twin.table("units")[names]
+        for run in (one for one in attacks if trials.common(one) == trials.common(twin)):
+            start = run.info["settings"]["start"]
+            own = run.table("units")
+            own = own[own["step"] < start][names].reset_index(drop=True)
+            same = before[before["step"] < start].reset_index(drop=True)
+            assert own.equals(same), run.folder.name
+            compared += bool(len(own))
+    assert compared > 150
 
 
 def test_the_numbers_in_the_readme_are_the_chapters():

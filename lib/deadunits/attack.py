@@ -56,7 +56,8 @@ class Attack:
     An optimizer that would take w to w + u takes the unit's weights w_i to w_i + m u_i, in the steps of the
     schedule. u is all that the optimizer does, weight decay and momentum included; its state is what it would
     be without an attack in that step. Plain SGD is given m times the unit's gradient instead, which is the
-    same and bit for bit what the thesis does; the gradients are as before afterwards.
+    same and bit for bit what the thesis does; the gradients are as before afterwards. (If `step` is called
+    with a closure, that computes the gradient itself, and the update is multiplied.)
 
     Args:
         net: the network.

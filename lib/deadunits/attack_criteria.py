@@ -60,6 +60,8 @@ def some_units_fall(case: Case, on: str) -> Evidence | None:
 
 def silent_loss(case: Case, on: str) -> Evidence | None:
     """C3.3: the final training loss of the three attacks beside the twin's."""
+    if on == "other":
+        return None
     attacks = _runs(case, **EARLY, unit=UNITS, control=False, batch_norm=True)
     twin = _runs(case, repeats=0, batch_norm=True)
     if len(attacks) < len(UNITS) or not twin:
@@ -293,12 +295,8 @@ def _ratios(some: Sequence[Run], case: Case, on: str, column: str = "mrp") -> pd
     """`trials.ratios` of those that have a twin: a row a trial, or none."""
     import pandas as pd
 
-    def network(run: Run) -> tuple[Any, ...]:
-        return tuple(run.info["settings"][name] for name in trials.NETWORK)
-
-    wanted = {network(run) for run in some}
-    twins = {network(run): run for run in _runs(case, repeats=0) if network(run) in wanted}
-    some = [run for run in some if network(run) in twins]
+    twins = {trials.common(run): run for run in _runs(case, repeats=0)}
+    some = [run for run in some if trials.common(run) in twins]
     rows = trials.curves(some, list(twins.values()), on=on) if some else pd.DataFrame()
     if rows.empty:
         return pd.DataFrame(columns=["seed", "layer", "unit", "start", "multiplier", "ratio", "kind"])

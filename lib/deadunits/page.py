@@ -40,6 +40,7 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
     dates = sorted(datetime.fromisoformat(info["started"]) for info in infos)
     seconds = sum(info["processor_seconds"] for info in infos)
     time = f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{seconds:.0f} seconds"
+    machines = " / ".join(dict.fromkeys(info["machine"] for info in infos))
     versions = infos[0]["versions"]
     stale = sum(run.state().startswith("stale") for run in runs)
     rows = {
@@ -47,8 +48,7 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
         "Data": _images(runs),
         "Settings": ", ".join(f"{name} {value}" for name, value in fixed.items()),
         "Runs": f"{kinds}; {' and '.join(varied['activation'])}; seeds {', '.join(varied['seed'])}",
-        "Machine": f"{infos[0]['machine']}; one thread a run; torch {versions['torch']}, Python "
-        f"{versions['python']}",
+        "Machine": f"{machines}; one thread a run; torch {versions['torch']}, Python {versions['python']}",
         "Run time": f"{time} of processor time, {dates[-1]:%-d %B %Y}",
     }
     if stale:

@@ -92,6 +92,7 @@ PLANS: dict[str, Callable[[Mapping[str, Any]], Wanted]] = {
     "02-1-saliency": saliency,
     "02-2-weight-pruning": weight_pruning,
     **{chapter: _attacks(plan) for chapter, plan in trials.PLANS.items()},
+    "03-4-relu": _attacks(lambda chosen: trials.whole_layer(chosen) | trials.milder(chosen)),
     "04-1-units": units,
     "04-2-unit-pruning": unit_pruning,
 }

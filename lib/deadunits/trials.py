@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deadunits import Invalid
 from deadunits.measures import NAMES
 from deadunits.runs import Run, ensure, grid
 
@@ -25,7 +26,7 @@ TWIN: Mapping[str, Any] = {
     "multiplier": 1,
     "control": False,
 }
-NETWORK = ("activation", "batch_norm", "seed")  # what a trial and its twin have in common
+CALMER = "choose a smaller multiplier or learning rate"
 # The parameters of a chapter that are settings of all its runs.
 _BASE = ("dataset", "image_size", "network", "layers", "activation", "batch_norm", "epochs", "lr")
 _BASE += ("batch_size", "measure_every", "probe_size")
@@ -71,6 +72,23 @@ def whole_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         "attacks": attacks(base, units, **how),
         "controls": attacks(base, chosen["timed"], **how, control=True),
     }
+
+
+def milder(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Settings of chapter 3.4's attacks with `milder` multipliers, on the same units; `milder_seeds` seeds.
+
+    Beyond the claims, which are judged without them: they watch no unit's values. With `again`, their twins
+    once more: computed where the attacks are, so that one training is another's twin to the last bit.
+
+    Args:
+        chosen: the chapter's parameters by name.
+    """
+    base, seeds = {name: chosen[name] for name in _BASE}, chosen["milder_seeds"]
+    how = {"starts": [chosen["start"]], "multipliers": chosen["milder"], "seeds": seeds}
+    how |= {name: chosen[name] for name in ("interval", "repeats")}
+    units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
+    mild = [one | {"watch": []} for one in attacks(base, units, **how)]
+    return {"again": twins(base, [], seeds), "milder": mild}
 
 
 #: What each chapter runs, by its parameters.
@@ -121,6 +139,12 @@ def attacks(
     ]
 
 
+def common(run: Run) -> tuple[Any, ...]:
+    """What a trial has in common with its twin: network, seed, and whether it is one of `milder`."""
+    chosen = run.info["settings"]
+    return (*(chosen[one] for one in ("activation", "batch_norm", "seed")), chosen.get("watch") == [])
+
+
 def kind(run: Run) -> str:
     """What a run is: "twin", "attack" or "control"."""
     chosen = run.info["settings"]
@@ -140,17 +164,23 @@ def curves(
 
     Returns:
         The table's rows with the columns `kind`, `seed` and the trial's `layer`,
-        `unit`, `start`, `multiplier`. A twin is there once for each trial.
+        `unit`, `start`, `multiplier`. A twin is there once for each trial. A trial whose loss ceased to be a
+        number before anything was measured is not there.
+
+    Raises:
+        Invalid: no trial is.
     """
-    known = {
-        tuple(run.info["settings"][one] for one in NETWORK): run for run in others if kind(run) == "twin"
-    }
-    tables = {id(run): run.table(name) for run in (*known.values(), *trials)}
+    known = {common(run): run for run in others if kind(run) == "twin"}
+    twins = {common(run): known[common(run)] for run in trials}
+    tables = {id(run): run.table(name) for run in (*twins.values(), *trials) if run.has(name)}
+    lasted = [run for run in trials if id(run) in tables]
+    if not lasted:
+        steps = sorted({int(run.table("final")["diverged"].iloc[0]) for run in trials})
+        raise Invalid(f"no {name} of any attack: the loss ceased to be a number at step {steps}; {CALMER}")
     parts = []
-    for trial in trials:
+    for trial in lasted:
         chosen = trial.info["settings"]
-        twin = known[tuple(chosen[one] for one in NETWORK)]
-        for run in (trial, twin):
+        for run in (one for one in (trial, twins[common(trial)]) if id(one) in tables):
             rows = tables[id(run)]
             if "unit" in rows:
                 rows = rows[(rows["layer"] == chosen["layer"]) & (rows["unit"] == chosen["unit"])]
@@ -166,15 +196,41 @@ def ratios(rows: pd.DataFrame, column: str = "mrp") -> pd.DataFrame:
 
     Args:
         rows: from `curves`.
+
+    Raises:
+        Invalid: no trial lasted until the last epoch.
     """
     by = ["seed", "layer", "unit", "start", "multiplier"]
     late = rows[rows["epoch"] > rows["epoch"].max() - 1]
     means = late.groupby([*by, "kind"])[column].mean().unstack("kind")
     kinds = [one for one in ("attack", "control") if one in means]
+    if "twin" not in means or not kinds:
+        raise Invalid(f"no attack, or no training without one, lasted until the last epoch; {CALMER}")
     return pd.concat(
         [(means[one] / means["twin"]).rename("ratio").reset_index().assign(kind=one) for one in kinds],
         ignore_index=True,
     ).dropna()
+
+
+def silenced(rows: pd.DataFrame) -> pd.DataFrame:
+    """What came after an attacked unit's MRP was exactly 0 at some measurement: a row for each such unit.
+
+    The columns are `seed`, `layer`, `unit`; `back`, whether it was above 0 again later; `mute`, whether the
+    unit's weights got no gradient at all from then on; `end`, the MRP at the last measurement, in nats.
+
+    Args:
+        rows: from `curves`.
+    """
+    by = ["seed", "layer", "unit"]
+    parts = []
+    for key, own in rows[rows["kind"] == "attack"].groupby([*by, "start", "multiplier"]):
+        own = own.sort_values("step")
+        after = own[(own["mrp"] == 0).cummax()][1:]
+        if len(after):
+            back, mute = bool((after["mrp"] > 0).any()), bool((after["weight_gradient"] == 0).all())
+            end = float(after["mrp"].iloc[-1])
+            parts.append(dict(zip(by, key, strict=False)) | {"back": back, "mute": mute, "end": end})
+    return pd.DataFrame(parts, columns=[*by, "back", "mute", "end"])
 
 
 def agreement(some: Sequence[Run], scores: Sequence[str] = ("mrs", "norm_in", "gradient")) -> pd.DataFrame:

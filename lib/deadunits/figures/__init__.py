@@ -2,6 +2,7 @@
 
 from deadunits.figures.attacks import (
     attack_scene,
+    beside_twins,
     by_attack,
     effects,
     fates,
@@ -51,6 +52,7 @@ __all__ = [
     "NAMES",
     "PRUNED_BY",
     "attack_scene",
+    "beside_twins",
     "block_diagram",
     "by_attack",
     "by_fraction",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -28,6 +28,7 @@ QUANTITIES = {  # columns of the table `units`: the name on the axis, and whethe
     "weight_gradient": ("weight\ngradient", True),
     "minibatch": ("training\nloss", False),
 }
+UNIT = ("layer", "unit")
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # attacks in one panel
 
 
@@ -51,26 +52,30 @@ def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
 
 
 def fates(
-    rows: pd.DataFrame, losses: pd.DataFrame | None = None, quantities: Sequence[str] = tuple(QUANTITIES)
+    rows: pd.DataFrame,
+    losses: pd.DataFrame | None = None,
+    quantities: Sequence[str] = tuple(QUANTITIES),
+    by: Sequence[str] = UNIT,
 ) -> Figure:
     """Figures 3.1, 3.5 and 3.9: what becomes of attacked units; a row a quantity, a column a unit.
 
     Args:
         rows: from `trials.curves`, of several units and one kind of attack.
         losses: the same of the table `training`, for the row `minibatch`.
+        by: what has a column of its own, the layer and the unit first; what is not named is averaged.
     """
-    units = _units(rows)
+    columns = _columns(rows, by)
     quantities = [one for one in quantities if one != "minibatch" or losses is not None]
-    with panels(len(quantities), len(units), 1.25 * len(quantities) + 0.5, sharex=True, sharey="row") as (
+    with panels(len(quantities), len(columns), 1.25 * len(quantities) + 0.5, sharex=True, sharey="row") as (
         figure,
         axes,
     ):
         for line, quantity in zip(axes, quantities, strict=True):
-            for ax, (layer, unit) in zip(line, units, strict=True):
-                _lines(ax, _of(losses if quantity == "minibatch" else rows, layer, unit), quantity)
+            for ax, key in zip(line, columns, strict=True):
+                _lines(ax, _of(losses if quantity == "minibatch" else rows, key, by), quantity)
             _limits(line[0], quantity)
-        for ax, (layer, unit) in zip(axes[0], units, strict=True):
-            ax.set_title(f"{layer}, unit {unit}")
+        for ax, title in zip(axes[0], columns.values(), strict=True):
+            ax.set_title(title)
         _steps(axes[-1])
         figure.align_ylabels(axes[:, 0])
         legend(figure, axes[0, 0])
@@ -90,13 +95,13 @@ def by_attack(
         by: what differs, `start` or `multiplier`.
         losses: the same of the table `training`.
     """
-    units, values = _units(rows), sorted(rows[by].unique())
+    units, values = _columns(rows), sorted(rows[by].unique())
     quantities = [one for one in quantities if one != "minibatch" or losses is not None]
     name = {"start": "from step {:,.0f}", "multiplier": "times {:,.0f}"}[by]
     with panels(len(quantities), len(units), 1.45 * len(quantities) + 0.5, sharex=True) as (figure, axes):
         for line, quantity in zip(axes, quantities, strict=True):
-            for ax, (layer, unit) in zip(line, units, strict=True):
-                own = _of(losses if quantity == "minibatch" else rows, layer, unit)
+            for ax, unit in zip(line, units, strict=True):
+                own = _of(losses if quantity == "minibatch" else rows, unit)
                 band(ax, _by_seed(own[own["kind"] == "twin"], quantity), *KINDS["twin"], smooth=1)
                 for value, colour in zip(values, SERIES, strict=False):
                     mine = _by_seed(own[(own["kind"] == "attack") & (own[by] == value)], quantity)
@@ -107,8 +112,8 @@ def by_attack(
                     ax.set_ylim(top=1.4 * usual)
             for ax in line[1:]:
                 ax.set_ylabel("")
-        for ax, (layer, unit) in zip(axes[0], units, strict=True):
-            ax.set_title(f"{layer}, unit {unit}")
+        for ax, title in zip(axes[0], units.values(), strict=True):
+            ax.set_title(title)
         _steps(axes[-1])
         figure.align_ylabels(axes[:, 0])
         legend(figure, axes[0, 0])
@@ -116,7 +121,7 @@ def by_attack(
 
 
 def effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """The ratio of final MRPs, attacked over not attacked, over a setting: a point a seed.
+    """The ratio of final MRPs, attacked over not attacked, over a setting: a point a seed, a cross at 0.
 
     Args:
         tables: from `trials.ratios`; a panel each, by what differs: `start`, `multiplier` or `unit`.
@@ -124,22 +129,31 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
     with panels(1, len(tables), 2.9, sharey=True) as (figure, axes):
         for ax, (by, rows) in zip(axes.flat, tables.items(), strict=True):
             rows = rows[rows["kind"] == "attack"]
-            values, seeds = sorted(rows[by].unique()), sorted(rows["seed"].unique())
-            layers = list(dict.fromkeys(rows["layer"]))
-            slots = len(layers) * len(seeds)  # side by side, because many lie at 0
-            for number, (layer, colour) in enumerate(zip(layers, SERIES[::3], strict=False)):
-                own = rows[rows["layer"] == layer]
-                slot = number * len(seeds) + own["seed"].map(seeds.index) - (slots - 1) / 2
-                place, size = own[by].map(values.index) + 0.6 * slot / slots, 5 if slots < 5 else 4
-                ax.plot(place, own["ratio"], "o", color=colour, label=layer, markersize=size, clip_on=False)
-            ax.axhline(1, color="black", linewidth=0.9)
+            colours = dict(zip(dict.fromkeys(rows["layer"]), SERIES[::3], strict=False))
+            parts = [(rows[rows["layer"] == layer], colour, layer) for layer, colour in colours.items()]
+            values = sorted(rows[by].unique())
+            _dots(ax, parts, lambda own, by=by, values=values: own[by].map(values.index))
             ax.set_xticks(range(len(values)), [f"{value:,.0f}" for value in values])
             ax.set_xlabel({"start": "step of the first attack"}.get(by, by))
-            ax.set_yscale("symlog", linthresh=0.1, linscale=0.4)
-            ax.set_ylim(0, max(2, ax.get_ylim()[1]))
-            ax.set_yticks([0, 0.1, 0.3, 1, 2], ["0", "0.1", "0.3", "1", "2"])
         axes.flat[0].set_ylabel("final MRP over\nthe twin's")
         legend(figure, axes.flat[0])
+    return figure
+
+
+def beside_twins(rows: pd.DataFrame) -> Figure:
+    """The ratio of final MRPs, of attacked units and of their controls, over their twins': a point a seed.
+
+    Args:
+        rows: from `trials.ratios`, of several units and one kind of attack.
+    """
+    units = list(_columns(rows))
+    with panels(1, 1, 2.6) as (figure, axes):
+        ax = axes[0, 0]
+        parts = [(rows[rows["kind"] == kind], *KINDS[kind]) for kind in ("attack", "control")]
+        _dots(ax, parts, lambda own: pd.Series(map(units.index, _keys(own)), own.index, dtype=float))
+        ax.set_xticks(range(len(units)), _columns(rows).values())
+        ax.set_ylabel("final MRP over\nthe twin's")
+        legend(figure, ax)
     return figure
 
 
@@ -149,29 +163,25 @@ def ridges(values: pd.DataFrame, activation: str, what: str) -> Figure:
     Heights are square roots of shares, so that what is spread thin shows beside what is piled up.
 
     Args:
-        values: from `trials.curves` of the table `values`, one seed.
+        values: from `trials.curves` of the table `values`; a column a unit, start and seed.
         activation: of the network; tells the bins.
         what: `output` (before the nonlinearity) or `activation` (what the next layer gets).
     """
     own = values[values["what"] == what]
     bounded, centres = _bins(activation, what)
-    columns = [(*unit, start) for unit in _units(own) for start in sorted(_of(own, *unit)["start"].unique())]
+    by = (*UNIT, "start", "seed")
+    columns = _columns(own, by)
     steps = _thinned(sorted(own["step"].unique()), 10)
     kinds = [kind for kind in KINDS if (own["kind"] == kind).any()]
     low, high = (centres[own["bin"].min()], centres[own["bin"].max()])
     with panels(len(kinds), len(columns), 2.5 * len(kinds) + 0.2, sharex=True, sharey=True) as (figure, axes):
         for line, kind in zip(axes, kinds, strict=True):
-            for ax, (layer, unit, start) in zip(line, columns, strict=True):
-                here = _of(own, layer, unit)
-                here = here[(here["kind"] == kind) & (here["start"] == start)].drop_duplicates(
-                    ["step", "bin"]
-                )
+            for ax, (key, title) in zip(line, columns.items(), strict=True):
+                here = _of(own[own["kind"] == kind], key, by).drop_duplicates(["step", "bin"])
                 for place, step in reversed(list(enumerate(steps))):
                     _ridge(ax, centres, here[here["step"] == step], KINDS[kind], place)
                 ax.grid(False)
-                ax.set_title(
-                    f"{layer}, unit {unit}" + (f", from {start:,}" if _several(columns, layer, unit) else "")
-                )
+                ax.set_title(title)
             every = 1 if len(steps) < 6 else 3
             line[0].set_yticks(range(0, len(steps), every), [f"{step:,}" for step in steps[::every]])
             line[0].set_ylabel(f"step ({KINDS[kind][1]})")
@@ -291,12 +301,47 @@ def half_time(rows: pd.DataFrame, below: float) -> Figure:
     return figure
 
 
-def _units(rows: pd.DataFrame) -> list[tuple[str, int]]:
-    return list(dict.fromkeys(zip(rows["layer"], rows["unit"], strict=True)))
+def _keys(rows: pd.DataFrame, by: Sequence[str] = UNIT) -> Iterator[tuple]:
+    return zip(*(rows[one] for one in by), strict=True)
 
 
-def _of(rows: pd.DataFrame, layer: str, unit: int) -> pd.DataFrame:
-    return rows[(rows["layer"] == layer) & (rows["unit"] == unit)]
+def _columns(rows: pd.DataFrame, by: Sequence[str] = UNIT) -> dict[tuple, str]:
+    """What has a column of its own in a figure, in the order of the rows, and its title."""
+    words = {"start": ", from {:,}", "seed": ", seed {}"}
+    words = {one: words[one] for one in by if one in words and rows[one].nunique() > 1}
+    return {
+        key: "{}, unit {}".format(*key) + "".join(words[one].format(key[by.index(one)]) for one in words)
+        for key in dict.fromkeys(_keys(rows, by))
+    }
+
+
+def _of(rows: pd.DataFrame, key: tuple, by: Sequence[str] = UNIT) -> pd.DataFrame:
+    return rows[np.logical_and.reduce([rows[one] == value for one, value in zip(by, key, strict=True)])]
+
+
+def _dots(
+    ax: Axes, parts: Sequence[tuple[pd.DataFrame, str, str]], place: Callable[[pd.DataFrame], pd.Series]
+) -> None:
+    """Ratios side by side by part and seed, because many lie at 0; exactly there they are crosses.
+
+    Args:
+        parts: rows of `trials.ratios`, their colour and their name.
+        place: where on the axis they belong.
+    """
+    seeds = sorted(set().union(*(rows["seed"] for rows, *_ in parts)))
+    slots = len(parts) * len(seeds)
+    size = 5 if slots < 5 else 4
+    for number, (rows, colour, name) in enumerate(parts):
+        slot = number * len(seeds) + rows["seed"].map(seeds.index) - (slots - 1) / 2
+        x, dead = place(rows) + 0.6 * slot / slots, rows["ratio"] == 0
+        for marker, some, label, more in (("o", ~dead, name, 0), ("X", dead, None, 2)):
+            if some.any():  # an empty line that is not clipped would take its room at the corner
+                how = {"color": colour, "label": label, "markersize": size + more, "clip_on": False}
+                ax.plot(x[some], rows["ratio"][some], marker, **how)
+    ax.axhline(1, color="black", linewidth=0.9)
+    ax.set_yscale("symlog", linthresh=0.1, linscale=0.4)
+    ax.set_ylim(0, max(2, ax.get_ylim()[1]))
+    ax.set_yticks([0, 0.1, 0.3, 1, 2], ["0", "0.1", "0.3", "1", "2"])
 
 
 def _by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -336,7 +381,9 @@ def _limits(ax: Axes, quantity: str) -> None:
         low, high = ax.get_ylim()
         low = max(low, high / 3000)  # a dead unit's gradient would stretch the axis without end
         ax.set_ylim(low, high)
-        ax.yaxis.set_major_locator(LogLocator(subs=(1,) if high > 100 * low else (1, 3), numticks=12))
+        marks = {100: (1,), 15: (1, 3), 5: (1, 2, 5), 1: (1, 1.5, 2, 3, 4, 6, 8)}  # the wider, the fewer
+        chosen = next(marks for span, marks in marks.items() if high > span * low)
+        ax.yaxis.set_major_locator(LogLocator(subs=chosen, numticks=12))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
     elif quantity != "minibatch":
@@ -352,10 +399,6 @@ def _steps(line: Sequence[Axes]) -> None:
 def _thinned(steps: list[int], number: int) -> list[int]:
     every = -(-len(steps) // number)
     return steps[::-1][::every][::-1]
-
-
-def _several(columns: Sequence[tuple[str, int, int]], layer: str, unit: int) -> bool:
-    return sum(one[:2] == (layer, unit) for one in columns) > 1
 
 
 def _values_axis(ax: Axes, bounded: bool, low: float, high: float) -> None:
