@@ -381,8 +381,9 @@ def _limits(ax: Axes, quantity: str) -> None:
         low, high = ax.get_ylim()
         low = max(low, high / 3000)  # a dead unit's gradient would stretch the axis without end
         ax.set_ylim(low, high)
-        marks = {100: (1,), 15: (1, 3), 5: (1, 2, 5), 1: (1, 1.5, 2, 3, 4, 6, 8)}  # the wider, the fewer
-        chosen = next(marks for span, marks in marks.items() if high > span * low)
+        finest = (1, 1.5, 2, 3, 4, 6, 8)
+        ticks = {100: (1,), 15: (1, 3), 5: (1, 2, 5)}  # the wider the axis, the fewer
+        chosen = next((subs for span, subs in ticks.items() if high > span * low), finest)
         ax.yaxis.set_major_locator(LogLocator(subs=chosen, numticks=12))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
