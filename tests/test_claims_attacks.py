@@ -749,6 +749,12 @@ def test_what_diverged_before_it_was_measured_is_left_out():
         trials.curves([early], case)
 
 
+def test_what_was_never_kept_is_not_laid_to_a_loss_that_was_a_number():
+    case = [run(), attack(0, 1.0)]
+    with pytest.raises(Invalid, match=r"no values of any attack: measure more often \(measure_every\)"):
+        trials.curves(case[1:], case, "values")
+
+
 @pytest.mark.parametrize("missing", ["attack", "twin"])
 def test_a_ratio_wants_both_until_the_end(missing):
     case = [run(), attack(0, 1.0)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deadunits import attack_criteria, criteria
+from deadunits import attack_criteria, criteria, trials
 from deadunits.criteria import Case, Evidence
 from deadunits.runs import Run
 
@@ -97,11 +97,10 @@ def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
     """Judge a claim by runs, several a seed where it compares them.
 
     Those of other experiments and networks are left out, and attacks that came after the claims were fixed
-    (`trials.milder`, which watch no unit); of other widths if there are some of its own.
+    (`trials.late`); of other widths if there are some of its own.
     """
     claim = CLAIMS[claim_id]
-    chosen = [run for run in runs if run.info["experiment"] in claim.experiments]
-    chosen = [run for run in chosen if run.info["settings"].get("watch") != []]
+    chosen = [run for run in runs if run.info["experiment"] in claim.experiments and not trials.late(run)]
     network = {name: claim.setting[name] for name in ("activation", "batch_norm") if name in claim.setting}
     spoken_of = [
         run

@@ -139,10 +139,15 @@ def attacks(
     ]
 
 
+def late(run: Run) -> bool:
+    """Whether it is one of `milder`, which came after the claims and decide none: those watch no unit."""
+    return run.info["settings"].get("watch") == []
+
+
 def common(run: Run) -> tuple[Any, ...]:
-    """What a trial has in common with its twin: network, seed, and whether it is one of `milder`."""
+    """What a trial has in common with its twin: network, seed, and whether both are `late`."""
     chosen = run.info["settings"]
-    return (*(chosen[one] for one in ("activation", "batch_norm", "seed")), chosen.get("watch") == [])
+    return (*(chosen[one] for one in ("activation", "batch_norm", "seed")), late(run))
 
 
 def kind(run: Run) -> str:
@@ -175,7 +180,9 @@ def curves(
     tables = {id(run): run.table(name) for run in (*twins.values(), *trials) if run.has(name)}
     lasted = [run for run in trials if id(run) in tables]
     if not lasted:
-        steps = sorted({int(run.table("final")["diverged"].iloc[0]) for run in trials})
+        steps = sorted({int(run.table("final")["diverged"].iloc[0]) for run in trials} - {0})
+        if not steps:
+            raise Invalid(f"no {name} of any attack: measure more often (measure_every), or watch the units")
         raise Invalid(f"no {name} of any attack: the loss ceased to be a number at step {steps}; {CALMER}")
     parts = []
     for trial in lasted:

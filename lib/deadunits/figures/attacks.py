@@ -146,12 +146,13 @@ def beside_twins(rows: pd.DataFrame) -> Figure:
     Args:
         rows: from `trials.ratios`, of several units and one kind of attack.
     """
-    units = list(_columns(rows))
+    titles = _columns(rows)
+    units = list(titles)
     with panels(1, 1, 2.6) as (figure, axes):
         ax = axes[0, 0]
         parts = [(rows[rows["kind"] == kind], *KINDS[kind]) for kind in ("attack", "control")]
         _dots(ax, parts, lambda own: pd.Series(map(units.index, _keys(own)), own.index, dtype=float))
-        ax.set_xticks(range(len(units)), _columns(rows).values())
+        ax.set_xticks(range(len(units)), titles.values())
         ax.set_ylabel("final MRP over\nthe twin's")
         legend(figure, ax)
     return figure
