@@ -258,6 +258,7 @@ def test_a_failing_run_is_named_and_its_worker_goes_on(tmp_path, started):
         ("os.kill(os.getpid(), 9)", "ended by signal 9"),
         ("os._exit(3)", "ended with status 3"),
         ("sys.exit('no way')", "no way"),
+        ("type('', (), {'__del__': lambda self: os.kill(os.getpid(), 15)})()", "told to end by SIGTERM"),
     ],
 )
 def test_a_worker_that_dies_fails_its_run_alone_and_is_replaced(tmp_path, started, own, death, message):

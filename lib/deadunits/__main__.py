@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,7 +164,7 @@ def _write_table(rows: pd.DataFrame, file: Path) -> None:
 
 
 def _job(chosen: argparse.Namespace) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that claim and draft are taken away
+    runs.end_on_sigterm()
     jobs.execute_packed(chosen.packed)
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 PUBLISHED = Path("book/results")
 SAME = 1e-4  # nats; with two threads instead of one, so sums in another order, 2e-5 was seen at step 50
 _LIB = Path(__file__).parent
+_TOLD = "told to end by SIGTERM"
+_told_to_end: list[bool] = []
 _PACKAGES = ("deadunits", "torch", "torchvision", "numpy")
 
 
@@ -249,6 +251,8 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
                 (draft / "progress").write_text(str(row["epoch"] / one["epochs"]))
             if os.getppid() != parent:
                 raise SystemExit("the process that asked for this run is gone")
+            if _told_to_end:
+                raise SystemExit(_TOLD)
         (draft / "progress").unlink(missing_ok=True)
         for name, columns in tables.items():
             write(_narrow(pd.DataFrame(columns)), draft / f"{name}.parquet")
@@ -469,6 +473,19 @@ def _work(jobs: Iterable[str], answers: TextIO) -> None:
         print(json.dumps(said), file=answers, flush=True)
 
 
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process by way of its `finally` blocks, which take drafts and claims away.
+
+    An exception that is raised while a `__del__` runs is lost, so `execute` looks once more at each row.
+    """
+
+    def end(*_: object) -> None:
+        _told_to_end.append(True)
+        sys.exit(_TOLD)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def _here() -> str:
     """This process among those of all machines that share a folder."""
     return f"{os.getpid()}@{platform.node()}"
@@ -541,7 +558,7 @@ def _machine() -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    end_on_sigterm()
     with os.fdopen(os.dup(0)) as jobs, os.fdopen(os.dup(1), "w") as answers:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a network of one's own reads is no job,
         os.dup2(2, 1)  # and what it prints no answer
