@@ -60,6 +60,23 @@ def test_page_does_not_scroll_sideways(page: Page, address: str, name: str, widt
     assert wide <= window
 
 
+def test_figures_can_be_read_on_a_phone(page: Page, address: str, name: str) -> None:
+    """Words of 12.7 pixels, where figures are 702 wide; they scroll, and their captions stay."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{address}/{name}", wait_until="networkidle")
+    for image in page.locator("figure > img[src$='.svg'], img.line-frame:visible").all():
+        wide, moved, seen, captions = image.evaluate("""image => {
+            const box = image.closest('figure, .frames > .widget-box');
+            box.scrollLeft = 999;
+            const captions = [...box.querySelectorAll('figcaption')];
+            const lefts = captions.map(one => one.getBoundingClientRect().left);
+            return [image.clientWidth, box.scrollLeft, box.clientWidth, lefts];
+        }""")
+        assert 12.7 * wide / 702 > 10
+        assert 0 < wide - seen <= moved
+        assert all(left >= 0 for left in captions)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_page_has_serious_faults_for_those_who_hear_it(
     page: Page, address: str, name: str, theme: str, axe: str
