@@ -176,19 +176,19 @@ def test_a_page_has_no_live_widget_and_an_error_is_shown(make, monkeypatch):
     assert make(CHOSEN) is None
 
 
-def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path):
-    chosen = book.complete(
-        "03-2-batch-norm", "quick", {"epochs": 1, "measure_every": 5, "results": str(tmp_path)}
-    )
-    whole = live.attack_theatre(chosen | {"start": 5}, str(tmp_path))
+@pytest.mark.parametrize(("chapter", "layer"), [("03-2-batch-norm", "conv1"), ("03-4-relu", "conv2")])
+def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path, chapter, layer):
+    own = {"epochs": 1, "measure_every": 5, "start": 5, "results": str(tmp_path)}
+    chosen = book.complete(chapter, "quick", own)
+    whole = live.attack_theatre(chosen, str(tmp_path))
     whole._controls["unit"].value = 1
     wait_for(lambda: whole._said.value == "", 120)
     found = whole._place.children[0].children
-    assert [name for name, _ in found[0].options] == ["conv1, unit 1"]
+    assert [name for name, _ in found[0].options] == [f"{layer}, unit 1"]
     labels = [label for label, _ in found[1].children[0].children[0].children[1].options]
     assert [label.partition(":")[0] for label in labels] == ["20"]  # each fourth measurement
     whole._controls["unit"].value = 99
     wait_for(lambda: "alert" in whole._said.value, 120)
-    assert "conv1 has units 0 to 7, not 99" in whole._said.value
+    assert f"{layer} has units 0 to " in whole._said.value
     monkeypatch.setenv(live.PAGE, "1")
     assert live.attack_theatre(chosen) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import ipywidgets
 import numpy as np
 import pandas as pd
@@ -91,3 +93,26 @@ def test_the_pruning_sliders_say_what_the_tables_say(explored):
     label = f"0.9: {kept['parameters']:,.0f} parameters, {kept['accuracy']:.1%} (bare {bare['accuracy']:.1%})"
     assert parts["MRS"][0][2] == label
     assert parts["MRS"][1][2] == f"fraction {label}"
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 3]])
+def test_the_theatre_has_an_attack_of_each_unit_and_seed_as_far_as_it_lasted(seeds):
+    kinds, units = ("twin", "attack"), [("conv1", 0), ("fc1", 7)]
+    rows = [
+        {"layer": layer, "unit": unit, "seed": seed, "kind": kind, "step": step, "mrp": 1 + unit + seed}
+        for layer, unit in units
+        for seed in seeds
+        for kind in kinds
+        for step in (10, 20, 30)
+        if kind == "twin" or seed == 0 or step < 30  # it diverged
+    ]
+    rows = pd.DataFrame(rows).assign(mrs=0.5, minibatch=2.0)
+    rows.loc[rows["kind"] == "twin", "mrp"] *= 2
+    values = rows.assign(what="output", bin=20, count=9)
+    parts = frames(widgets.attack_theatre(rows, rows, values, "relu"))
+    of = {seed: f", seed {seed}" if len(seeds) > 1 else "" for seed in seeds}
+    assert list(parts) == [f"{layer}, unit {unit}{of[seed]}" for layer, unit in units for seed in seeds]
+    for (layer, unit), seed in itertools.product(units, seeds):
+        labels, _ = parts[f"{layer}, unit {unit}{of[seed]}"]
+        mrp, steps = 1 + unit + seed, (10, 20, 30) if seed == 0 else (10, 20)
+        assert labels == [f"{step}: MRP {mrp:.3f} (twin {2 * mrp:.3f})" for step in steps]

@@ -231,7 +231,7 @@ def attack_theatre(chosen: Mapping[str, Any], results: str = "results", data_roo
     Trains the chapter's network and its twin, with seed 0; what was computed once is read from `results`.
 
     Args:
-        chosen: the parameters of chapter 3.2 or 3.3 by name.
+        chosen: the parameters of chapter 3.2, 3.3 or 3.4 by name.
     """
 
     def draw(layer: str, unit: int, start: int, multiplier: float) -> ipywidgets.Widget:
@@ -243,7 +243,7 @@ def attack_theatre(chosen: Mapping[str, Any], results: str = "results", data_roo
         tables = [trials.curves(found["first"], every, name) for name in ("units", "training", "values")]
         return static.attack_theatre(*tables, chosen["activation"])
 
-    first = chosen["attacked"][0]
+    first = chosen["timed"][0]
     controls = {
         "layer": ipywidgets.Dropdown(options=chosen["layers"], value=first[0], description="layer"),
         "unit": ipywidgets.BoundedIntText(first[1], 0, 1_000_000, description="unit"),

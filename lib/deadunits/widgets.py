@@ -87,19 +87,20 @@ def attack_theatre(
     """A choice of attacked units, and a slider through the training of each: outputs, MRP, MRS and loss.
 
     Args:
-        rows: from `trials.curves`, of attacks and twins of one seed; `losses` and `values` are its other
-            tables.
+        rows: from `trials.curves`, of one attack for each unit and seed, and its twin; `losses` and
+            `values` are its other tables.
         activation: of the network.
     """
-    parts = {}
-    for layer, unit in dict.fromkeys(zip(values["layer"], values["unit"], strict=True)):
-        own = [one[(one["layer"] == layer) & (one["unit"] == unit)] for one in (rows, losses, values)]
+    parts, by = {}, ["layer", "unit", "seed"]
+    for layer, unit, seed in values[by].drop_duplicates().itertuples(index=False):
+        own = [one[(one[by] == [layer, unit, seed]).all(axis=1)] for one in (rows, losses, values)]
         frames = {}
-        for step in sorted(own[2]["step"].unique()):
+        for step in sorted(own[2][own[2]["kind"] == "attack"]["step"].unique()):  # as far as it lasted
             now = own[0][own[0]["step"] == step].groupby("kind")["mrp"].mean()
             label = f"{step:,}: MRP {now['attack']:.3f} (twin {now['twin']:.3f})"
             frames[label] = _lines(figures.attack_scene(*own, step, activation), f"step {label}")
-        parts[f"{layer}, unit {unit}"] = _through(frames, "step")
+        of = f", seed {seed}" if values["seed"].nunique() > 1 else ""
+        parts[f"{layer}, unit {unit}{of}"] = _through(frames, "step")
     return _among(parts, "attacked")
 
 
