@@ -176,7 +176,9 @@ def test_a_page_has_no_live_widget_and_an_error_is_shown(make, monkeypatch):
     assert make(CHOSEN) is None
 
 
-@pytest.mark.parametrize(("chapter", "layer"), [("03-2-batch-norm", "conv1"), ("03-4-relu", "conv2")])
+@pytest.mark.parametrize(
+    ("chapter", "layer"), [("03-2-batch-norm", "conv1"), ("03-3-tanh", "conv1"), ("03-4-relu", "conv2")]
+)
 def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path, chapter, layer):
     own = {"epochs": 1, "measure_every": 5, "start": 5, "results": str(tmp_path)}
     chosen = book.complete(chapter, "quick", own)

@@ -7,6 +7,7 @@ for a notebook with a kernel, which compute.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
@@ -35,9 +36,7 @@ def saliency_explorer(
         shape: (units, channels, height, width) of the weights.
         scorers: names of scores (`measures.score_of`).
     """
-    measured = np.sort(scores["step"].unique())
-    number = min(len(measured), FRAMES // len(scorers))
-    steps = measured[np.unique(np.linspace(0, len(measured) - 1, number).round().astype(int))]
+    steps = _some(scores["step"], len(scorers))
     parts = {}
     for scorer in scorers:
         frames: dict[str, ipywidgets.Widget] = {}
@@ -92,14 +91,15 @@ def attack_theatre(
         activation: of the network.
     """
     parts, by = {}, ["layer", "unit", "seed"]
-    for layer, unit, seed in values[by].drop_duplicates().itertuples(index=False):
+    attacked = values[by].drop_duplicates()
+    for layer, unit, seed in attacked.itertuples(index=False):
         own = [one[(one[by] == [layer, unit, seed]).all(axis=1)] for one in (rows, losses, values)]
-        frames = {}
-        for step in sorted(own[2][own[2]["kind"] == "attack"]["step"].unique()):  # as far as it lasted
+        frames, lasted = {}, own[2][own[2]["kind"] == "attack"]["step"]
+        for step in _some(lasted, len(attacked)):
             now = own[0][own[0]["step"] == step].groupby("kind")["mrp"].mean()
             label = f"{step:,}: MRP {now['attack']:.3f} (twin {now['twin']:.3f})"
             frames[label] = _lines(figures.attack_scene(*own, step, activation), f"step {label}")
-        of = f", seed {seed}" if values["seed"].nunique() > 1 else ""
+        of = f", seed {seed}" if attacked["seed"].nunique() > 1 else ""
         parts[f"{layer}, unit {unit}{of}"] = _through(frames, "step")
     return _among(parts, "attacked")
 
@@ -150,6 +150,13 @@ def smaller(rows: pd.DataFrame, scorer: str, fraction: float) -> Frame:
     return words, _lines(figures.without_units(rows, scorer, fraction), f"fraction {words}")
 
 
+def _some(measured: pd.Series, parts: int) -> np.ndarray:
+    """Steps, the first and the last among them, for which each of so many parts of a widget has a frame."""
+    steps = np.sort(measured.unique())
+    number = min(len(steps), max(1, FRAMES // parts))
+    return steps[np.unique(np.linspace(0, len(steps) - 1, number).round().astype(int))]
+
+
 def _through(frames: Mapping[str, ipywidgets.Widget], description: str) -> ipywidgets.VBox:
     """A slider through frames, by their labels, and a button that plays them."""
     slider = ipywidgets.SelectionSlider(
@@ -177,6 +184,8 @@ def _among(parts: Mapping[str, ipywidgets.Widget], description: str) -> ipywidge
 def _lines(figure: Figure, alt: str) -> ipywidgets.HTML:
     """A line figure as text, which a compressed page holds in a fifth of the bytes of an `Image`."""
     plain = figures.svg(figure).decode().replace('"', "'")
+    # Numbers to a hundredth of a point: a page with 40 frames is to stay small.
+    plain = re.sub(r" d='[^']*'", lambda path: re.sub(r"(\.\d\d)\d+| ?\n", r"\1", path[0]), plain)
     source = "data:image/svg+xml," + quote(plain, safe=" /=:;,.()'")
     return ipywidgets.HTML(f'<img class="line-frame" alt="{html.escape(alt)}" src="{source}">')
 

@@ -15,6 +15,7 @@ CHAPTERS = (
     "02-1-saliency",
     "02-2-weight-pruning",
     "03-2-batch-norm",
+    "03-3-tanh",
     "03-4-relu",
     "04-2-unit-pruning",
 )
