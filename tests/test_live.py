@@ -177,9 +177,10 @@ def test_a_page_has_no_live_widget_and_an_error_is_shown(make, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("chapter", "layer"), [("03-2-batch-norm", "conv1"), ("03-3-tanh", "conv1"), ("03-4-relu", "conv2")]
+    ("chapter", "layer", "last"),
+    [("03-2-batch-norm", "conv1", 7), ("03-3-tanh", "conv1", 7), ("03-4-relu", "conv2", 15)],
 )
-def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path, chapter, layer):
+def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path, chapter, layer, last):
     own = {"epochs": 1, "measure_every": 5, "start": 5, "results": str(tmp_path)}
     chosen = book.complete(chapter, "quick", own)
     whole = live.attack_theatre(chosen, str(tmp_path))
@@ -191,6 +192,6 @@ def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path, c
     assert [label.partition(":")[0] for label in labels] == ["20"]  # each fourth measurement
     whole._controls["unit"].value = 99
     wait_for(lambda: "alert" in whole._said.value, 120)
-    assert f"{layer} has units 0 to " in whole._said.value
+    assert f"{layer} has units 0 to {last}, not 99" in whole._said.value
     monkeypatch.setenv(live.PAGE, "1")
     assert live.attack_theatre(chosen) is None
