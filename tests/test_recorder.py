@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 from deadunits import mean_replacement, models, training
-from deadunits.recorder import Recorder, rounded
+from deadunits.experiments.common import rounded
+from deadunits.recorder import Recorder
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import make_batch
@@ -109,10 +110,10 @@ def test_bad_layers_are_named():
 
 @given(st.floats(1e-12, 1e12), st.sampled_from([-1, 1]))
 def test_rounded_values_are_near_and_end_in_zeros(value, sign):
-    near = rounded(torch.tensor([sign * value], dtype=torch.float64))
+    near = rounded(torch.tensor([sign * value], dtype=torch.float64), 10)
     assert near.item() == pytest.approx(sign * value, rel=2**-11 * 1.001)
     assert near.view(torch.int32).item() % 2**13 == 0
-    assert torch.equal(rounded(near), near)
+    assert torch.equal(rounded(near, 10), near)
 
 
 def test_zeros_and_what_is_no_number_stay():

@@ -120,10 +120,3 @@ class Recorder:
             for handle in handles:
                 handle.remove()
         return seen["h"], seen["a"]
-
-
-def rounded(values: Tensor, bits: int = 10) -> Tensor:
-    """To float32 with so many bits behind the first (10: to 0.05%): tables of many units stay small."""
-    drop = 23 - bits
-    near = (values.float().view(torch.int32) + (1 << (drop - 1))) >> drop << drop
-    return torch.where(values.isfinite(), near.view(torch.float32), values.float())

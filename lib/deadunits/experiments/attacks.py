@@ -14,9 +14,10 @@ from deadunits import Invalid, data, models, training
 from deadunits.attack import Attack, Schedule
 from deadunits.counting import BOUNDED, EDGES, histogram
 from deadunits.data import Batch
-from deadunits.experiments.common import Row, accuracy, mean_loss, shapes, weights_of
-from deadunits.recorder import Recorder, rounded
+from deadunits.experiments.common import Row, accuracy, mean_loss, rounded, shapes, weights_of
+from deadunits.recorder import Recorder
 
+BITS = 10  # of mantissa, in the table of all units at each measurement
 FULLY = 4  # every so many measurements the other images are looked at too, and the watched units' values
 
 
@@ -96,7 +97,7 @@ def attacks(
             for name in sets if fully else ("probe",):
                 losses[name], found = recorder.measure(sets[name])
                 for place, columns in found.items():
-                    numbers = {column: rounded(values) for column, values in columns.items()}
+                    numbers = {column: rounded(values, BITS) for column, values in columns.items()}
                     where = {"set": name, "layer": place, "unit": torch.arange(len(numbers["mrp"]))}
                     yield "units", now | where | numbers
             yield "training", now | {"minibatch": total / steps} | losses

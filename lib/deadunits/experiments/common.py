@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ Row = tuple[str, dict[str, Any]]
 Tensors = dict[str, Tensor]
 
 CHUNK = 250  # images at once: what stays in the processor's cache
+BITS = 13  # of mantissa, in the tables of scores and penalties
 SLOW = 2000  # forward passes a measurement, at most, for exact scores that have no fast way
 
 
@@ -59,3 +60,20 @@ def accuracy(net: nn.Module, batch: Batch) -> float:
     """Share of images whose label gets the highest logit."""
     parts = zip(batch.x.split(CHUNK), batch.y.split(CHUNK), strict=True)
     return torch.cat([net(x).argmax(1) == y for x, y in parts]).double().mean().item()
+
+
+def rounded(values: Tensor, bits: int = BITS) -> Tensor:
+    """To float32 with so many bits of mantissa (13: to a relative 6e-5), so that large tables stay small."""
+    drop = 23 - bits
+    near = (values.float().view(torch.int32) + (1 << (drop - 1))) >> drop << drop
+    return torch.where(values.isfinite(), near.view(torch.float32), values.float())
+
+
+def rounded_columns(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`rounded`, a column each."""
+    return {name: rounded(values) for name, values in columns.items()}
+
+
+def rounded_number(value: float) -> float:
+    """`rounded`, of one number."""
+    return rounded(torch.tensor([value])).item()

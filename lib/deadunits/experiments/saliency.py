@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from deadunits import Invalid, data, derivatives, models, pruning, scorers, training
 from deadunits.data import Batch
-from deadunits.experiments.common import SLOW, Row, Tensors, accuracy, mean_loss, shapes, weights_of
+from deadunits.experiments.common import (
+    SLOW,
+    Row,
+    Tensors,
+    accuracy,
+    mean_loss,
+    rounded_columns,
+    rounded_number,
+    shapes,
+    weights_of,
+)
 
 FEW = 0.5  # below this fraction the signed scores and random ones are compared, above it the absolute ones
 SETS_EVERY = 5  # measurements: how often the weights are scored on the other two sets as well
@@ -66,7 +76,7 @@ def saliency(
                     masks = pruning.masks(scores, fraction)
                     for judged_on in ("probe", "other") if own else (scored_on,):
                         with pruning.pruned(net, masks):
-                            penalty = mean_loss(net, sets[judged_on]) - before[judged_on]
+                            penalty = rounded_number(mean_loss(net, sets[judged_on]) - before[judged_on])
                         chosen = {"scorer": scorer, "draw": draw, "fraction": fraction}
                         where = {"scored_on": scored_on, "set": judged_on}
                         yield "penalties", now | chosen | where | {"penalty": penalty}
@@ -110,7 +120,7 @@ def scores_by_weight(found: Mapping[str, Tensors], now: Mapping[str, Any]) -> It
     for name, one in found["magnitude"].items():
         columns = {scorer: scores[name].flatten() for scorer, scores in found.items() if scorer != "taylor2"}
         where = {"layer": name.removesuffix(".weight"), "weight": torch.arange(one.numel())}
-        yield "scores", dict(now) | where | columns
+        yield "scores", dict(now) | where | rounded_columns(columns)
 
 
 def error_signals(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
@@ -123,14 +133,14 @@ def error_signals(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]
     found = derivatives.signals(net, batch, layer)
     units, fan_in = found.gradients.shape[1:]
     by_unit = found.outputs.abs().sum(2)  # (N, units, positions) -> (N, units)
-    return {
-        "weight": torch.arange(units * fan_in),
+    columns = {
         "gradient": found.gradients.mean(0).abs().flatten(),
         "by_image": found.gradients.abs().mean(0).flatten(),
         "output": by_unit.mean(0).repeat_interleave(fan_in),
         "silent": (by_unit == 0).float().mean(0).repeat_interleave(fan_in),
         "input": found.inputs.abs().mean((0, 2)).repeat(units),
     }
+    return {"weight": torch.arange(units * fan_in)} | rounded_columns(columns)
 
 
 def check_affordable(net: nn.Module, names: Sequence[str]) -> None:

@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from deadunits import Invalid, data, mean_replacement, models, pruning, training, unit_scorers
 from deadunits.counterfactual import Counterfactual, chain_behind, sample_losses
 from deadunits.data import Batch
-from deadunits.experiments.common import CHUNK, SLOW, Row, accuracy, mean_loss, shapes, weights_of
+from deadunits.experiments.common import (
+    CHUNK,
+    SLOW,
+    Row,
+    accuracy,
+    mean_loss,
+    rounded_columns,
+    rounded_number,
+    shapes,
+    weights_of,
+)
 from deadunits.mean_replacement import Units
 
 SCORERS = ("mrp", "mrs", "norm_l1", "norm_l2", "taylor", "mean_activation")
@@ -73,10 +83,8 @@ def units(
                 "variance": seen[layer].variance,
                 "gradient": seen[layer].gradient,
             }
-            yield (
-                "scores",
-                now | {"layer": layer, "unit": torch.arange(len(seen[layer].mean))} | scores | other,
-            )
+            where = {"layer": layer, "unit": torch.arange(len(seen[layer].mean))}
+            yield "scores", now | where | rounded_columns(scores | other)
 
         random = [unit_scorers.random(net, (), layers, generator=chance) for _ in range(draws)]
         for layer in layers:
@@ -91,11 +99,10 @@ def units(
                         row = {"layer": layer, "fraction": fraction, "scorer": scorer, "draw": draw}
                         for name, judge in judges.items():
                             if constant in stand_in:
-                                penalty = judge.loss(gone, stand_in[constant], constant) - before[name]
-                                yield (
-                                    "penalties",
-                                    now | row | {"constant": constant, "set": name, "penalty": penalty},
-                                )
+                                loss = judge.loss(gone, stand_in[constant], constant)
+                                penalty = rounded_number(loss - before[name])
+                                which = {"constant": constant, "set": name, "penalty": penalty}
+                                yield "penalties", now | row | which
     net.eval()
     losses = {"train_loss": mean_loss(net, images.train), "test_loss": mean_loss(net, images.test)}
     yield "final", losses | {"accuracy": accuracy(net, images.test)}
