@@ -32,3 +32,9 @@ def _global_random_state_is_left_alone():
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(scope="session")
+def chapter_runs(tmp_path_factory) -> Path:
+    """One folder of runs for all chapters that tests execute, which share what they can."""
+    return tmp_path_factory.mktemp("results")

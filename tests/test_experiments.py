@@ -102,7 +102,7 @@ def test_scores_of_the_table_are_the_librarys(scored):
     rows = scored["scores"].query("step == 12 and set == 'probe'")
     for name in ("loss_change", "taylor1", "hessian", "diagonal", "magnitude"):
         score = scorers.SCORERS[name](net, images.probe, ["conv1.weight"])["conv1.weight"]
-        assert rows[name].tolist() == pytest.approx(score.flatten().tolist(), abs=1e-6)
+        assert rows[name].tolist() == pytest.approx(score.flatten().tolist(), rel=1e-4, abs=1e-6)
 
 
 def test_signals_of_the_table_are_means_over_single_images(scored):
@@ -114,10 +114,10 @@ def test_signals_of_the_table_are_means_over_single_images(scored):
         for x, y in zip(*images.probe, strict=True)
     ]
     sizes = torch.stack(alone)
-    assert rows["gradient"].tolist() == pytest.approx(sizes.mean(0).abs().tolist(), abs=1e-6)
-    assert rows["by_image"].tolist() == pytest.approx(sizes.abs().mean(0).tolist(), abs=1e-6)
+    assert rows["gradient"].tolist() == pytest.approx(sizes.mean(0).abs().tolist(), rel=1e-4, abs=1e-6)
+    assert rows["by_image"].tolist() == pytest.approx(sizes.abs().mean(0).tolist(), rel=1e-4, abs=1e-6)
     assert rows["output"].nunique() == 8  # one a unit
-    assert rows["input"].nunique() == 25  # one a place in the window
+    assert 8 < rows["input"].nunique() <= 25  # one a place in the window, rounded
 
 
 def test_the_twin_is_bit_for_bit_an_unmeasured_training(twin):
@@ -243,7 +243,7 @@ def test_scores_of_units_are_the_librarys(of_units):
         rows = of_units["scores"].query("step == 12 and layer == @layer")
         for name in units.SCORERS:
             score = unit_scorers.UNIT_SCORERS[name](net, images.train_probe, [layer])[layer]
-            assert rows[name].tolist() == pytest.approx(score.tolist(), abs=1e-6)
+            assert rows[name].tolist() == pytest.approx(score.tolist(), rel=1e-4, abs=1e-6)
 
 
 def test_penalties_are_those_of_bias_propagation(of_units):
@@ -383,7 +383,9 @@ def test_expansions_are_as_good_as_their_order_says(walked):
     for step in (1, 20):
         error = rows.loc[step, "removal"]
         assert 95 < error["first"][1e-4] / error["first"][1e-5] < 105  # t²
-        assert error["second"][1e-4] / error["second"][1e-5] > 300  # t³
+        rounding = 1e-13  # of a loss in float64
+        assert error["second"][1e-5] < error["second"][1e-4] / 300 + rounding  # t³
+        assert error["second"][1e-4] < 0.01 * error["first"][1e-4]
         error = rows.loc[step, "gradient"]
         # larger steps cross kinks of ReLU and max-pooling, of which no derivative knows
         assert error["second"][1e-5] < 0.01 * error["first"][1e-5]

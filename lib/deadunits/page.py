@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import base64
 import html
+import math
+import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -101,13 +103,37 @@ def spread(values: pd.Series) -> str:
     return f"{values.mean():.4g} ({values.min():.4g} to {values.max():.4g})"
 
 
-def glue(**values: float | int | str) -> None:
-    """Keep numbers for the prose: {glue:text}`name:.2f` prints them.
+def prose(*sentences: str, otherwise: str = "", **values: float | int | str | None) -> Markdown:
+    """Sentences with numbers of the run in them, as in `str.format`: "{share:.0f}% of the weights".
 
-    The same record as `myst_nb.glue`, without needing it where the notebook runs.
+    A sentence that names a value which this run does not have (it is not among `values`, None, nan or
+    infinite) is left out. An empty text ends a paragraph. If no sentence is left, `otherwise` stands there.
+    """
+    known = {name: value for name, value in values.items() if is_known(value)}
+    paragraphs: list[list[str]] = [[]]
+    for sentence in sentences:
+        if not sentence:
+            paragraphs.append([])
+        elif {name for _, name, _, _ in string.Formatter().parse(sentence) if name} <= known.keys():
+            paragraphs[-1].append(sentence.format(**known))
+    return Markdown("\n\n".join(" ".join(lines) for lines in paragraphs if lines) or otherwise)
+
+
+def is_known(value: float | int | str | None) -> bool:
+    """Whether there is a value to show: a text, or a finite number."""
+    return isinstance(value, str) or (value is not None and math.isfinite(value))
+
+
+def glue(**values: float | int | str | None) -> None:
+    """Keep numbers for other pages: {glue:text}`name:.2f` prints them; six significant digits are kept.
+
+    The same record as `myst_nb.glue`, without needing it where the notebook runs. What this run does not have
+    (None, nan or infinite) is not kept.
     """
     for name, value in values.items():
-        text = repr(value if isinstance(value, str | int) else float(value))
+        if not is_known(value):
+            continue
+        text = repr(value if isinstance(value, str | int) else float(f"{value:.6g}"))
         record = {"application/papermill.record/text/plain": text}
         meta = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
         display(record, raw=True, metadata=meta)

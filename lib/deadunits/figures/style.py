@@ -7,7 +7,9 @@ Line figures are SVG in black on a transparent ground, which the site recolours 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
@@ -35,6 +37,9 @@ COLOURS = {
     "taylor": "#E69F00",
     "mean_activation": "#56B4E9",
 }
+# In an SVG file: where coordinates stand (not scales and opacities), and a number that is too long.
+COORDINATES = re.compile(r'\s(?:d|x|y|x1|y1|x2|y2|width|height|points)="[^"]*"|translate\([^)]*\)')
+LONG = re.compile(r"-?\d+\.\d{3,}")
 STYLE = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -59,11 +64,14 @@ SMOOTH = 9  # measurements in the running mean
 
 
 def use() -> None:
-    """Show the figures of a notebook as SVG, the same bytes each time."""
+    """Show the figures of a notebook as SVG, the same text each time and on each processor."""
+    from IPython import get_ipython
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     mpl.rcParams.update(STYLE)
-    set_matplotlib_formats("svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+    set_matplotlib_formats("svg")
+    formatters = get_ipython().display_formatter.formatters
+    formatters["image/svg+xml"].for_type(Figure, lambda figure: svg(figure, bbox_inches="tight").decode())
 
 
 def ranks(scores: np.ndarray, mark: bool = True) -> Figure:
@@ -109,12 +117,25 @@ def png(figure: Figure, dpi: int = 130) -> bytes:
     return small.getvalue()
 
 
-def svg(figure: Figure) -> bytes:
-    """The figure as an SVG file, the same bytes each time."""
-    file = io.BytesIO()
+def svg(figure: Figure, **how: object) -> bytes:
+    """The figure as an SVG file, the same text each time; coordinates to a hundredth of a point.
+
+    On another processor a coordinate differs in its last digits, and matplotlib's ids are hashes of paths: so
+    coordinates are rounded, and ids are numbers in order behind a hash of all the rest.
+    """
+    file = io.StringIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return file.getvalue()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **how)
+    text = COORDINATES.sub(lambda found: LONG.sub(_shorter, found[0]), file.getvalue())
+    names = dict.fromkeys(re.findall(r' id="([^"]+)"', text))
+    order = {name: f"\0{number}" for number, name in enumerate(names)}
+    text = re.sub(r'( id="|"#|\(#)([^")]+)', lambda at: at[1] + order.get(at[2], at[2]), text)
+    return text.replace("\0", f"f{hashlib.sha256(text.encode()).hexdigest()[:8]}-").encode()
+
+
+def _shorter(number: re.Match) -> str:
+    rounded = f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+    return "0" if rounded == "-0" else rounded
 
 
 @contextlib.contextmanager

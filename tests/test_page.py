@@ -1,0 +1,37 @@
+"""What a chapter shows besides figures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from deadunits import page
+from IPython.utils.capture import capture_output
+
+
+def test_a_sentence_whose_number_the_run_does_not_have_is_left_out():
+    shown = page.prose(
+        "A {a:.1f}.", "B {b:.0f}.", "C {c}.", "", "D {d}.", "", "E.", a=1.26, b=math.nan, d=None
+    )
+    assert shown.data == "A 1.3.\n\nE."
+
+
+def test_what_is_said_if_no_sentence_is_left():
+    assert page.prose("A {a}.", "B {b:.0f}.", otherwise="Nothing.", b=math.inf).data == "Nothing."
+
+
+def test_glued_numbers_have_six_significant_digits_and_unknown_ones_are_not_there():
+    with capture_output() as captured:
+        page.glue(share=0.9646909782764652, count=12345678, word="x", nothing=math.nan, none=None)
+    record = {
+        out.metadata["scrapbook"]["name"]: out.data["application/papermill.record/text/plain"]
+        for out in captured.outputs
+    }
+    assert record == {"share": "0.964691", "count": "12345678", "word": "'x'"}
+
+
+@pytest.mark.parametrize(
+    ("value", "known"), [(1, True), (1.5, True), ("", True), (None, False), (-math.inf, False)]
+)
+def test_what_is_known(value, known):
+    assert page.is_known(value) is known
