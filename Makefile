@@ -15,7 +15,7 @@ NBVAL     := $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 -p n
 QUIET     := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test unit notebooks browser lint site chapter sweep results publish replay lab bench clean
+.PHONY: help install book test unit notebooks browser lint site chapter sweep results publish verify lab bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,14 +63,14 @@ chapter: install ## one chapter: CHAPTER=02-1-saliency [PROFILE=thesis] [ARGS="-
 sweep: install ## a grid of runs or chapters, here or on SLURM: FILE=grid.yaml [ARGS="--dry-run"]
 	@$(DEADUNITS) sweep $(or $(FILE),'') $(ARGS)
 
-results: install ## the runs of all chapters (profile thesis): SEEDS=5; CHECK=1 says what is missing or stale
+results: install ## the runs of all chapters (profile thesis): SEEDS=5; CHECK=1 says what is missing
 	@$(DEADUNITS) results $(addprefix --seeds ,$(SEEDS)) $(if $(CHECK),--check) $(ARGS)
 
 publish: install ## put the chapters executed with PROFILE=thesis, and their runs, in book/
 	@$(DEADUNITS) publish
 
-replay: install ## see whether published runs of code that has changed since still give their numbers
-	@$(DEADUNITS) replay
+verify: install ## compute the first measurement of all published runs again, and compare (an hour); ARGS="KEY ..."
+	@$(DEADUNITS) verify $(ARGS)
 
 lab: install ## the chapters live, in JupyterLab
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab]'

@@ -6,7 +6,6 @@ import math
 
 import pytest
 from deadunits import page
-from IPython.utils.capture import capture_output
 
 
 def test_a_sentence_whose_number_the_run_does_not_have_is_left_out():
@@ -20,13 +19,14 @@ def test_what_is_said_if_no_sentence_is_left():
     assert page.prose("A {a}.", "B {b:.0f}.", otherwise="Nothing.", b=math.inf).data == "Nothing."
 
 
-def test_glued_numbers_have_six_significant_digits_and_unknown_ones_are_not_there():
-    with capture_output() as captured:
-        page.glue(share=0.9646909782764652, count=12345678, word="x", nothing=math.nan, none=None)
-    record = {
-        out.metadata["scrapbook"]["name"]: out.data["application/papermill.record/text/plain"]
-        for out in captured.outputs
-    }
+def test_glued_numbers_have_six_significant_digits_and_unknown_ones_are_not_there(monkeypatch):
+    record = {}
+
+    def show(data, raw, metadata):
+        record[metadata["scrapbook"]["name"]] = data["application/papermill.record/text/plain"]
+
+    monkeypatch.setattr(page, "display", show)
+    page.glue(share=0.9646909782764652, count=12345678, word="x", nothing=math.nan, none=None)
     assert record == {"share": "0.964691", "count": "12345678", "word": "'x'"}
 
 

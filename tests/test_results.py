@@ -1,9 +1,8 @@
-"""All results of the book: what each chapter wants, what is missing or stale, and the tables for readers."""
+"""All results of the book: what each chapter wants, what is missing, and the tables for readers."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +23,7 @@ def test_a_plan_is_what_its_chapter_shows(chapter):
 
 def test_more_seeds_are_missing_and_those_that_are_there_are_not():
     every = results.plan(7)
-    missing = [job for job, why in results.wrong(every) if why == "missing"]
+    missing = results.missing(every)
     assert {job.settings["seed"] for job in missing} >= {5, 6}
     assert not any(job.settings["seed"] == 0 for job in missing)
     assert "runs; " in results.describe(every)
@@ -41,46 +40,12 @@ def small(monkeypatch, tmp_path):
     return dataclasses.replace(results.plan(), results=tmp_path / "results")
 
 
-def spoil(run, table=False):
-    """As if the code that computed it had been another; or its numbers, too."""
-    info = run.info
-    info["code"]["training"] = "other"
-    info.pop("replayed", None)
-    (run.folder / "run.json").write_text(json.dumps(info))
-    if table:
-        rows = pd.read_parquet(run.folder / "training.parquet")
-        runs.write(rows.assign(probe=rows["probe"] + 1), run.folder / "training.parquet")
-
-
-def states(plan):
-    return [why for _, why in results.wrong(plan)]
-
-
-def test_what_is_missing_is_computed_and_what_is_stale_replayed_or_computed_anew(small):
-    assert states(small) == ["missing", "missing"]
+def test_what_is_missing_is_computed(small):
+    assert results.missing(small) == small.jobs
+    assert "seed 1: missing" in results.describe(small)
     assert results.update(small, lambda _: None)
-    assert states(small) == []
-    first = runs.Run(small.found(small.jobs[0]))
-    spoil(first)
-    assert states(small) == ["stale (training changed since)"]
-    assert "seed 0: stale (training changed since)" in results.describe(small)
-    assert results.update(small, lambda _: None)
-    assert first.state().startswith("holds")
-
-    for run in runs.runs_in(small.results):  # published, and stale in two ways
-        runs.PUBLISHED.mkdir(exist_ok=True)
-        run.folder.rename(runs.PUBLISHED / run.folder.name)
-    holds, spoilt = (runs.Run(small.found(job)) for job in small.jobs)
-    spoil(holds)
-    spoil(spoilt, table=True)
-    assert len(states(small)) == 2
-    said = []
-    assert results.update(small, said.append)
-    assert holds.state().startswith("holds")
-    assert not spoilt.folder.exists()
-    assert (small.results / "stale" / spoilt.folder.name).is_dir()  # nothing is thrown away
-    assert runs.Run(small.found(small.jobs[1])).state() == "current"
-    assert any("difference 1;" in line or "difference 1" in line for line in said)
+    assert results.missing(small) == []
+    assert "2 runs; 0 missing" in results.describe(small)
 
 
 @pytest.mark.parametrize("chapter", tables.TABLES)

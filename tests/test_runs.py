@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import os
@@ -65,15 +64,8 @@ def test_tables_are_tidy_and_carry_their_settings(run):
     info = run.info
     assert info["settings"] == TINY
     assert {"python", "torch", "numpy"} <= set(info["versions"])
-    assert info["code"].keys() >= {
-        "experiments.saliency",
-        "scorers",
-        "counterfactual",
-        "training",
-        "data",
-        "models",
-    }
-    assert not run.changed()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert info["commit"].rstrip("+") == commit.stdout.strip()
 
 
 def test_penalties_are_what_removing_the_weights_costs(run):
@@ -94,7 +86,7 @@ def test_penalties_are_what_removing_the_weights_costs(run):
         net.conv1.weight.view(-1)[two] = 0
     penalty = mean_loss(net, images.other) - before
     row = run.table("penalties").query("step == 8 and scorer == 'loss_change' and set == 'other'")
-    assert row["penalty"].item() == pytest.approx(penalty, abs=1e-7)
+    assert row["penalty"].item() == pytest.approx(penalty, rel=1e-4, abs=1e-7)
 
 
 def test_a_finished_run_is_found_and_not_computed_again(run, monkeypatch):
@@ -113,31 +105,31 @@ def test_side_by_side_in_processes_the_numbers_are_the_same(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(one.folder.name for one in found)
 
 
-def test_a_run_of_other_code_is_stale_and_computed_again(run, tmp_path):
-    place = tmp_path / run.folder.name
-    place.mkdir()
-    info = run.info | {"code": run.info["code"] | {"scorers": "another"}}
-    (place / "run.json").write_text(json.dumps(info))
-    assert runs.Run(place).changed() == ["scorers"]
-    assert runs.find("saliency", TINY, tmp_path) is None
-    assert runs.execute("saliency", TINY, tmp_path).changed() == []
-
-
-def test_a_replay_says_whether_a_stale_run_still_holds(run, tmp_path):
+def test_a_run_is_verified_by_its_first_measurement(run, tmp_path):
     place = runs.Run(tmp_path / run.folder.name)
     shutil.copytree(run.folder, place.folder)
-    info = place.info | {"code": run.info["code"] | {"scorers": "another"}}
-    (place.folder / "run.json").write_text(json.dumps(info))
-    assert place.state() == "stale (scorers changed since)"
-    assert runs.record_replay(place) == 0
-    assert place.state() == "holds (scorers changed since; replayed)"
-    assert runs.find("saliency", TINY, tmp_path).folder == place.folder
-    (place.folder / "run.json").write_text(json.dumps(info))
+    assert runs.verify(place) == 0
     scores = pd.read_parquet(place.folder / "scores.parquet")
     scores.loc[7, "taylor1"] += 0.5
     scores.to_parquet(place.folder / "scores.parquet")
-    assert runs.record_replay(place) == pytest.approx(0.5)
-    assert place.state() == "stale (scorers changed since)"
+    assert runs.verify(place) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_files_of_a_run_are_read_once_until_they_change(run, tmp_path, monkeypatch):
+    place = runs.Run(tmp_path / run.folder.name)
+    shutil.copytree(run.folder, place.folder)
+    read = []
+    monkeypatch.setattr(pd, "read_parquet", lambda file, of=pd.read_parquet: read.append(file) or of(file))
+    first = place.table("final")
+    first["accuracy"] = -1.0  # a caller's own copy
+    assert (place.table("final")["accuracy"] >= 0).all()
+    assert len(read) == 1
+    place.info["seed"] = 5
+    assert "seed" not in place.info
+    frame = pd.read_parquet(place.folder / "final.parquet").assign(accuracy=0.25)
+    frame.to_parquet(place.folder / "final.parquet")
+    os.utime(place.folder / "final.parquet", ns=(1, 1))
+    assert place.table("final")["accuracy"].tolist() == [0.25]
 
 
 def start(folder):
@@ -344,22 +336,6 @@ def test_bad_input_is_refused_before_anything_starts(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(Invalid, match="cannot write to"):
         runs.ensure("saliency", [TINY], tmp_path / "file" / "results")
-
-
-def test_the_hash_of_code_ignores_comments_and_docstrings():
-    first = '"""Doc."""\ndef f(x):\n    """More."""\n    return x + 1  # plus one\n'
-    same = "'''Other.'''\n\n\ndef f(x):\n    '''Else.'''\n    return x+1\n"
-    other = first.replace("+ 1", "+ 2")
-    hashes = [runs._hash(ast.parse(text)) for text in (first, same, other)]
-    assert hashes[0] == hashes[1] != hashes[2]
-
-
-def test_the_hash_of_code_is_the_same_on_every_python():
-    """A run computed on one Python is not stale on another."""
-    source = (
-        "def f(x: int = 1, *y) -> str:\n    return f'a {x!r:>{y[0]}}' \"it's\" f'{x}' if x else [*y, {**x}]\n"
-    )
-    assert runs._hash(ast.parse(source)) == "16fb1d556a14"
 
 
 def test_grid():

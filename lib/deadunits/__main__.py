@@ -55,9 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     site = commands.add_parser("site", help="build the site from what is committed, computing nothing")
     site.set_defaults(command=lambda _: _say_site(book.build()))
 
-    again = commands.add_parser("replay", help="see whether stale published runs still give their numbers")
+    again = commands.add_parser("verify", help="compute the first measurement of published runs again")
+    again.add_argument("keys", nargs="*", metavar="RUN", help="keys of runs; none: all that measure")
     again.add_argument("--data-root", default="")
-    again.set_defaults(command=_replay)
+    again.set_defaults(command=_verify)
 
     grid = commands.add_parser("sweep", help="do all that a YAML file asks for: a grid of runs or chapters")
     grid.add_argument("file", type=Path)
@@ -77,10 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--tensorboard", metavar="FOLDER", help="write the finished runs as events")
     grid.set_defaults(command=_sweep)
 
-    every = commands.add_parser("results", help="bring the runs of all chapters up to date")
+    every = commands.add_parser("results", help="compute the runs of all chapters that are missing")
     every.add_argument("--seeds", type=int, help="of every chapter; as its profile says if not given")
     every.add_argument("--profile", default=book.PUBLISHED)
-    every.add_argument("--check", action="store_true", help="say what is missing or stale, and why")
+    every.add_argument("--check", action="store_true", help="say what is missing")
     every.add_argument("--processes", type=int, default=0, help="runs at once; 0: one a core")
     every.add_argument("--data-root", default="")
     every.set_defaults(command=_results)
@@ -111,14 +112,21 @@ def _chapter(chosen: argparse.Namespace) -> None:
     print(f"executed: {book.execute(chosen.chapter, chosen.profile, own)}")
 
 
-def _replay(chosen: argparse.Namespace) -> None:
-    published = runs.runs_in(runs.top() / runs.PUBLISHED)
-    changed = [run for run in published if run.state().startswith("stale") and run.has_steps]
-    for setting in (run.info["settings"] for run in changed):  # all before the first one starts
+def _verify(chosen: argparse.Namespace) -> None:
+    published = {run.folder.name: run for run in runs.runs_in(runs.top() / runs.PUBLISHED) if run.has_steps}
+    for name in chosen.keys:
+        if name not in published:
+            raise runs.Invalid(f"no published run that measures is called {name}: see {runs.PUBLISHED}")
+    found = [published[name] for name in chosen.keys or published]
+    for setting in (run.info["settings"] for run in found):  # all before the first one starts
         data.check(setting["dataset"], chosen.data_root, setting["probe_size"], setting["image_size"])
-    for run in changed:
-        difference = runs.record_replay(run, chosen.data_root)
-        print(f"{run.folder.name}: largest difference {difference:.1g}; {run.state()}", flush=True)
+    wrong = 0
+    for run in found:
+        difference = runs.verify(run, chosen.data_root)
+        wrong += difference > runs.VERIFY_TOLERANCE
+        print(f"{run.folder.name}: {run.info['experiment']}: largest difference {difference:.1g}", flush=True)
+    if wrong:
+        raise SystemExit(f"{wrong} of {len(found)} runs differ by more than {runs.VERIFY_TOLERANCE}")
 
 
 def _sweep(chosen: argparse.Namespace) -> None:

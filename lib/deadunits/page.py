@@ -44,7 +44,6 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
     time = f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{seconds:.0f} seconds"
     machines = " / ".join(dict.fromkeys(info["machine"] for info in infos))
     versions = infos[0]["versions"]
-    stale = sum(run.state().startswith("stale") for run in runs)
     rows = {
         "You will learn": learn,
         "Data": _images(runs),
@@ -53,8 +52,6 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
         "Machine": f"{machines}; one thread a run; torch {versions['torch']}, Python {versions['python']}",
         "Run time": f"{time} of processor time, {dates[-1]:%-d %B %Y}",
     }
-    if stale:
-        rows["Stale"] = f"{stale} runs were computed by code that has changed since; see the status page"
     items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
     used = "".join(f'<span data-run="{run.folder.name}"></span>' for run in runs)  # for `book.publish`
     return HTML(f'<div class="chapter-card"><dl>{items}</dl>{used}</div>')

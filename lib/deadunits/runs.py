@@ -1,13 +1,12 @@
 """Runs: an experiment with one setting and one seed, computed once, kept as a folder of tables.
 
-`results/<key>/` holds a parquet file a table and `run.json` (settings, versions, machine, time, and a
-hash of each module that computed it). It is written under another name and renamed when it is complete:
-what is there is whole. A run that is kept in the book (`book/results/`) is never computed again, only read.
+`results/<key>/` holds a parquet file a table and `run.json` (settings, commit, versions, machine, time). It
+is written under another name and renamed when it is complete: what is there is whole. A run that is kept in
+the book (`book/results/`) is never computed again, only read.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import gc
 import hashlib
@@ -27,7 +26,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import lru_cache
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -38,7 +37,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PUBLISHED = Path("book/results")
-SAME = 1e-4  # nats; with two threads instead of one, so sums in another order, 2e-5 was seen at step 50
+# Between a committed first measurement and today's; sums in another order changed 2e-5 nats at step 50, and
+# tables are rounded to a relative 6e-5.
+VERIFY_TOLERANCE = 2e-4
 _LIB = Path(__file__).parent
 _TOLD = "told to end by SIGTERM"
 _told_to_end: list[bool] = []
@@ -54,15 +55,14 @@ class Run:
     @property
     def info(self) -> dict[str, Any]:
         """Experiment, settings, versions, machine, time: what `run.json` says."""
-        return json.loads((self.folder / "run.json").read_text("utf8"))
+        file = self.folder / "run.json"
+        return dict(_read_info(file, file.stat().st_mtime_ns))
 
     def table(self, name: str) -> pd.DataFrame:
         """One of its tables, with the activation, the seed and how it was pruned as columns."""
-        import pandas as pd
-
-        chosen = self.info["settings"]
-        frame = pd.read_parquet(self.folder / f"{name}.parquet")
-        return frame.assign(activation=chosen["activation"], seed=chosen["seed"], pruned_by=self.by)
+        file, chosen = self.folder / f"{name}.parquet", self.info["settings"]
+        known = _read_table(file, file.stat().st_mtime_ns, chosen["activation"], chosen["seed"], self.by)
+        return known.copy()  # what a caller changes is the caller's
 
     def has(self, name: str) -> bool:
         """Whether it has a table of that name."""
@@ -79,20 +79,17 @@ class Run:
         chosen = self.info["settings"]
         return chosen["by"] if chosen.get("schedule") else ""
 
-    def changed(self) -> list[str]:
-        """Modules that are not what they were when they computed this run; empty: it is not stale."""
-        info = self.info
-        now = code(info["experiment"])
-        return sorted(name for name in now | info["code"] if now.get(name) != info["code"].get(name))
 
-    def state(self) -> str:
-        """`current`; `holds`, where a replay with today's code gave its numbers; or `stale`, and why."""
-        changed = self.changed()
-        if not changed:
-            return "current"
-        if self.info.get("replayed", {}).get("code") == code(self.info["experiment"]):
-            return f"holds ({', '.join(changed)} changed since; replayed)"
-        return f"stale ({', '.join(changed)} changed since)"
+@lru_cache(maxsize=4096)  # a page asks for the same ones thousands of times
+def _read_info(file: Path, changed_ns: int) -> dict[str, Any]:
+    return json.loads(file.read_text("utf8"))
+
+
+@lru_cache(maxsize=1024)  # all of the book's are 260 MB
+def _read_table(file: Path, changed_ns: int, activation: str, seed: int, by: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(file).assign(activation=activation, seed=seed, pruned_by=by)
 
 
 def table(runs: Iterable[Run], name: str) -> pd.DataFrame:
@@ -152,13 +149,10 @@ def decode(one: Mapping[str, Any], data_root: str = "") -> None:
 
 
 def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
-    """The run with these settings: the published one, or one in `folder` that is not stale."""
+    """The run with these settings: the published one, or one in `folder`."""
     name = key(experiment, one)
-    published = Run(top() / PUBLISHED / name)
-    if published.folder.is_dir():
-        return published
-    run = Run(folder / name)
-    return run if run.folder.is_dir() and not run.state().startswith("stale") else None
+    places = (top() / PUBLISHED / name, folder / name)
+    return next((Run(place) for place in places if place.is_dir()), None)
 
 
 def runs_in(folder: Path) -> list[Run]:
@@ -187,40 +181,6 @@ def key(experiment: str, one: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-@cache
-def code(experiment: str) -> dict[str, str]:
-    """Hash of each module that an experiment rests on, comments and docstrings aside."""
-    hashes: dict[str, str] = {}
-    waiting = [f"experiments.{experiment}"]
-    while waiting:
-        module = waiting.pop()
-        file = _LIB / f"{module.replace('.', '/')}.py"
-        if module in hashes or not file.is_file():
-            continue
-        tree = ast.parse(file.read_text("utf8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deadunits"):
-                waiting += [node.module.partition(".")[2], *(alias.name for alias in node.names)]
-        hashes[module] = _hash(tree)
-    return hashes
-
-
-def _hash(tree: ast.Module) -> str:
-    """The same on every Python: `ast.dump` and `ast.unparse` differ from one to the next."""
-
-    def plain(node: object) -> object:
-        if isinstance(node, list):
-            return [plain(one) for one in node if not _is_text(one)]
-        if not isinstance(node, ast.AST):
-            return repr(node)
-        if isinstance(node, ast.JoinedStr):  # some Pythons end an f-string with an empty constant
-            node.values = [one for one in node.values if getattr(one, "value", None) != ""]
-        fields = [[name, plain(value)] for name, value in ast.iter_fields(node) if value not in (None, [])]
-        return [type(node).__name__, fields]
-
-    return hashlib.sha256(json.dumps(plain(tree)).encode()).hexdigest()[:12]
-
-
 def check_writable(folder: Path) -> None:
     """Make the folder if need be; raise `Invalid` if nothing can be written there."""
     probe = folder / f".writable-{os.getpid()}"
@@ -242,7 +202,7 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
     place = folder / key(experiment, one)
     draft = folder / f".{place.name}.{_here()}"
     draft.mkdir(parents=True)
-    parent, computed_by = os.getppid(), code(experiment)
+    parent = os.getppid()
     try:
         tables: dict[str, dict[str, list]] = {}
         for name, row in loop(experiment)(**one, data_root=data_root):
@@ -259,7 +219,7 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
         info = {
             "experiment": experiment,
             "settings": one,
-            "code": computed_by,
+            "commit": _commit(),
             "versions": {"python": platform.python_version()} | _versions(),
             "machine": _machine(),
             "device": "cpu",
@@ -268,7 +228,7 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
             "processor_seconds": round(time.process_time() - cpu, 1),
         }
         (draft / "run.json").write_text(json.dumps(info, indent=1) + "\n", "utf8")
-        if place.exists():  # a stale one, or one that somebody else has finished meanwhile
+        if place.exists():  # somebody else has finished it meanwhile
             old = draft.with_suffix(".old")
             place.rename(old)
             shutil.rmtree(old)
@@ -320,8 +280,11 @@ def progress(folder: Path, name: str = "*") -> list[float]:
     return [share for file in folder.glob(f".{name}.*/progress") for share in _numbers(file)]
 
 
-def replay(run: Run, data_root: str | os.PathLike = "") -> float:
-    """The largest difference between a run's first measurement and the same by today's code."""
+def verify(run: Run, data_root: str | os.PathLike = "") -> float:
+    """How far a run's first measurement is from the same computed by today's code, at most.
+
+    Differences are absolute for numbers up to 1, relative for larger ones. Infinite: nothing was measured.
+    """
     import numpy as np
     import torch
 
@@ -343,21 +306,9 @@ def replay(run: Run, data_root: str | os.PathLike = "") -> float:
         kept = run.table(name).query("step == @first")
         for column, values in columns.items():
             if not isinstance(values[0], str):
-                differences.append(np.abs(kept[column].to_numpy() - np.array(values)).max())
+                old, new = kept[column].to_numpy().astype(float), np.array(values, dtype=float)
+                differences.append((np.abs(old - new) / np.maximum(1, np.abs(old))).max())
     return float(max(differences, default=np.inf))
-
-
-def record_replay(run: Run, data_root: str | os.PathLike = "") -> float:
-    """`replay`; if the numbers are the same to `SAME`, say so in the run's `run.json`."""
-    difference = replay(run, data_root)
-    if difference <= SAME:
-        on = datetime.now(UTC).date().isoformat()
-        info = run.info
-        info |= {"replayed": {"code": code(info["experiment"]), "difference": difference, "on": on}}
-        draft = run.folder / f".run.{os.getpid()}"
-        draft.write_text(json.dumps(info, indent=1) + "\n", "utf8")
-        draft.replace(run.folder / "run.json")
-    return difference
 
 
 def waited_for(folder: Path) -> tuple[float, float] | None:
@@ -532,8 +483,16 @@ def top() -> Path:
     return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)
 
 
-def _is_text(node: object) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+def _commit() -> str:
+    """The commit of the code that runs, "+" behind it if it was changed since; "" where there is no git."""
+    try:
+        told = [
+            subprocess.run(["git", "-C", _LIB, *words], capture_output=True, text=True, check=True).stdout
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "."))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return told[0].strip() + "+" * bool(told[1])
 
 
 def _versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from deadunits.runs import PUBLISHED, Run, runs_in
 
 
 class RunStatus(SphinxDirective):
-    """A table a kind of run: settings, seeds, machine, versions, time, stale or not."""
+    """A table a kind of run: settings, seeds, machine, versions, time."""
 
     def run(self) -> list[nodes.Node]:
         """Called by Sphinx."""
@@ -40,23 +40,22 @@ def _section(name: str, group: list[Run]) -> str:
     varied = [key for key in every if len({str(one.get(key)) for one in settings}) > 1]
     fixed = ", ".join(f"`{key}` {settings[0][key]}" for key in every if key not in varied)
     hours = sum(info["processor_seconds"] for info in infos) / 3600
-    stale = sum(run.state().startswith("stale") for run in group)
     machines = " / ".join(sorted({f"{info['machine']}, {info['device']}" for info in infos}))
     versions = " / ".join(
         sorted({", ".join(f"{k} {v}" for k, v in info["versions"].items()) for info in infos})
     )
-    rows = [["run", *varied, "computed", "seconds", "state"]]
+    rows = [["run", *varied, "computed", "seconds"]]
     rows.append(["---"] * len(rows[0]))
     for run, info in sorted(
         zip(group, infos, strict=True), key=lambda pair: [str(pair[1]["settings"].get(key)) for key in varied]
     ):
         when = f"{datetime.fromisoformat(info['started']):%Y-%m-%d %H:%M} UTC"
         own = [str(info["settings"].get(key)) for key in varied]
-        rows.append([f"`{run.folder.name}`", *own, when, f"{info['processor_seconds']:.0f}", run.state()])
+        rows.append([f"`{run.folder.name}`", *own, when, f"{info['processor_seconds']:.0f}"])
     return "\n\n".join(
         (
             f"**{name}**: {fixed}",
-            f"{len(group)} run{'s' if len(group) > 1 else ''}, {stale} of them stale; {hours:.2f} hours of "
+            f"{len(group)} run{'s' if len(group) > 1 else ''}; {hours:.2f} hours of "
             f"processor time in all. Computed on {machines}, with {versions}.",
             f":::{{dropdown}} The {len(group)} runs",
             "\n".join(f"| {' | '.join(row)} |" for row in rows),
