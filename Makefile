@@ -42,17 +42,15 @@ lint: install ## ruff: rules and format
 unit: install ## unit and property tests
 	@$(QUIET) $(PYTEST) tests --ignore tests/site -n 2
 
-notebooks: install ## chapters executed twice from nothing (quick), and the committed ones, compared by nbval
+notebooks: install ## chapters executed twice from nothing (quick), compared by nbval; unit does the committed ones
 	@rm -rf _build/test
 	@$(DEADUNITS) book --profile quick --results _build/test --no-site
 	@rm -rf _build/test
 	@$(QUIET) $(NBVAL) _build/quick/chapters
-	@$(QUIET) $(NBVAL) book/chapters
 
 browser: install ## the site of the chapters just executed, in Chromium
 	@$(DEADUNITS) book --profile quick --results _build/test --only-site
-	@DEADUNITS_SITE=_build/quick/html $(PYTEST) tests/site -n 2 -k "not in_time"
-	@DEADUNITS_SITE=_build/quick/html $(PYTEST) tests/site -k in_time  # timed, so alone
+	@DEADUNITS_SITE=_build/quick/html $(PYTEST) tests/site -n 2
 
 site: install ## publish what is committed, computing nothing
 	@$(DEADUNITS) site

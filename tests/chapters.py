@@ -30,24 +30,26 @@ class Page:
     text: str  # prose with its numbers, tables, verdicts, captions; no figures
     glued: dict[str, Any]
     outputs: list[dict[str, Any]]  # the data of each, by MIME type
+    cells: list[list[dict[str, Any]]]  # the same of each cell of the notebook, glued numbers too
 
     @property
     def figures(self) -> int:
         return sum("image/svg+xml" in data for data in self.outputs)
 
 
-def execute(chapter: str, results: Path, **own: Any) -> Page:
+def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> Page:
     """Run the cells of a chapter with these parameters, checked as the command line checks them.
 
     Raises:
         AssertionError: a cell failed; names it.
     """
-    chosen = book.chosen(chapter, "quick", own | {"results": str(results), "processes": 1})
+    chosen = book.chosen(chapter, profile, own | {"results": str(results), "processes": 1})
     notebook = json.loads((ROOT / f"notebooks/{chapter}.ipynb").read_text("utf8"))
-    pieces, glued, outputs = [], {}, []
+    pieces, glued, outputs, cells = [], {}, [], []
     with _shell() as shell:
         for number, cell in enumerate(notebook["cells"]):
             source, tags = "".join(cell["source"]), cell["metadata"].get("tags", [])
+            cells.append([])
             if cell["cell_type"] == "markdown":
                 pieces.append(source)
                 continue
@@ -60,6 +62,7 @@ def execute(chapter: str, results: Path, **own: Any) -> Page:
             error = done.error_before_exec or done.error_in_exec
             assert error is None, f"{chapter}, cell {number}: {type(error).__name__}: {error}"
             for output in captured.outputs:
+                cells[-1].append(output.data)
                 name = output.metadata and output.metadata.get("scrapbook", {}).get("name")
                 if name:
                     record = output.data["application/papermill.record/text/plain"]
@@ -73,7 +76,7 @@ def execute(chapter: str, results: Path, **own: Any) -> Page:
             if captured.outputs and figure:
                 pieces.append(figure.get("caption", ""))
     text = GLUED.sub(lambda found: format(glued[found[1]], (found[2] or "").rstrip("s")), "\n".join(pieces))
-    return Page(html.unescape(re.sub(r"<[^>]+>", " ", text)), glued, outputs)
+    return Page(html.unescape(re.sub(r"<[^>]+>", " ", text)), glued, outputs, cells)
 
 
 @contextmanager

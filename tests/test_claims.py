@@ -367,10 +367,38 @@ def test_what_the_block_says():
     assert "0x" not in html
 
 
-def test_what_is_undefined_in_one_seed_is_left_out_of_its_mean():
-    evidence = [Evidence({"x": value, "y": float("nan")}, True, True) for value in (1.0, float("nan"), 3.0)]
-    said = judge(CLAIMS["C2.1"], evidence, {}, ["mnist"]).measured()
-    assert said[:2] == ["x: 2 (1 to 3)", "y: nan"]
+def test_a_seed_with_a_measure_that_is_nan_is_not_judged():
+    """As after a training that diverged; it would be "not reproduced" otherwise."""
+    nan = float("nan")
+    evidence = [Evidence({"x": value}, value > 0, value > 0) for value in (1.0, nan, 3.0)]
+    verdict = judge(CLAIMS["C2.1"], evidence, {}, ["mnist"], few=(3, "relu"))
+    assert str(verdict) == "reproduced (provisional, 2 seeds)"
+    assert verdict.measured()[0] == "x: 2 (1 to 3)"
+    verdict = judge(CLAIMS["C2.1"], [Evidence({"x": nan, "y": 1.0}, False, False)] * 5, {}, ["mnist"])
+    assert str(verdict) == "not testable (5 seeds)"
+
+
+def test_a_verdict_is_provisional_if_one_of_its_networks_has_few_seeds():
+    evidence = [Evidence({"x": 1.0}, True, True)] * 5
+    judged = [judge(CLAIMS["C2.1"], evidence, {}, ["cifar10"], few=few) for few in ((3, "tanh"), (5, "relu"))]
+    assert [verdict.note for verdict in judged] == ["provisional, 5 seeds, 3 of tanh", "5 seeds"]
+
+
+def test_the_network_with_the_fewest_seeds():
+    class Of:
+        def __init__(self, seed, activation, batch_norm=False):
+            self.info = {"settings": {"seed": seed, "activation": activation, "batch_norm": batch_norm}}
+
+    some = [
+        Of(0, "relu", True),
+        Of(1, "relu", True),
+        Of(0, "tanh"),
+        Of(0, "tanh"),
+        Of(0, "relu"),
+        Of(1, "relu"),
+    ]
+    assert claims.fewest(some) == (1, "tanh")
+    assert claims.fewest([]) == (0, "")
 
 
 def test_a_partly_reproduced_claim_names_its_direction():

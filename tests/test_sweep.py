@@ -315,7 +315,7 @@ def test_a_claim_is_touched_as_long_as_its_block_lasts(tmp_path, monkeypatch):
     with claimed.claimed(tmp_path) as mine:
         assert mine
         os.utime(tmp_path / "claim", (1, 1))
-        end = time.monotonic() + 5
+        end = time.monotonic() + 60
         while (tmp_path / "claim").stat().st_mtime < 2:
             assert time.monotonic() < end
             time.sleep(0.01)

@@ -240,13 +240,13 @@ def stays_so(case: Case, on: str) -> Evidence | None:
             before = rows["half"] < 0.05
             eligible[kinds[what]] += int(before.sum())
             still[kinds[what]] += int((before & (rows["end"] < 0.05)).sum())
-    shares = {name: still[name] / of if of else math.nan for name, of in eligible.items()}
-    known = [share for share in shares.values() if not math.isnan(share)]
-    if not known:
+    shares = {name: still[name] / of for name, of in eligible.items() if of}
+    lowest = min(shares.values(), default=math.nan)
+    if math.isnan(lowest):
         return None
     values = {f"share that stays {name}": share for name, share in shares.items()}
     values |= {f"{name} at half-time": float(of) for name, of in eligible.items()}
-    return Evidence(values, holds=min(known) >= 0.9, directs=min(known) >= 0.7)
+    return Evidence(values, holds=lowest >= 0.9, directs=lowest >= 0.7)
 
 
 def best_predictor(case: Case, on: str) -> Evidence | None:

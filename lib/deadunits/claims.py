@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +34,7 @@ class Claim:
     scored_on: str = "probe"  # the images on which weights or units were scored
     also: Mapping[str, Mapping[str, Allowed]] = field(default_factory=dict)  # settings of one experiment
     pooled: bool = False  # judged once, by the runs of all seeds together
+    figure: str = ""  # the label of the figure that shows it; "": none does
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,7 +61,6 @@ class Verdict:
         parts = []
         for name in dict.fromkeys(name for one in self.evidence for name in one.values):
             values = [one.values[name] for one in self.evidence if name in one.values]
-            values = [value for value in values if not math.isnan(value)] or [math.nan]
             spread = f" ({_number(min(values))} to {_number(max(values))})" if len(values) > 1 else ""
             parts.append(f"{name}: {_number(sum(values) / len(values))}{spread}")
         held = sum(one.holds for one in self.evidence)
@@ -131,8 +130,19 @@ def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
         for name in (claim.scored_on, "other")
     )
     number = len(seeds) if claim.pooled else 0
-    other = judge(claim, on_other, differs, datasets, number=number)
-    return judge(claim, on_own, differs, datasets, other, number)
+    few = fewest(spoken_of)
+    other = judge(claim, on_other, differs, datasets, number=number, few=few)
+    return judge(claim, on_own, differs, datasets, other, number, few)
+
+
+def fewest(runs: Sequence[Run]) -> tuple[int, str]:
+    """Of the networks that a claim compares, the one with the fewest seeds: how many, and its name."""
+    seeds: dict[str, set[int]] = {}
+    for run in runs:
+        setting = run.info["settings"]
+        name = "batch normalisation" if setting.get("batch_norm") else setting["activation"]
+        seeds.setdefault(name, set()).add(setting["seed"])
+    return min(((len(of), name) for name, of in seeds.items()), default=(0, ""))
 
 
 def judge(
@@ -142,17 +152,24 @@ def judge(
     datasets: Sequence[str],
     other: Verdict | None = None,
     number: int = 0,
+    few: tuple[int, str] = (FULL, ""),
 ) -> Verdict:
     """The rules. Reproduced: the criterion holds in at least 80% of the seeds; partly: the direction does.
 
-    `number` is that of the seeds, where they are pooled in one evidence.
+    A seed with a measure that is nan, as after a training that diverged, is left out.
+
+    Args:
+        number: that of the seeds, where they are pooled in one evidence.
+        few: `fewest`; a verdict is provisional if one of the networks that it rests on has few seeds.
     """
-    eligible = [one for one in evidence if one is not None]
+    eligible = [one for one in evidence if one is not None and one.measured]
     number = number or len(eligible) or len(evidence)
     seeds = _seeds(number)
     if differs:
         return Verdict(claim, "not judged", f"{', '.join(datasets)}, {seeds}", eligible, other, differs)
-    note = seeds if number >= FULL else f"provisional, {seeds}"
+    note = seeds if min(number, few[0]) >= FULL else f"provisional, {seeds}"
+    if few[0] < number:
+        note += f", {few[0]} of {few[1]}"
     if not eligible:
         word = "not testable"
     elif sum(one.holds for one in eligible) >= ENOUGH * len(eligible):
@@ -234,6 +251,7 @@ CLAIMS = {
     for claim in (
         Claim(
             id="C2.1",
+            figure="fig-negative-share",
             text="About 35% of the weights of conv1 have a negative exact loss change, all through training.",
             where="2.1.1, Fig. 2.1",
             criterion="the mean share after step 500 is 0.25 to 0.45, and its means in the second and in the "
@@ -245,6 +263,7 @@ CLAIMS = {
         ),
         Claim(
             id="C2.2",
+            figure="fig-penalties-tanh",
             text="With tanh, removing the 2 weights of conv1 with the lowest loss change lowers the loss, "
             "all through training.",
             where="2.1.2, Fig. 2.2a",
@@ -256,6 +275,7 @@ CLAIMS = {
         ),
         Claim(
             id="C2.3",
+            figure="fig-penalties-tanh",
             text="With tanh, removing the 10 weights of lowest loss change lowers the loss early and raises "
             "it late.",
             where="2.1.3, Fig. 2.2b",
@@ -268,6 +288,7 @@ CLAIMS = {
         ),
         Claim(
             id="C2.4",
+            figure="fig-penalties-tanh",
             text="With tanh, late in training, choosing those 10 by loss change can be worse than at random.",
             where="2.1.2, Fig. 2.2b",
             criterion="worse than one random draw in at least 5% of the last epoch's measurements",
@@ -278,6 +299,7 @@ CLAIMS = {
         ),
         Claim(
             id="C2.5",
+            figure="fig-estimates",
             text="With tanh, Taylor 1, Taylor 2 and Hessian scores stand in for the loss change early in "
             "training, and badly late.",
             where="2.1.4, Fig. 2.3",
@@ -290,6 +312,7 @@ CLAIMS = {
         ),
         Claim(
             id="C2.6",
+            figure="fig-correlations",
             text="Of the three, Taylor 1 ranks the weights most like the loss change.",
             where="2.1.4, Fig. 2.4",
             criterion="the highest rank correlation (Spearman) at the first and at the last measurement",
@@ -300,6 +323,7 @@ CLAIMS = {
         ),
         Claim(
             id="C2.7",
+            figure="fig-most",
             text="Absolute scores prune better than signed ones when 160 of 200 weights go, with ReLU and "
             "with tanh.",
             where="2.1.5, Fig. 2.5",
@@ -312,6 +336,7 @@ CLAIMS = {
         ),
         Claim(
             id="C2.8",
+            figure="fig-by-scorer",
             text="Magnitude is the best score when 160 of 200 weights go, and the steadiest.",
             where="2.1.6, Fig. 2.5",
             criterion="the lowest mean and the lowest standard deviation of the penalty among magnitude, the "
@@ -334,6 +359,7 @@ CLAIMS = {
         ),
         Claim(
             id="C2.10",
+            figure="fig-jumps",
             text="Pruned by schedule to 90%, the network hardly pays for fractions up to 0.5; its loss jumps "
             "at 0.8 and 0.9, and training recovers it.",
             where="2.2, Fig. 2.8",
@@ -356,6 +382,7 @@ CLAIMS = {
         ),
         Claim(
             id="C2.12",
+            figure="fig-removal",
             text="Removing those units halves the dense network at no loss of accuracy.",
             where="2.2, Fig. 2.11",
             criterion="at most 50% of the parameters, within 0.3 points of the masked network's test "
@@ -389,6 +416,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.2",
+            figure="fig-beside-bn",
             text="With batch norm and ReLU, a hundredfold learning rate early in the training makes some "
             "units of conv1 useless and others not (units 0, 4 and 2).",
             where="3.4, Fig. 3.1",
@@ -401,6 +429,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.3",
+            figure="fig-fates-bn",
             text="It does not show in the training loss.",
             where="3.4, Fig. 3.1",
             criterion="the final training loss of each of these attacks is within 5% of the twin's",
@@ -411,6 +440,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.4",
+            figure="fig-fates-bn",
             text="The attacked unit's weights grow; its outgoing weights and its output gradient shrink.",
             where="3.4, Fig. 3.1",
             criterion="all three, beside the twin, for every unit that fell by C3.2",
@@ -421,6 +451,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.5",
+            figure="fig-effects-bn",
             text="What an attack does depends on when it starts (500, 1,500, 2,500, 5,000), in no order.",
             where="3.4.1, Fig. 3.3",
             criterion="all seeds together: a permutation test says that the start matters for the ratio of "
@@ -434,6 +465,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.6",
+            figure="fig-effects-bn",
             text="The larger the multiplier, the lower the unit's MRP (conv1 and conv2, unit 0).",
             where="3.4.2, Fig. 3.4",
             criterion="all seeds together: multiplier and ratio correlate (Spearman) below -0.5 in both "
@@ -446,6 +478,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.7",
+            figure="fig-fates-tanh",
             text="With tanh, a thousandfold learning rate makes all four units of conv1 less useful and "
             "pushes their activations to the flat ends.",
             where="3.5, Fig. 3.5 and 3.6",
@@ -458,6 +491,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.8",
+            figure="fig-starts-tanh",
             text="With tanh, an attack from step 50 raises the MRP of a unit of fc1 (unit 16); from 2,500 "
             "and 5,000 it lowers it.",
             where="3.5.1, Fig. 3.7b",
@@ -470,6 +504,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.9",
+            figure="fig-effects-relu",
             text="With plain ReLU, most attacked units of conv2 end with a higher MRP; some die outright.",
             where="3.6, Fig. 3.9 and 3.10",
             criterion="of the 16 units more rise than fall beside the twin, and at least one ends at MRP 0",
@@ -480,6 +515,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.10",
+            figure="fig-ranks-all",
             text="MRS ranks the units as MRP does, and always finds the smallest.",
             where="3.7",
             criterion="over all runs, layers and measurements after step 500, the mean rank correlation "
@@ -503,6 +539,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.12",
+            figure="fig-half-time",
             text="A unit that is dead or frozen stays so.",
             where="3.2",
             criterion="of the units below 5% of their layer's mean MRP (dead) at half-time at least 90% "
@@ -514,6 +551,7 @@ CLAIMS = {
         ),
         Claim(
             id="C3.13",
+            figure="fig-ranks-all",
             text="MRS predicts a low MRP better than the norm of the weights and the output gradient do.",
             where="3.7",
             criterion="over all runs, layers and measurements after step 500, its mean rank correlation "
@@ -537,6 +575,7 @@ CLAIMS = {
         ),
         Claim(
             id="C4.1",
+            figure="fig-half-first",
             text="With half of conv1 to be pruned (4 of 8 units) the scores agree; random choice is up to "
             "100 times worse.",
             where="4.1.1, Fig. 4.1",
@@ -562,6 +601,7 @@ CLAIMS = {
         ),
         Claim(
             id="C4.3",
+            figure="fig-unit-fractions",
             text="In fc1, pruning by MRP costs least and by MRS next to least; the norms fall behind after "
             "step 5,000.",
             where="4.1.3, Fig. 4.2 and 4.3",
@@ -575,6 +615,7 @@ CLAIMS = {
         ),
         Claim(
             id="C4.4",
+            figure="fig-unit-fractions",
             text="Pruning a tenth of fc1 by MRS now and then lowers the loss.",
             where="4.1.3, Fig. 4.3",
             criterion="the penalty is below 0 in at least 5% of the measurements",
@@ -586,6 +627,7 @@ CLAIMS = {
         ),
         Claim(
             id="C4.5",
+            figure="fig-fractions-tanh",
             text="With tanh, pruning units of fc1 by MRS costs up to 7 times what it costs with ReLU.",
             where="4.1.4, Fig. 4.4",
             criterion="the largest ratio of the mean penalties over the 6 fractions is at least 3",
@@ -597,6 +639,7 @@ CLAIMS = {
         ),
         Claim(
             id="C4.6",
+            figure="fig-half-last",
             text="With tanh, the scores choose hardly better than chance (half of fc1).",
             where="4.1.5, Fig. 4.5",
             criterion="the mean random penalty is below twice that by MRS",
@@ -608,6 +651,7 @@ CLAIMS = {
         ),
         Claim(
             id="C4.7",
+            figure="fig-unit-schedule",
             text="Units pruned by MRS and schedule, from 20,522 to 4,019 parameters, cost no test accuracy.",
             where="4.2, Fig. 4.6",
             criterion="the test accuracy is at most 0.5 points below the unpruned twin's",
@@ -656,6 +700,7 @@ CLAIMS = {
         ),
         Claim(
             id="C4.11",
+            figure="fig-half-last",
             text="Removing a random half of fc1 is about 3 times cheaper with tanh than with ReLU.",
             where="4.1.5, Fig. 4.5",
             criterion="the ratio of the mean random penalties is at least 2",

@@ -2,7 +2,7 @@
 
 A criterion returns the `Evidence` of that seed on one set of images (the one that weights or units were
 scored on, `probe` in chapter 2 and `train_probe` in chapter 4, or `other`), or None where there is nothing
-to judge. They were fixed before anything was measured; whoever disagrees changes one here and builds the
+to judge. They were fixed before the runs that they judge; whoever disagrees changes one here and builds the
 book again.
 """
 
@@ -41,6 +41,11 @@ class Evidence:
     values: Mapping[str, float]
     holds: bool
     directs: bool
+
+    @property
+    def measured(self) -> bool:
+        """Whether all numbers are there: one that diverged leaves nan, which cannot be judged."""
+        return not any(math.isnan(value) for value in self.values.values())
 
 
 def negative_share(case: Case, on: str) -> Evidence | None:
@@ -329,12 +334,11 @@ def tanh_costs_more(case: Case, on: str) -> Evidence | None:
         )
         if math.isnan(relu + tanh):
             return None
-        # where pruning lowers ReLU's loss, a ratio means nothing
-        values[f"tanh over ReLU at {fraction:g}"] = tanh / relu if relu > 0 else math.nan
-    ratios = [ratio for ratio in values.values() if not math.isnan(ratio)]
-    if not ratios:
+        if relu > 0:  # where pruning lowers ReLU's loss, a ratio means nothing
+            values[f"tanh over ReLU at {fraction:g}"] = tanh / relu
+    if not values:
         return None
-    largest = max(ratios)
+    largest = max(values.values())
     return Evidence(values={"largest ratio": largest} | values, holds=largest >= 3, directs=largest >= 1.5)
 
 

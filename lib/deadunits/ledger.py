@@ -69,14 +69,12 @@ def _chapters(source: str) -> Path:
     return Path(source) / "book/chapters"
 
 
-def shown(chapter: Path) -> Iterator[tuple[str, str, str]]:
-    """Claims that an executed chapter shows: name, verdict, and the label of the figure before it, or ""."""
+def shown(chapter: Path) -> Iterator[tuple[str, str]]:
+    """Claims that an executed chapter shows: name and verdict."""
     words = {name: text for name, text in glued(chapter).items() if name.startswith("verdict_c")}
-    figure = ""
     for cell in json.loads(chapter.read_text("utf8"))["cells"]:
-        figure = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name", figure)
         for name in re.findall(r'verdict-id\\?">(C\d\.\d+)<', json.dumps(cell.get("outputs", []))):
-            yield name, words[f"verdict_{name.lower().replace('.', '')}"], figure
+            yield name, words[f"verdict_{name.lower().replace('.', '')}"]
 
 
 def title(chapter: Path) -> str:
@@ -90,7 +88,7 @@ def verdicts(chapters: Path) -> str:
     lines, words = [], Counter[str]()
     for path in sorted(chapters.glob("*.ipynb")):
         marks = []
-        for name, text, _ in sorted(shown(path), key=lambda one: int(one[0].partition(".")[2])):
+        for name, text in sorted(shown(path), key=lambda one: int(one[0].partition(".")[2])):
             word = text.partition(" (")[0]
             words[word] += 1
             css = word.replace(" ", "-")
@@ -109,8 +107,9 @@ def ledger(chapters: Path, known: list[Run]) -> str:
         found = list(shown(path))
         if found:
             parts.append(f"## {title(path)}")
-        for name, _, figure in found:
+        for name, _ in found:
             see = f"{name}, from {{doc}}`the chapter <chapters/{path.stem}>`"
+            figure = claims.CLAIMS[name].figure
             see += f", {{numref}}`{figure}`:" if figure else ":"
             verdict = claims.verdict(name, known)
             parts += [f"({anchor(name)})=", see, verdict._repr_html_()]  # raw HTML cannot carry a label
@@ -129,7 +128,7 @@ def tally(chapters: Path, known: list[Run]) -> dict[str, str]:
         f"seeds {path.stem}": str(len({of[name] for name in runs_shown(path)}))
         for path in chapters.glob("*.ipynb")
     }
-    words = [text.partition(" (")[0] for path in chapters.glob("*.ipynb") for _, text, _ in shown(path)]
+    words = [text.partition(" (")[0] for path in chapters.glob("*.ipynb") for _, text in shown(path)]
     hours = sum(run.info["processor_seconds"] for run in known) / 3600
     counts = {word: str(words.count(word)) for word in MARKS}
     return counts | seeds | {"claims": str(len(words)), "runs": str(len(known)), "hours": f"{hours:.1f}"}
