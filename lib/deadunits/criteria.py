@@ -219,7 +219,7 @@ def half_the_network(case: Case, on: str) -> Evidence | None:
     pruned, twin = _pruned(case), _twin(case)
     if pruned is None or twin is None:
         return None
-    best = chosen_removal(pruned, on)
+    best = chosen_removal(pruned, on, twin)
     if best is None:
         return None
     masked, dense = (run.table("final")["test_accuracy"][0] for run in (pruned, twin))
