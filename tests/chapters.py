@@ -76,7 +76,7 @@ def execute(chapter: str, results: Path, **own: Any) -> Page:
             if shown and figure:
                 pieces.append(figure.get("caption", ""))
     text = GLUED.sub(lambda found: format(glued[found[1]], (found[2] or "").rstrip("s")), "\n".join(pieces))
-    return Page(html.unescape(re.sub(r"<[^>]+>", " ", text)), glued, outputs)
+    return Page(html.unescape(re.sub(r"</?[a-z][^>]*>", " ", text)), glued, outputs)
 
 
 @contextmanager

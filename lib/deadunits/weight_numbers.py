@@ -6,13 +6,21 @@ Frames have a row (activation, seed), which a page shows as a mean with the lowe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from deadunits.counting import count
-from deadunits.measures import NAMES, SIGNED, second_half
+from deadunits.measures import (
+    NAMES,
+    SIGNED,
+    chance_of_two_empty,
+    chosen_removal,
+    parameters,
+    second_half,
+    weights,
+)
 from deadunits.runs import Run
 
 
@@ -227,3 +235,105 @@ def left_over(signals: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=["silent", "left_over"])
     means = signals.groupby(["activation", "seed"])[["silent", "gradient", "by_image"]].mean()
     return 100 * means[["silent"]].assign(left_over=means["gradient"] / means["by_image"])
+
+
+def without_diverged(final: pd.DataFrame) -> pd.DataFrame:
+    """Table `final` with no accuracy where the loss is NaN: all images would count as the first class."""
+    final = final.copy()
+    final.loc[~np.isfinite(final["test_loss"]), [name for name in final if "accuracy" in name]] = np.nan
+    return final
+
+
+def jumps(pruned: pd.DataFrame) -> pd.DataFrame:
+    """How much the loss rises at each pruning, on the images scored on: a row a fraction."""
+    names = {"layer": "by layer", "network": "over the network"}
+    rows = pruned[pruned["set"] == "probe"]
+    rows = rows.assign(jump=rows["after"] - rows["before"])
+    table = rows.groupby(["fraction", "pruned_by"])["jump"].agg(lambda one: spread(one, "{:.3f}"))
+    return table.unstack("pruned_by").rename(columns=names).reset_index()
+
+
+def left_by_layer(table: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """`measures.layers_after` over the seeds: a row a layer and a way of pruning."""
+    forms = {
+        "weights left": "{:.0%}",
+        "units without weights": "{:.1f}",
+        "twin's largest tenth kept": "{:.0%}",
+    }
+    by = table.assign(pruned=table["pruned_by"].map(labels)).groupby(["pruned", "layer", "of"], sort=False)
+    columns = {name: by[name].agg(lambda one, form=form: spread(one, form)) for name, form in forms.items()}
+    found = pd.DataFrame(columns).reset_index()
+    return found[
+        ["pruned", "layer", "weights left", "units without weights", "of", "twin's largest tenth kept"]
+    ]
+
+
+def where_left(table: pd.DataFrame, layers: Sequence[str], by_layer: Sequence[Run]) -> dict[str, float | str]:
+    """Where the weights are that pruning left; shares in percent.
+
+    empty, fewest: units of the first layer without weights, mean over the seeds and in the lowest seed;
+    chance: of two or more; kept: of the twin's largest tenth; left: of all weights; most, least: of the layer that
+    keeps most, or least, when pruned over the network (with several layers).
+    """
+    found: dict[str, float | str] = {"layer": layers[0]}
+    own = table[table["pruned_by"] == "layer"]
+    if len(own):
+        first = own[own["layer"] == layers[0]]
+        sizes = weights(by_layer[0], layers[0])
+        chance = chance_of_two_empty(len(sizes), sizes[0].size, int(np.count_nonzero(sizes)))
+        empty = first["units without weights"]
+        found |= {"empty": float(empty.mean()), "fewest": float(empty.min()), "chance": 100 * chance}
+        found |= {"units": int(first["of"].iloc[0]), "left": 100 * float(own["weights left"].mean())}
+        found["kept"] = 100 * float(own["twin's largest tenth kept"].mean())
+    shares = table[table["pruned_by"] == "network"].groupby("layer")["weights left"].mean().mul(100)
+    if len(shares) > 1:
+        found |= {"most_layer": shares.idxmax(), "most": float(shares.max())}
+        found |= {"least_layer": shares.idxmin(), "least": float(shares.min())}
+    return found
+
+
+def removed_units(removal: pd.DataFrame, by_layer: Sequence[Run], twins: Sequence[Run]) -> dict[str, float]:
+    """What is left without the units that pruning by layer has emptied; shares and accuracies in percent.
+
+    zero: without those that have no weights at all; picked: the smallest network within 0.3 points.
+    """
+    zero = removal[(removal["fnz"] == 0) & (removal["pruned_by"] == "layer")]
+    if zero.empty:
+        return {}
+    total = parameters(twins[0])
+    share = 100 * zero[zero["carried"]]["parameters"] / total
+    found = {"zero_share": share.mean(), "zero_least": share.min(), "zero_most": share.max()}
+    for name, carried in (("zero_carried", True), ("zero_dropped", False)):
+        found[name] = 100 * zero[zero["carried"] == carried]["test_accuracy"].mean()
+    pairs = [
+        (chosen_removal(run, twin=twin), run.table("final")["test_accuracy"][0])
+        for run, twin in zip(by_layer, twins, strict=True)
+    ]
+    picked = [(best, masked) for best, masked in pairs if best]
+    found |= {"picked": len(picked), "seeds": len(pairs)}
+    if picked:
+        found["picked_share"] = 100 * np.mean([best["share"] for best, _ in picked])
+        found["picked_accuracy"] = 100 * np.mean([best["test_accuracy"] for best, _ in picked])
+        found["picked_masked"] = 100 * np.mean([masked for _, masked in picked])
+    return found
+
+
+def at_once(
+    explored: Run, fractions: Sequence[float], schedule: Sequence[Sequence[float]]
+) -> dict[str, float | None]:
+    """Test accuracies in percent when weights are removed all at once, at the fractions that were run.
+
+    middle: the one nearest to a half; few: nearest to a tenth, above 0, if signed scores do worse there than
+    magnitude; most: nearest to the end of the schedule, or the largest.
+    """
+    accuracy = explored.table("pruned").set_index(["scorer", "fraction"])["accuracy"].mul(100)
+    middle = min(fractions, key=lambda one: abs(one - 0.5))
+    end = schedule[-1][1] if schedule else max(fractions)
+    most = min(fractions, key=lambda one: abs(one - end))
+    found = {"middle": 100 * middle, "magnitude": accuracy["magnitude", middle], "most": 100 * most}
+    found |= {"taylor": accuracy["taylor1_abs", middle], "random": accuracy["random", middle]}
+    found["most_magnitude"] = accuracy["magnitude", most]
+    few = min((one for one in fractions if one > 0), key=lambda one: abs(one - 0.1), default=None)
+    if few is not None and accuracy["taylor1", few] < accuracy["magnitude", few]:
+        found |= {"few": 100 * few, "signed": accuracy["taylor1", few]}
+    return found
