@@ -1,4 +1,4 @@
-"""Numbers and words that chapter 2 says, from the tables of its runs; what a run does not have is missing.
+"""Numbers and words of chapters 1 and 2, from the tables of their runs; what a run does not have is missing.
 
 Frames have a row (activation, seed), which a page shows as a mean with the lowest and the highest seed.
 """
@@ -94,6 +94,16 @@ def negative_shares(scores: pd.DataFrame) -> pd.DataFrame:
         "expected": pairs.groupby(by)["again"].mean(),
     }
     return 100 * pd.DataFrame(columns, dtype=float)
+
+
+def curved(shares: pd.DataFrame) -> str | None:
+    """Why the exact score is negative less often than Taylor 1, if it is in all runs."""
+    if not (shares["exact"] < shares["taylor1"]).all():
+        return None
+    return (
+        "The removal of a weight costs its first-order part plus, where the loss is curved upwards, "
+        "something positive. So the exact change is negative less often than Taylor 1."
+    )
 
 
 def has_kernels(run: Run) -> bool:
@@ -272,8 +282,8 @@ def where_left(table: pd.DataFrame, layers: Sequence[str], by_layer: Sequence[Ru
     """Where the weights are that pruning left; shares in percent.
 
     empty, fewest: units of the first layer without weights, mean over the seeds and in the lowest seed;
-    chance: of two or more; kept: of the twin's largest tenth; left: of all weights; most, least: of the layer that
-    keeps most, or least, when pruned over the network (with several layers).
+    chance: of two or more; kept: of the twin's largest tenth; left: of all weights; most, least: of the
+    layer that keeps most, or least, when pruned over the network (with several layers).
     """
     found: dict[str, float | str] = {"layer": layers[0]}
     own = table[table["pruned_by"] == "layer"]
@@ -337,3 +347,54 @@ def at_once(
     if few is not None and accuracy["taylor1", few] < accuracy["magnitude", few]:
         found |= {"few": 100 * few, "signed": accuracy["taylor1", few]}
     return found
+
+
+def nearest(sizes: Sequence[float], size: float) -> float:
+    """Of the sizes that were measured, the one nearest by ratio."""
+    return min(sizes, key=lambda one: max(one / size, size / one))
+
+
+def walk(rows: pd.DataFrame, at: float, larger: float, far: float) -> dict[str, float]:
+    """Chapter 1: how far off the expansions are at the last measurement, in percent and in nats.
+
+    Args:
+        rows: table `expansion`.
+        at: a size of the step along the gradient.
+        larger: another one.
+        far: a size of the step towards zero weights.
+    """
+    late = rows[rows["step"] == rows["step"].max()].set_index("size")
+    along = late[late["direction"] == "gradient"]
+    errors = along[["first", "second"]].sub(along["exact"], axis=0).div(along["exact"], axis=0).abs()
+    errors = 100 * errors.groupby("size").median()
+    found = {"end": int(rows["step"].max()), "at": at, "far": far}
+    if larger != at:
+        found["larger"] = larger
+    for name, size in (("at", at), ("larger", larger)):
+        found |= {f"{order}_{name}": float(errors[order].get(size, np.nan)) for order in errors}
+    lowers = along[along["exact"] < 0].reset_index().groupby("seed")["size"].max()
+    found |= {"lowers": len(lowers), "lowers_least": lowers.min(), "lowers_most": lowers.max()}
+    removal = late[late["direction"] == "removal"]
+    emptied = removal[removal.index == far][["exact", "first", "second"]].mean()
+    return found | {f"far_{order}": float(emptied[order]) for order in emptied.index}
+
+
+def descents(rows: pd.DataFrame, expansion: pd.DataFrame, at: float, least: float) -> dict[str, float]:
+    """Chapter 1: how often, and by how much, a step along a minibatch's gradient lowers the loss at the end.
+
+    Args:
+        rows: table `descent`.
+        expansion: table `expansion`.
+        at: a size of the step.
+        least: the smallest one.
+    """
+    last = rows[rows["step"] == rows["step"].max()].set_index("size")
+    share = 100 * (last[["minibatch", "all"]] < 0).groupby("size").mean()
+    found = {"least": least, "at": at}
+    for name, size in (("least", least), ("at", at)):
+        if size in share.index:
+            found |= {f"own_{name}": share["minibatch"][size], f"all_{name}": share["all"][size]}
+    change = 1000 * last.loc[last.index == at, "all"]
+    late = (expansion["step"] == expansion["step"].max()) & (expansion["direction"] == "gradient")
+    full = expansion[late & (expansion["size"] == at)]["exact"]
+    return found | {"mean_at": change.mean(), "error_at": change.sem(), "full_at": 1000 * full.mean()}
