@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib as mpl
 from deadunits import book
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
+from IPython.utils.capture import RichOutput, capture_output
 
 ROOT = Path(__file__).parents[1]
 GLUED = re.compile(r"\{glue:text\}`([^`:]+)(?::([^`]*))?`")
@@ -61,7 +61,10 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
                 done = shell.run_cell(source, store_history=False)
             error = done.error_before_exec or done.error_in_exec
             assert error is None, f"{chapter}, cell {number}: {type(error).__name__}: {error}"
-            for output in captured.outputs:
+            shown = captured.outputs
+            if done.result is not None:  # of a cell's last line; a kernel would display it
+                shown = [*shown, RichOutput(*shell.display_formatter.format(done.result))]
+            for output in shown:
                 cells[-1].append(output.data)
                 name = output.metadata and output.metadata.get("scrapbook", {}).get("name")
                 if name:
@@ -73,10 +76,10 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
                     output.data[kind] for kind in ("text/markdown", "text/html") if kind in output.data
                 ]
             figure = cell["metadata"].get("mystnb", {}).get("figure", {})
-            if captured.outputs and figure:
+            if shown and figure:
                 pieces.append(figure.get("caption", ""))
     text = GLUED.sub(lambda found: format(glued[found[1]], (found[2] or "").rstrip("s")), "\n".join(pieces))
-    return Page(html.unescape(re.sub(r"<[^>]+>", " ", text)), glued, outputs, cells)
+    return Page(html.unescape(re.sub(r"</?[a-z][^>]*>", " ", text)), glued, outputs, cells)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ def test_chance_of_two_empty_units():
     assert measures.chance_of_two_empty(3, 1, 1) == pytest.approx(1)
     assert measures.chance_of_two_empty(3, 1, 2) == pytest.approx(0)
     # the thesis's conv1 at 90%: at least two of eight filters, against draws
+    assert measures.chance_of_two_empty(64, 100, 0) == 1  # the terms of the sum are large and cancel out
     chance, rng = measures.chance_of_two_empty(8, 25, 20), np.random.default_rng(0)
     units = rng.permuted(np.tile(np.arange(200) // 25, (20_000, 1)), axis=1)[:, :20]
     present = (units[:, :, None] == np.arange(8)).any(1).sum(1)
@@ -44,7 +45,14 @@ def test_ratios_of_signals():
         on | {name: [1.0, 3.0, 4.0, 4.0] for name in ("gradient", "by_image", "output", "input")}
     )
     scores = pd.DataFrame(on | {"loss_change": [-1.0, -1.0, 0.0, 1.0]})
-    assert measures.signal_ratios(signals, scores).loc["relu"].tolist() == [0.5] * 4
+    assert measures.signal_ratios(signals, scores).loc["relu", 0].tolist() == [0.5] * 4
+
+
+def test_ratios_of_signals_where_no_weight_has_a_negative_score():
+    on = {"activation": "relu", "seed": 0, "step": 50, "layer": "conv1", "weight": range(2)}
+    signals = pd.DataFrame(on | dict.fromkeys(("gradient", "by_image", "output", "input"), 1.0))
+    scores = pd.DataFrame(on | {"loss_change": [0.0, 1.0]})
+    assert measures.ratios_by_step(signals, scores).isna().all(axis=None)
 
 
 def test_rank_correlations_and_the_thesis_taylor_2():

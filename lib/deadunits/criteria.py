@@ -50,7 +50,7 @@ class Evidence:
 
 def negative_share(case: Case, on: str) -> Evidence | None:
     """C2.1: the share of weights of conv1 whose exact loss change is negative, over training."""
-    scores = case[0].table("scores").query("set == @on")
+    scores = case[0].table("scores").query("set == @on").dropna(subset="loss_change")
     share = (scores["loss_change"] < 0).groupby(scores["step"]).mean()
     late, last = share[share.index > 500], share.index.max()
     if late.empty:
@@ -128,6 +128,8 @@ def best_ranking(case: Case, on: str) -> Evidence | None:
     for when, step in {"first": scores["step"].min(), "last": scores["step"].max()}.items():
         now = scores[scores["step"] == step]
         rank = rank_correlations(now, ("taylor1", "taylor2", "hessian"))
+        if any(map(math.isnan, rank.values())):  # the training diverged, or all weights score the same
+            return None
         values |= {f"{NAMES[scorer]}, {when}": value for scorer, value in rank.items()}
         best.append(max(rank, key=rank.get) == "taylor1")
     return Evidence(values=values, holds=all(best), directs=any(best))
@@ -162,6 +164,8 @@ def magnitude_best(case: Case, on: str) -> Evidence | None:
             return None
         for what, of in {"mean": lambda one: one.mean(), "deviation": lambda one: one.std()}.items():
             of_each = {scorer: of(one) for scorer, one in found.items()}
+            if any(map(math.isnan, of_each.values())):  # one measurement has no deviation
+                return None
             own, best_other = of_each.pop("magnitude"), min(of_each.values())
             values[f"{NAMES[activation]}, {what} of magnitude over the best other's"] = float(
                 own / best_other
@@ -224,7 +228,7 @@ def half_the_network(case: Case, on: str) -> Evidence | None:
     pruned, twin = _pruned(case), _twin(case)
     if pruned is None or twin is None:
         return None
-    best = chosen_removal(pruned, on)
+    best = chosen_removal(pruned, on, twin)
     if best is None:
         return None
     masked, dense = (run.table("final")["test_accuracy"][0] for run in (pruned, twin))
@@ -496,7 +500,7 @@ def _penalty(case: Case, on: str, fraction: float, scorer: str, activation: str 
     rows = runs[0].table("penalties")
     chosen = (rows["scorer"] == scorer) & (rows["fraction"] == fraction) & (rows["draw"] == 0)
     chosen &= (rows["scored_on"] == "probe") & (rows["set"] == on)
-    return rows[chosen].set_index("step")["penalty"]
+    return rows[chosen].set_index("step")["penalty"].dropna()
 
 
 def _last_epoch(case: Case) -> float:

@@ -290,6 +290,8 @@ def _plain_diagonal(net: nn.Module, batch: Batch, name: str, loss: Loss) -> Tens
 def _gauss_newton(net: nn.Module, batch: Batch, name: str, loss: Loss) -> Tensor:
     """Σ_n Σ_c λ_nc (v_ncᵀ J_n)², with λ and v the eigenpairs of each image's ∂²ℓ/∂z²."""
     inputs, h, z = _captured(net, batch, name.rpartition(".")[0])
+    if not z.isfinite().all():  # the training has diverged; `eigh` would raise an error
+        return torch.full_like(net.get_parameter(name), torch.nan)
     curvatures, directions = torch.linalg.eigh(_output_curvature(z.detach(), batch.y, loss))
     squares = inputs.square().squeeze(2) if h.dim() == 2 else None
     total = 0

@@ -39,10 +39,36 @@ NAMES = {
 }
 
 
-def mean_penalties(penalties: pd.DataFrame) -> pd.DataFrame:
-    """Mean penalty at f = 0.8 of the thesis's scorers (rows) by the set scored and judged on (columns)."""
+def diverged(runs: Iterable[Run]) -> str | None:
+    """The runs whose loss became NaN (or infinite), in words; None: there are none."""
+    names = []
+    for run in runs:
+        tables = [run.table(name) for name in ("training", "final") if run.has(name)]
+        if not all(np.isfinite(table.select_dtypes("floating")).all(axis=None) for table in tables):
+            chosen = run.info["settings"]
+            pruned = f" pruned by {run.by}" if run.by else ""
+            names.append(f"{NAMES[chosen['activation']]}{pruned}, seed {chosen['seed']}")
+    return "; ".join(names) or None
+
+
+def rows_of(runs: Iterable[Run], name: str, column: str) -> pd.DataFrame:
+    """A table of the runs that have it, without the rows whose `column` is NaN or infinite (divergence)."""
+    import pandas as pd
+
+    tables = [table for table in (run.table(name) for run in runs if run.has(name)) if len(table)]
+    every = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({column: []})
+    return every[np.isfinite(every[column].astype(float))]
+
+
+def second_half(rows: pd.DataFrame) -> pd.DataFrame:
+    """The measurements in the second half of the training."""
+    return rows[rows["step"] > rows["step"].max() / 2]
+
+
+def mean_penalties(penalties: pd.DataFrame, fraction: float = 0.8) -> pd.DataFrame:
+    """Mean penalty of the thesis's scorers (rows) by the set scored and judged on (columns)."""
     thesis = ["magnitude", *SIGNED, *(f"{scorer}_abs" for scorer in SIGNED)]
-    rows = penalties[(penalties["fraction"] == 0.8) & (penalties["scored_on"] == penalties["set"])]
+    rows = penalties[(penalties["fraction"] == fraction) & (penalties["scored_on"] == penalties["set"])]
     common = set.intersection(*(set(steps) for _, steps in rows.groupby("set")["step"])) if len(rows) else ()
     rows = rows[rows["step"].isin(list(common)) & rows["scorer"].isin(thesis)]
     return rows.groupby(["scorer", "set"])["penalty"].mean().unstack("set")
@@ -59,12 +85,22 @@ def score_of(scores: pd.DataFrame, scorer: str) -> pd.Series:
     return scores["taylor1"] + scores["hessian"] if scorer == "taylor2" else scores[scorer]
 
 
-def chosen_removal(pruned: Run, on: str = "probe") -> dict[str, float] | None:
-    """The smallest network within 0.3 points of the masked one on `on`, with its share of the parameters."""
+def parameters(run: Run) -> int:
+    """Weights and biases of the network; of layers that are not pruned only the unpruned twin knows."""
+    if not run.by and run.has("removal"):
+        return int(run.table("removal")["parameters"].max())
+    return len(run.table("values")) + int(run.table("weights")["units"].sum())
+
+
+def chosen_removal(pruned: Run, on: str = "probe", twin: Run | None = None) -> dict[str, float] | None:
+    """The smallest network within 0.3 points of the masked one on `on`, with its share of the parameters.
+
+    None: there is no such network, or the training diverged. With a twin, layers that were not pruned count.
+    """
     removal = pruned.table("removal") if pruned.has("removal") else None
-    if removal is None:
+    if removal is None or diverged([pruned]):
         return None
-    every = len(pruned.table("values")) + int(pruned.table("weights")["units"].sum())  # weights and biases
+    every = parameters(twin or pruned)
     enough = pruned.table("final")[f"{on}_accuracy"][0] - 0.003
     left = removal[removal["carried"] & (removal[f"{on}_accuracy"] >= enough - 1e-9)]
     if left.empty:
@@ -73,15 +109,17 @@ def chosen_removal(pruned: Run, on: str = "probe") -> dict[str, float] | None:
     return best | {"share": best["parameters"] / every}
 
 
-def mean_correlations(scores: pd.DataFrame) -> pd.Series:
-    """Mean over measurements and seeds of `rank_correlations`, by activation and scorer."""
+def mean_correlations(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean over measurements of `rank_correlations`: a row (activation, seed), a column a scorer."""
     import pandas as pd
 
+    if scores.empty:
+        return pd.DataFrame()
     scorers = ("taylor1", "taylor2", "hessian", "diagonal", "magnitude")
     known = [scorer for scorer in scorers if scorer == "taylor2" or scorer in scores]
     by = scores.groupby(["activation", "seed", "step"])[list(scores.columns)]
     found = by.apply(lambda one: pd.Series(rank_correlations(one, known)))
-    return found.groupby("activation").mean().stack()
+    return found.groupby(["activation", "seed"]).mean()
 
 
 def crowding(scores: pd.DataFrame, fraction: float) -> tuple[float, float]:
@@ -93,25 +131,33 @@ def crowding(scores: pd.DataFrame, fraction: float) -> tuple[float, float]:
     """
     size = int(scores["weight"].max()) + 1
     units = int(scores["units"].iloc[0])
-    fan_in, removed = size // units, round(size * fraction)
+    fan_in, removed = size // units, count(fraction, size)
     lowest = scores.sort_values("loss_change").groupby(["seed", "step"]).head(removed)
     crowded = (lowest["weight"] // fan_in).groupby([lowest["seed"], lowest["step"]]).nunique()
     return float(crowded.mean()), units * (1 - comb(size - fan_in, removed) / comb(size, removed))
 
 
 def signal_ratios(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean over measurements and seeds of `ratios_by_step`, by activation."""
-    return ratios_by_step(signals, scores).groupby("activation").mean()
+    """Mean over measurements of `ratios_by_step`: a row (activation, seed)."""
+    ratios = ratios_by_step(signals, scores)
+    return ratios if ratios.empty else ratios.groupby(["activation", "seed"]).mean()
 
 
 def ratios_by_step(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Means of the factors of Eq. 2.4 over weights with S < 0, divided by those over the others."""
+    import pandas as pd
+
+    factors = ["gradient", "by_image", "output", "input"]
+    if signals.empty:
+        return pd.DataFrame(columns=factors)
     on = ["activation", "seed", "step", "layer", "weight"]
     rows = signals.merge(scores[[*on, "loss_change"]], on=on)
     rows["negative"] = rows["loss_change"] < 0
-    factors = ["gradient", "by_image", "output", "input"]
-    means = rows.groupby(["activation", "seed", "step", "negative"])[factors].mean()
-    return means.xs(True, level="negative") / means.xs(False, level="negative")
+    by = ["activation", "seed", "step"]
+    negative, others = (
+        rows[rows["negative"] == which].groupby(by)[factors].mean() for which in (True, False)
+    )
+    return negative / others
 
 
 def unit_correlations(
@@ -175,9 +221,9 @@ def chance_of_two_empty(units: int, size: int, left: int) -> float:
 
     By inclusion and exclusion over the sets of k units that are empty.
     """
-    n = units * size
-    sums = [comb(units, k) * comb(n - k * size, left) / comb(n, left) for k in range(units + 1)]
-    return sum((-1) ** k * (k - 1) * sums[k] for k in range(2, units + 1))
+    n = units * size  # in whole numbers: with 64 units the terms of the sum reach 1e18 and cancel out
+    sums = [comb(units, k) * comb(n - k * size, left) for k in range(units + 1)]
+    return sum((-1) ** k * (k - 1) * sums[k] for k in range(2, units + 1)) / comb(n, left)
 
 
 def largest_kept(run: Run, twin: Run, layer: str) -> float:

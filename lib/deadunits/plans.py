@@ -37,7 +37,7 @@ def weight_pruning(chosen: Mapping[str, Any]) -> Wanted:
     """Of chapter 2.2."""
     names = ("dataset", "image_size", "network", "layers", "activation", "epochs", "lr", "batch_size")
     base = _some(chosen, *names, "probe_size")
-    ways = [{"schedule": chosen["schedule"], "by": by} for by in ("layer", "network")]
+    ways = [{"schedule": chosen["schedule"], "by": by} for by in ("layer", "network") if chosen["schedule"]]
     ways += [{"schedule": [], "by": "layer"}]
     own = _some(chosen, "measure_every")
     runs = [base | own | way | {"seed": seed} for seed in range(chosen["seeds"]) for way in ways]

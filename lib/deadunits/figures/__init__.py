@@ -32,6 +32,7 @@ from deadunits.figures.units import (
     worth,
 )
 from deadunits.figures.weights import (
+    FACTORS,
     PRUNED_BY,
     correlations,
     error_signals,
@@ -49,6 +50,7 @@ from deadunits.measures import NAMES
 
 __all__ = [
     "COLOURS",
+    "FACTORS",
     "NAMES",
     "PRUNED_BY",
     "attack_scene",

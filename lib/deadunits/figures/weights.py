@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deadunits.counting import count
 from deadunits.figures.style import COLOURS, band, in_order, legend, mosaic, panels, picture, title
 from deadunits.measures import NAMES, SIGNED, rank_correlations, ratios_by_step, score_of
 
@@ -43,16 +42,21 @@ def negative_share(scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def penalties(rows: pd.DataFrame, scorers: Sequence[str], across: str, size: int) -> Figure:
+def penalties(
+    rows: pd.DataFrame, scorers: Sequence[str], across: str, removed: Callable[[float], int]
+) -> Figure:
     """Figures 2.2 and 2.3: penalties over training by scorer, a row a fraction, a column a value of `across`.
 
     Args:
         rows: table `penalties`.
         scorers: the scorers to compare.
         across: the column of the table that tells the panels of a row apart.
-        size: how many weights there are to choose from.
+        removed: how many weights a fraction is.
     """
     fractions, columns = sorted(rows["fraction"].unique()), in_order(rows[across])
+    networks = (
+        "" if across == "activation" else f", {' and '.join(map(NAMES.get, in_order(rows['activation'])))}"
+    )
     with panels(len(fractions), len(columns), 2.3 * len(fractions) + 0.3, sharey="row", sharex=True) as (
         figure,
         axes,
@@ -66,8 +70,8 @@ def penalties(rows: pd.DataFrame, scorers: Sequence[str], across: str, size: int
                     if len(penalty):
                         band(ax, penalty, COLOURS[scorer], NAMES[scorer])
                 ax.axhline(0, color="black", linewidth=0.9)
-                ax.set_title(f"{count(fraction, size)} weights, {NAMES[name]}")
-            line[0].set_ylabel("penalty in nats")
+                ax.set_title(f"{removed(fraction):,} weights, {NAMES[name]}")
+            line[0].set_ylabel(f"penalty in nats{networks}")
         for ax in axes[-1]:
             ax.set_xlabel("step")
         legend(figure, axes[0, 0])
@@ -93,7 +97,7 @@ def correlations(scores: pd.DataFrame) -> Figure:
 
 
 def signed_and_absolute(rows: pd.DataFrame) -> Figure:
-    """Figure 2.5: penalty over training by signed and by absolute scores, a row a network."""
+    """Figure 2.5: penalty over training by signed and absolute scores of one fraction, a row a network."""
     activations = in_order(rows["activation"])
     with panels(len(activations), 2, height=2.5 * len(activations) + 0.3, sharey="row", sharex=True) as (
         figure,
@@ -109,7 +113,7 @@ def signed_and_absolute(rows: pd.DataFrame) -> Figure:
                     band(ax, penalty, COLOURS[scorer], NAMES[scorer])
                 ax.axhline(0, color="black", linewidth=0.9)
                 ax.set_title(f"{NAMES[activation]}, {kind} scores and magnitude")
-            line[0].set_ylabel("penalty in nats")
+            line[0].set_ylabel(f"penalty in nats, f = {rows['fraction'].iloc[0]:g}")
         for ax in axes[-1]:
             ax.set_xlabel("step")
         legend(figure, axes[0, 0])
