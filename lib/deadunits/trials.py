@@ -38,6 +38,10 @@ ATTACKED = (
     "{start:,} on, with $m$ = {multiplier:,g}."
 )
 NO_ATTACK = "Nothing is attacked, because `repeats` is 0: the figures and tables below are empty."
+# What chapter 3.4 says of the attacks that it shows in full.
+TWO = "First the attack that leaves its unit strongest beside the twin, and the one that leaves it weakest. "
+FEW = "They are among the attacks on units that have a control."
+ANY = "None of the attacked units is one of `timed`, so there is no control beside them."
 # Columns of `curves`, where there are no rows.
 _CURVES = ("step", "epoch", "kind", "seed", "layer", "unit", "start", "multiplier", "lasted", "mrp", "mrs")
 _CURVES += ("gradient", "norm_in", "norm_out", "weight_gradient", "minibatch", "what", "bin", "count")
@@ -216,10 +220,7 @@ def ratios(rows: pd.DataFrame, column: str = "mrp") -> pd.DataFrame:
     Args:
         rows: from `curves`.
     """
-    if "lasted" in rows:
-        rows = rows[rows["lasted"].astype(bool)]
-    late = rows[rows["epoch"] > rows["epoch"].max() - 1]
-    means = late.groupby([*_TRIAL, "kind"])[column].mean().unstack("kind")
+    means = late_rows(rows).groupby([*_TRIAL, "kind"])[column].mean().unstack("kind")
     kinds = [one for one in ("attack", "control") if one in means and "twin" in means]
     if not kinds:
         return pd.DataFrame(columns=[*_TRIAL, "ratio", "kind"], dtype=float)
@@ -256,6 +257,114 @@ def spreads(parts: Mapping[str, pd.Series]) -> pd.DataFrame:
         for name, values in parts.items()
     ]
     return pd.DataFrame([row for row in rows if row["number"]], columns=list(rows[0]))
+
+
+def late_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the last epoch, of the runs that did not diverge.
+
+    Args:
+        rows: from `curves`.
+    """
+    if "lasted" in rows:
+        rows = rows[rows["lasted"].astype(bool)]
+    return rows[rows["epoch"] > rows["epoch"].max() - 1]
+
+
+def gradient_grows(rows: pd.DataFrame) -> bool:
+    """Whether each unit's output gradient, in the twins, is larger at the latest start than at the earliest.
+
+    At a start: at the first measurement from there on; means over the seeds.
+
+    Args:
+        rows: from `curves`, of attacks that start at different steps.
+    """
+    twins, times = rows[rows["kind"] == "twin"], (rows["start"].min(), rows["start"].max())
+    found = []
+    for time in times:
+        after = twins[twins["step"] >= time].sort_values("step")
+        firsts = after.groupby(["seed", "layer", "unit"])["gradient"].first()
+        found.append(firsts.groupby(["layer", "unit"]).mean())
+    return bool((found[1] > found[0]).all()) and len(found[0]) > 0
+
+
+def of_units(some: Sequence[Run], units: Sequence[Unit]) -> list[Run]:
+    """Those trials that are on one of some units."""
+    wanted = [list(unit) for unit in units]
+    return [run for run in some if [run.info["settings"][one] for one in ("layer", "unit")] in wanted]
+
+
+def named(row: pd.DataFrame) -> dict[str, Any]:
+    """A trial for the prose, from a table with one row of `ratios`: name, seed and ratio."""
+    one = row.iloc[0]
+    return {"name": called((one["layer"], one["unit"])), "seed": one["seed"], "ratio": one["ratio"]}
+
+
+def machines(some: Sequence[Run]) -> str:
+    """Where runs were computed."""
+    return " and ".join(dict.fromkeys(run.info["machine"] for run in some))
+
+
+def fates(ratio: pd.Series, noise: pd.Series) -> dict[str, int]:
+    """Counts of attacked units by the ratio of their final MRP to the twin's.
+
+    `attacked` of all, `rose`, `fell`, `died` (0) and `nearly` (below 0.01, not 0). Beyond the noise are
+    `rose_beyond_noise` (and `above`), above the highest ratio of `noise`, and `below`, below its lowest.
+
+    Args:
+        ratio: of attacks.
+        noise: from `computed_again`; none: no count beyond it.
+    """
+    found = {"attacked": len(ratio), "rose": ratio > 1, "fell": ratio < 1, "died": ratio == 0}
+    found |= {"nearly": (ratio > 0) & (ratio < 0.01)}
+    if len(noise):
+        above = ratio > noise.max()
+        found |= {"rose_beyond_noise": above, "above": above, "below": ratio < noise.min()}
+    return {name: int(np.sum(value)) for name, value in found.items()}
+
+
+def counts_by_multiplier(ratio: pd.DataFrame) -> pd.DataFrame:
+    """A row a multiplier, by its size: attacks, how many end higher, lower, nearly dead, and their ratios.
+
+    Args:
+        ratio: from `ratios`.
+    """
+    kinds = {"higher": ratio["ratio"] > 1, "lower": ratio["ratio"] < 1, "dead": ratio["ratio"] < 0.01}
+    kinds = {name: which.astype(int) for name, which in kinds.items()}
+    counts = ratio.assign(attacks=1, **kinds).groupby("multiplier")[["attacks", *kinds]].sum()
+    median = ratio[ratio["ratio"] >= 0.01].groupby("multiplier")["ratio"].median()
+    every = ratio.groupby("multiplier")["ratio"]
+    counts = counts.assign(median=median, lowest=every.min(), highest=every.max()).reset_index()
+    return counts.sort_values("multiplier", key=abs, kind="stable")
+
+
+def extremes(table: pd.DataFrame, column: str) -> dict[str, Any]:
+    """The lowest and the highest value of a column: `low`, `low_where`, `best`, `best_where`; empty: none.
+
+    Args:
+        table: where is its column `where`, or `layer` and `network`.
+    """
+    known = table[np.isfinite(table[column].astype(float))].sort_values(column, kind="stable")
+    if known.empty:
+        return {}
+    rows = known.iloc[0], known.iloc[-1]
+    places = [row["where"] if "where" in row else f"{row['layer']}, {row['network']}" for row in rows]
+    low, best = (float(row[column]) for row in rows)
+    return {"low": low, "low_where": places[0], "best": best, "best_where": places[1]}
+
+
+def shares(names: pd.Series) -> str:
+    """Names and how often each is there, most often first, for the prose."""
+    return ", ".join(f"{name} ({count})" for name, count in names.value_counts().items())
+
+
+def durations(some: Sequence[Run]) -> dict[str, Any]:
+    """`lasting`, steps from the first attack to the last, and `steps` of the longest training."""
+    settings = [run.info["settings"] for run in some if kind(run) == "attack"]
+    lasting = [(one["repeats"] - 1) * one["interval"] for one in settings]
+    measured = [run.table("training")["step"].max() for run in some if lasted(run)]
+    if not lasting or not measured:
+        return {}
+    return {"lasting": span(pd.Series(lasting), ",.0f"), "steps": int(max(measured))}
 
 
 def by_setting(ratio: pd.DataFrame, setting: str) -> pd.DataFrame:
@@ -313,12 +422,12 @@ def soon(rows: pd.DataFrame, column: str, attack_lasts: int) -> pd.DataFrame:
     return (first["attack"] / first["twin"]).rename("ratio").reset_index().dropna()
 
 
-def span(values: pd.Series) -> str | None:
+def span(values: pd.Series, how: str = ".2f") -> str | None:
     """The lowest and the highest value for the prose; None: there are none."""
     values = values[np.isfinite(values)]
     if values.empty:
         return None
-    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
+    low, high = format(values.min(), how), format(values.max(), how)
     return low if low == high else f"{low} to {high}"
 
 
@@ -341,15 +450,23 @@ def lasted(run: Run) -> bool:
 
 def divergence(some: Sequence[Run]) -> dict[str, int]:
     """How many of the runs diverged, of how many, and the earliest step; empty if none did."""
+    some = list(dict.fromkeys(some))  # of the same attack there is one run
     steps = [int(run.table("final")["diverged"].iloc[0]) for run in some]
     steps = [step for step in steps if step]
     return {"diverged": len(steps), "of": len(some), "diverged_at": min(steps)} if steps else {}
 
 
-def about(twins: Sequence[Run], every: Sequence[Run]) -> dict[str, Any]:
-    """What a chapter says of its runs: `network`, `images`, `accuracy` in %, `seeds`, and `divergence`."""
+def about(chosen: Mapping[str, Any], twins: Sequence[Run], every: Sequence[Run]) -> dict[str, Any]:
+    """What a chapter says of its runs: network, images, accuracy in %, seeds, attack, divergence.
+
+    Args:
+        chosen: the chapter's parameters by name.
+        twins: the runs without an attack.
+        every: all runs of the chapter.
+    """
     reached = accuracies(twins)
     found = {"network": network(twins[0]), "images": images(twins), "seeds": len(reached)}
+    found |= {name: chosen[name] for name in ("start", "interval", "repeats", "multiplier")}
     return found | {"accuracy": reached.mean()} | divergence(every)
 
 
@@ -377,7 +494,7 @@ def loss_changes(trials: Sequence[Run], others: Sequence[Run]) -> pd.DataFrame:
     """
     twins = {common(run): run for run in others if kind(run) == "twin"}
     rows = []
-    for run in trials:
+    for run in dict.fromkeys(trials):
         twin, chosen = twins[common(run)], run.info["settings"]
         if lasted(run) and lasted(twin):
             loss, before = (float(one.table("final")["train_loss"].iloc[0]) for one in (run, twin))
