@@ -42,7 +42,8 @@ def execute(chapter: str, results: Path, **own: Any) -> Page:
     Raises:
         AssertionError: a cell failed; names it.
     """
-    chosen = book.chosen(chapter, "quick", own | {"results": str(results), "processes": 1})
+    one = {"processes": 1} if "processes" in book.complete(chapter, "quick") else {}
+    chosen = book.chosen(chapter, "quick", own | one | {"results": str(results)})
     notebook = json.loads((ROOT / f"notebooks/{chapter}.ipynb").read_text("utf8"))
     pieces, glued, outputs = [], {}, []
     with _shell() as shell:

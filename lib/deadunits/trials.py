@@ -450,7 +450,7 @@ def lasted(run: Run) -> bool:
 
 def divergence(some: Sequence[Run]) -> dict[str, int]:
     """How many of the runs diverged, of how many, and the earliest step; empty if none did."""
-    some = list(dict.fromkeys(some))  # of the same attack there is one run
+    some = _different(some)
     steps = [int(run.table("final")["diverged"].iloc[0]) for run in some]
     steps = [step for step in steps if step]
     return {"diverged": len(steps), "of": len(some), "diverged_at": min(steps)} if steps else {}
@@ -468,6 +468,11 @@ def about(chosen: Mapping[str, Any], twins: Sequence[Run], every: Sequence[Run])
     found = {"network": network(twins[0]), "images": images(twins), "seeds": len(reached)}
     found |= {name: chosen[name] for name in ("start", "interval", "repeats", "multiplier")}
     return found | {"accuracy": reached.mean()} | divergence(every)
+
+
+def _different(some: Sequence[Run]) -> list[Run]:
+    """Each run once: two sections of a chapter may have the same attack."""
+    return list({getattr(run, "folder", id(run)): run for run in some}.values())
 
 
 def accuracies(some: Sequence[Run]) -> pd.Series:
@@ -494,7 +499,7 @@ def loss_changes(trials: Sequence[Run], others: Sequence[Run]) -> pd.DataFrame:
     """
     twins = {common(run): run for run in others if kind(run) == "twin"}
     rows = []
-    for run in dict.fromkeys(trials):
+    for run in _different(trials):
         twin, chosen = twins[common(run)], run.info["settings"]
         if lasted(run) and lasted(twin):
             loss, before = (float(one.table("final")["train_loss"].iloc[0]) for one in (run, twin))
