@@ -155,6 +155,13 @@ def test_relu_whose_timed_units_are_in_another_layer_and_dead_in_the_twin_too(ch
     )
 
 
+def test_relu_without_milder_attacks(chapter_runs):
+    text, page = said("03-4-relu", chapter_runs, **(QUICK | ONE_LAYER | {"milder": [], "measure_every": 44}))
+    assert "No milder attacks were made here: `milder` is empty." in text
+    assert "The milder attacks rest on" not in text
+    assert page.glued["each"] == 1
+
+
 def test_relu_says_that_all_diverged(chapter_runs):
     text, page = said("03-4-relu", chapter_runs, **(QUICK | ONE_LAYER | {"lr": 10}))
     assert "runs the loss diverged" in text
