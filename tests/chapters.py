@@ -6,6 +6,7 @@ import ast
 import html
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from deadunits import book
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import RichOutput, capture_output
+from IPython.utils.capture import capture_output
 
 ROOT = Path(__file__).parents[1]
 GLUED = re.compile(r"\{glue:text\}`([^`:]+)(?::([^`]*))?`")
@@ -57,13 +58,11 @@ def execute(chapter: str, results: Path, **own: Any) -> Page:
             if "parameters" in tags:
                 source = "\n".join(f"{name} = {value!r}" for name, value in chosen.items())
             with capture_output() as captured:
+                shell.display_trap.hook = sys.displayhook  # a cell's last line is drawn once, and kept
                 done = shell.run_cell(source, store_history=False)
             error = done.error_before_exec or done.error_in_exec
             assert error is None, f"{chapter}, cell {number}: {type(error).__name__}: {error}"
-            shown = captured.outputs
-            if done.result is not None:  # of a cell's last line; a kernel would display it
-                shown = [*shown, RichOutput(*shell.display_formatter.format(done.result))]
-            for output in shown:
+            for output in captured.outputs:
                 name = output.metadata and output.metadata.get("scrapbook", {}).get("name")
                 if name:
                     record = output.data["application/papermill.record/text/plain"]
@@ -74,7 +73,7 @@ def execute(chapter: str, results: Path, **own: Any) -> Page:
                     output.data[kind] for kind in ("text/markdown", "text/html") if kind in output.data
                 ]
             figure = cell["metadata"].get("mystnb", {}).get("figure", {})
-            if shown and figure:
+            if captured.outputs and figure:
                 pieces.append(figure.get("caption", ""))
     text = GLUED.sub(lambda found: format(glued[found[1]], (found[2] or "").rstrip("s")), "\n".join(pieces))
     return Page(html.unescape(re.sub(r"<[^>]+>", " ", text)), glued, outputs)

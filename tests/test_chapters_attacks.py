@@ -58,7 +58,7 @@ def test_batch_norm_with_one_unit_start_and_multiplier(chapter_runs):
     assert "Attacked: conv1, unit 0; $N$ = 2 times" in text
     assert "Of 1 attacks (a unit and a seed each)" in text
     assert "second layer" not in text
-    assert "three units" not in text
+    assert "three attacked units" not in text
     assert "A larger multiplier does not always" not in text  # there is one
     assert page.glued["lowest"] == page.glued["highest"]
     assert page.figures == 7
