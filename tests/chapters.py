@@ -6,6 +6,7 @@ import ast
 import html
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from deadunits import book
+from deadunits import book, settings
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import RichOutput, capture_output
 
@@ -43,7 +44,9 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
     Raises:
         AssertionError: a cell failed; names it.
     """
-    chosen = book.chosen(chapter, profile, own | {"results": str(results), "processes": 1})
+    known = settings.declared(ROOT / f"notebooks/{chapter}.ipynb")
+    own |= {name: value for name, value in {"results": str(results), "processes": 1}.items() if name in known}
+    chosen = book.chosen(chapter, profile, own)
     notebook = json.loads((ROOT / f"notebooks/{chapter}.ipynb").read_text("utf8"))
     pieces, glued, outputs, cells = [], {}, [], []
     with _shell() as shell:
@@ -58,6 +61,7 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
             if "parameters" in tags:
                 source = "\n".join(f"{name} = {value!r}" for name, value in chosen.items())
             with capture_output() as captured:
+                shell.display_trap.hook = sys.displayhook  # a cell's last line is drawn once, and kept
                 done = shell.run_cell(source, store_history=False)
             error = done.error_before_exec or done.error_in_exec
             assert error is None, f"{chapter}, cell {number}: {type(error).__name__}: {error}"

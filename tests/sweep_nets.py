@@ -1,4 +1,4 @@
-"""Networks for the tests of sweeps: a slow one, and one that fails with some seeds."""
+"""Networks for tests: one of two layers, a slow one, and one that fails with some seeds."""
 
 from __future__ import annotations
 
@@ -30,3 +30,7 @@ def failing(shape, classes):
     if torch.initial_seed() == 1:
         raise ValueError("seed 1 is unlucky")
     return quick(shape, classes)
+
+
+def two_layers(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 4), nn.LeakyReLU(), nn.Linear(4, classes))

@@ -157,7 +157,7 @@ RULES = {
     "below": Rule("a number from 0, below 1", lambda value: _number(value) and 0 <= value < 1),
     "starts": Rule("a rising list of whole numbers from 1", lambda value: _rising(value, whole=True)),
     "multipliers": Rule("a rising list of numbers", _rising),
-    "milder": Rule("a rising list of numbers", _rising),
+    "milder": Rule("a rising list of numbers, or empty", lambda value: value == [] or _rising(value)),
     "milder_seeds": _integer(1, 100),
     "chapters": Rule("a list of different names of chapters", _names),
     "profile": Rule("the name of a profile", lambda value: type(value) is str and value != ""),

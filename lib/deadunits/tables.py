@@ -88,9 +88,9 @@ _ATTACKED = Table(
         "mrp": "mean replacement penalty, in nats",
         "mrs": "its first-order estimate, in nats",
         "gradient": "norm of the loss's gradient by the unit's output, mean over the images, in nats",
-        "norm_in": "L2 norm of the incoming weights",
-        "norm_out": "L2 norm of the outgoing weights",
-        "weight_gradient": "L2 norm of the gradient by the incoming weights, in nats",
+        "norm_in": "L1 norm of the incoming weights",
+        "norm_out": "L1 norm of the outgoing weights",
+        "weight_gradient": "L1 norm of a minibatch's gradient by the incoming weights, a mean, in nats",
     },
     _attacked,
 )

@@ -91,13 +91,16 @@ def attack_theatre(
         activation: of the network.
     """
     parts, by = {}, ["layer", "unit", "seed"]
-    attacked = values[by].drop_duplicates()
+    attacked = values[values["kind"] == "attack"][by].drop_duplicates()
+    if attacked.empty:
+        return ipywidgets.VBox([ipywidgets.HTML(f"<p>{figures.NOTHING}</p>")])
     for layer, unit, seed in attacked.itertuples(index=False):
         own = [one[(one[by] == [layer, unit, seed]).all(axis=1)] for one in (rows, losses, values)]
         frames, lasted = {}, own[2][own[2]["kind"] == "attack"]["step"]
         for step in _some(lasted, len(attacked)):
             now = own[0][own[0]["step"] == step].groupby("kind")["mrp"].mean()
-            label = f"{step:,}: MRP {now['attack']:.3f} (twin {now['twin']:.3f})"
+            twin = f"{now['twin']:.3f}" if "twin" in now else "diverged"
+            label = f"{step:,}: MRP {now['attack']:.3f} (twin {twin})"
             frames[label] = _lines(figures.attack_scene(*own, step, activation), f"step {label}")
         of = f", seed {seed}" if attacked["seed"].nunique() > 1 else ""
         parts[f"{layer}, unit {unit}{of}"] = _through(frames, "step")

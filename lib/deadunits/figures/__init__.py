@@ -1,6 +1,7 @@
 """The figures of the book, each a function of a table, in one style: a module a chapter."""
 
 from deadunits.figures.attacks import (
+    NOTHING,
     attack_scene,
     beside_twins,
     by_attack,
@@ -52,6 +53,7 @@ __all__ = [
     "COLOURS",
     "FACTORS",
     "NAMES",
+    "NOTHING",
     "PRUNED_BY",
     "attack_scene",
     "beside_twins",

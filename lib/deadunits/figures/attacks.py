@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import matplotlib as mpl
@@ -32,6 +33,37 @@ UNIT = ("layer", "unit")
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # attacks in one panel
 
 
+NOTHING = "no measurements to show: the losses diverged, too few were made, or nothing was attacked"
+
+
+def _or_nothing(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Of an empty table a figure that says so: the page refers to it by its number."""
+
+    @functools.wraps(draw)
+    def drawn(rows: pd.DataFrame | Mapping[str, pd.DataFrame], *others: object, **how: object) -> Figure:
+        if isinstance(rows, Mapping):
+            rows = {name: _drawable(table) for name, table in rows.items() if len(table)}
+        else:
+            rows = _drawable(rows)
+        others = tuple(_drawable(one) if isinstance(one, pd.DataFrame) else one for one in others)
+        return draw(rows, *others, **how) if len(rows) else _nothing()
+
+    return drawn
+
+
+def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the numbers of a training that is about to diverge, which no axis can hold."""
+    numbers = rows.select_dtypes("float")
+    return rows.assign(**numbers.astype(float).where(numbers.abs() < 1e30)) if len(numbers.columns) else rows
+
+
+def _nothing() -> Figure:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.6))
+        figure.text(0.5, 0.5, NOTHING, ha="center", va="center")
+    return figure
+
+
 def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
     """Section 3.2: what becomes of a few units; a panel a quantity, a line a unit.
 
@@ -51,6 +83,7 @@ def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
     return figure
 
 
+@_or_nothing
 def fates(
     rows: pd.DataFrame,
     losses: pd.DataFrame | None = None,
@@ -82,6 +115,7 @@ def fates(
     return figure
 
 
+@_or_nothing
 def by_attack(
     rows: pd.DataFrame,
     by: str,
@@ -97,7 +131,7 @@ def by_attack(
     """
     units, values = _columns(rows), sorted(rows[by].unique())
     quantities = [one for one in quantities if one != "minibatch" or losses is not None]
-    name = {"start": "from step {:,.0f}", "multiplier": "times {:,.0f}"}[by]
+    name = {"start": "from step {:,.0f}", "multiplier": "times {:,g}"}[by]
     with panels(len(quantities), len(units), 1.45 * len(quantities) + 0.5, sharex=True) as (figure, axes):
         for line, quantity in zip(axes, quantities, strict=True):
             for ax, unit in zip(line, units, strict=True):
@@ -120,6 +154,7 @@ def by_attack(
     return figure
 
 
+@_or_nothing
 def effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """The ratio of final MRPs, attacked over not attacked, over a setting: a point a seed, a cross at 0.
 
@@ -133,13 +168,17 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
             parts = [(rows[rows["layer"] == layer], colour, layer) for layer, colour in colours.items()]
             values = sorted(rows[by].unique())
             _dots(ax, parts, lambda own, by=by, values=values: own[by].map(values.index))
-            ax.set_xticks(range(len(values)), [f"{value:,.0f}" for value in values])
+            ax.set_xticks(
+                range(len(values)),
+                [f"{value:,g}" if by == "multiplier" else f"{value:,.0f}" for value in values],
+            )
             ax.set_xlabel({"start": "step of the first attack"}.get(by, by))
         axes.flat[0].set_ylabel("final MRP over\nthe twin's")
         legend(figure, axes.flat[0])
     return figure
 
 
+@_or_nothing
 def beside_twins(rows: pd.DataFrame) -> Figure:
     """The ratio of final MRPs, of attacked units and of their controls, over their twins': a point a seed.
 
@@ -158,6 +197,7 @@ def beside_twins(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@_or_nothing
 def ridges(values: pd.DataFrame, activation: str, what: str) -> Figure:
     """Figures 3.2, 3.6, 3.8 and 3.10: how a unit's values are spread, from early (below) to late (above).
 
@@ -226,6 +266,7 @@ def attack_scene(
     return figure
 
 
+@_or_nothing
 def rank_agreement(correlations: pd.DataFrame) -> Figure:
     """Section 3.7: how scores rank units against MRP; a point a run, a column a network.
 
@@ -252,6 +293,7 @@ def rank_agreement(correlations: pd.DataFrame) -> Figure:
     return figure
 
 
+@_or_nothing
 def mrs_over_mrp(rows: pd.DataFrame) -> Figure:
     """Section 3.7: the estimate MRS over the exact MRP, a point a unit; a column a network, a colour a layer.
 
@@ -272,6 +314,7 @@ def mrs_over_mrp(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@_or_nothing
 def half_time(rows: pd.DataFrame, below: float) -> Figure:
     """Section 3.2: units at the end of the training over the same at half-time, a row a way to be useless.
 
