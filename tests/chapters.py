@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib as mpl
 from deadunits import book
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
+from IPython.utils.capture import RichOutput, capture_output
 
 ROOT = Path(__file__).parents[1]
 GLUED = re.compile(r"\{glue:text\}`([^`:]+)(?::([^`]*))?`")
@@ -59,7 +59,10 @@ def execute(chapter: str, results: Path, **own: Any) -> Page:
                 done = shell.run_cell(source, store_history=False)
             error = done.error_before_exec or done.error_in_exec
             assert error is None, f"{chapter}, cell {number}: {type(error).__name__}: {error}"
-            for output in captured.outputs:
+            shown = captured.outputs
+            if done.result is not None:  # of a cell's last line; a kernel would display it
+                shown = [*shown, RichOutput(*shell.display_formatter.format(done.result))]
+            for output in shown:
                 name = output.metadata and output.metadata.get("scrapbook", {}).get("name")
                 if name:
                     record = output.data["application/papermill.record/text/plain"]
@@ -70,7 +73,7 @@ def execute(chapter: str, results: Path, **own: Any) -> Page:
                     output.data[kind] for kind in ("text/markdown", "text/html") if kind in output.data
                 ]
             figure = cell["metadata"].get("mystnb", {}).get("figure", {})
-            if captured.outputs and figure:
+            if shown and figure:
                 pieces.append(figure.get("caption", ""))
     text = GLUED.sub(lambda found: format(glued[found[1]], (found[2] or "").rstrip("s")), "\n".join(pieces))
     return Page(html.unescape(re.sub(r"<[^>]+>", " ", text)), glued, outputs)

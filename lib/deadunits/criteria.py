@@ -329,12 +329,11 @@ def tanh_costs_more(case: Case, on: str) -> Evidence | None:
         )
         if math.isnan(relu + tanh):
             return None
-        # where pruning lowers ReLU's loss, a ratio means nothing
-        values[f"tanh over ReLU at {fraction:g}"] = tanh / relu if relu > 0 else math.nan
-    ratios = [ratio for ratio in values.values() if not math.isnan(ratio)]
-    if not ratios:
+        if relu > 0:  # where pruning lowers ReLU's loss, a ratio means nothing
+            values[f"tanh over ReLU at {fraction:g}"] = tanh / relu
+    if not values:
         return None
-    largest = max(ratios)
+    largest = max(values.values())
     return Evidence(values={"largest ratio": largest} | values, holds=largest >= 3, directs=largest >= 1.5)
 
 

@@ -92,14 +92,24 @@ def pictures(rows: Mapping[str, Figure], caption: str) -> HTML:
 
 
 def table(frame: pd.DataFrame, **formats: str) -> HTML:
-    """A table without its index; `formats` gives the format of a column, as in `format(value, ".2f")`."""
-    formatters = {name: lambda value, how=how: format(value, how) for name, how in formats.items()}
+    """A table without its index; `formats` gives the format of a column, as in `format(value, ".2f")`.
+
+    A number that is not known (NaN or infinite) is a dash.
+    """
+
+    def shown(value: float | str, how: str) -> str:
+        return format(value, how) if is_known(value) else "–"
+
+    formatters = {name: lambda value, how=how: shown(value, how) for name, how in formats.items()}
     frame = frame.rename_axis(columns=None)  # a name there would stand as one more heading
-    return HTML(frame.to_html(index=False, border=0, classes="run-table", formatters=formatters))
+    return HTML(frame.to_html(index=False, border=0, classes="run-table", formatters=formatters, na_rep="–"))
 
 
 def spread(values: pd.Series) -> str:
-    """A mean with the lowest and the highest value."""
+    """A mean with the lowest and the highest value, of those that are known; a dash: none is."""
+    values = values[[is_known(value) for value in values]]
+    if values.empty:
+        return "–"
     return f"{values.mean():.4g} ({values.min():.4g} to {values.max():.4g})"
 
 
