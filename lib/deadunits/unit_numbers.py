@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deadunits import claims, measures, page, runs
+from deadunits import claims, measures, page
 from deadunits.counting import count
 from deadunits.criteria import Evidence
 from deadunits.measures import NAMES
@@ -17,6 +17,7 @@ from deadunits.runs import Run
 
 THESIS = ("mrp", "mrs", "norm_l1", "norm_l2")
 NEAR_ZERO = 0.4  # at smaller fractions the penalty with ReLU is near 0, and a ratio to it means little
+DIVERGED = 20  # nats; guessing among ten classes costs 2.3
 #: Claims whose outcome is shown at both widths: the value of their evidence, and what the thesis states.
 AT_BOTH_WIDTHS = {
     "C4.3": ("fractions in that order", "MRP, MRS, norms"),
@@ -50,22 +51,48 @@ def seeds(number: int) -> str:
     return f"{number} seed{'s' if number != 1 else ''}"
 
 
+def named(layer: str) -> str:
+    """A layer, as it is written: 'conv1', or 'layer 1'."""
+    return f"layer {layer}" if layer.isdigit() else layer
+
+
 def where(activation: str, layer: str) -> str:
     """A layer of a network, as it is written."""
-    return f"{layer} with {NAMES[activation]}" if activation != "own" else f"{layer} of your network"
+    return f"{named(layer)} {'of' if activation == 'own' else 'with'} {NAMES[activation]}"
+
+
+def diverged(run: Run) -> bool:
+    """Whether its loss became NaN, infinite or larger than `DIVERGED` in the training."""
+    losses = [run.table("final").filter(like="loss").to_numpy()]
+    losses += [run.table("training")[["minibatch", "train_probe"]].to_numpy()]
+    return not all((np.abs(values) < DIVERGED).all() for values in losses)  # of NaN false
+
+
+def sound(some: Sequence[Run]) -> list[Run]:
+    """Those that did not diverge."""
+    return [run for run in some if not diverged(run)]
 
 
 def divergence(some: Sequence[Run]) -> dict[str, int]:
-    """How many runs diverged (their loss became NaN or infinite), of how many; empty: none did."""
-    finals = [run.table("final").filter(like="loss").to_numpy() for run in some]
-    bad = sum(not np.isfinite(final).all() for final in finals)
-    return {"diverged": bad, "runs": len(finals)} if bad else {}
+    """How many runs diverged, of how many; empty: none did."""
+    bad = sum(map(diverged, some))
+    return {"diverged": bad, "runs": len(some), "limit": DIVERGED} if bad else {}
+
+
+def table(some: Sequence[Run], name: str) -> pd.DataFrame:
+    """The same table of several runs, in which what was measured in a run that diverged is NaN."""
+    frames = []
+    for run in some:
+        frame = run.table(name)
+        if diverged(run):
+            measured = [name for name in frame.select_dtypes("float") if name != "fraction"]
+            frame[measured] = math.nan
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 def reached(final: pd.DataFrame) -> pd.DataFrame:
-    """Losses and accuracy at the end by activation; a run that diverged has no accuracy."""
-    final = final.copy()
-    final.loc[~np.isfinite(final["train_loss"]), "accuracy"] = math.nan
+    """Losses and accuracy at the end by activation: mean, lowest and highest seed."""
     by = final.groupby("activation")[["train_loss", "test_loss", "accuracy"]]
     table = by.agg(page.spread).reset_index()
     table["activation"] = table["activation"].map(NAMES)
@@ -93,7 +120,9 @@ def layer_costs(
     costs: pd.DataFrame, layer: str, activation: str, fraction: float, size: int
 ) -> dict[str, Any]:
     """What random choice costs in a layer, beside the four scores: with one activation, and over all runs."""
-    here = costs.xs(layer, level="layer")
+    here = costs.xs(layer, level="layer").dropna()
+    if activation not in here.index.get_level_values("activation"):  # all its runs diverged
+        return {}
     mean = here.xs(activation, level="activation").mean()
     four = here[list(THESIS)].max(axis=1)
     return {
@@ -267,14 +296,12 @@ def stand_ins(rows: pd.DataFrame, fraction: float) -> tuple[pd.DataFrame, dict[s
     several = known.nunique(axis=1) > 1  # where they differ
     lowest = lowest[several[several].index] if len(lowest) else lowest
     parts = [f"{constant} in {where(*place)}" for place, constant in lowest.items()]
-    values: dict[str, Any] = {"cheapest": joined(parts), "different": lowest.nunique() or None}
+    carried = []
     if {"mean of h", "zero"} <= set(known):
-        for name, own in known.groupby("activation"):
-            values |= {
-                f"layers_{name}": len(own),
-                f"carried_{name}": int((own["mean of h"] < own["zero"]).sum()),
-            }
-    return table, values
+        for name, own in known.groupby("activation", sort=False):
+            better = int((own["mean of h"] < own["zero"]).sum())
+            carried.append(f"{better} of {len(own)} layers {'of' if name == 'own' else 'with'} {NAMES[name]}")
+    return table, {"cheapest": joined(parts), "carried": joined(carried)}
 
 
 def by_name(table: pd.DataFrame) -> pd.DataFrame:
@@ -344,36 +371,29 @@ def schedule_jumps(pruned: Sequence[Run], twins: Sequence[Run]) -> tuple[pd.Data
     A jump is *visible* if in all seeds it is above the 99th percentile of the twin's changes from one
     measurement to the next; it is *made up for* if a later measurement is as low as the loss before.
     """
-    rows = runs.table(pruned, "pruned")
+    rows = table(pruned, "pruned")
     rows = rows[rows["set"] == "train_probe"].assign(jump=rows["after"] - rows["before"])
-    table = rows.groupby(["fraction", "removal"])["jump"].mean().unstack()
+    jumps = rows.groupby(["fraction", "removal"])["jump"].mean().unstack()
     own = rows[rows["removal"] == "propagated"]
-    changes = runs.table(twins, "training").groupby("seed")["train_probe"]
+    changes = table(twins, "training").groupby("seed")["train_probe"]
     usual = changes.apply(lambda one: one.diff().quantile(0.99))
     above = (own["jump"] > own["seed"].map(usual)).groupby(own["fraction"]).all()
-    training = runs.table(pruned, "training")
+    training = table(pruned, "training")
     lowest = [
         training.loc[(training["seed"] == row.seed) & (training["step"] > row.step), "train_probe"].min()
         for row in own.itertuples()
     ]
+    known = own["jump"].notna().all()
     recovered = own.loc[own["jump"] > 0, "before"].ge(pd.Series(lowest, index=own.index)[own["jump"] > 0])
-    return table, {
+    return jumps, {
         "seen": joined([f"{fraction:g}" for fraction in above.index[above]]),
-        "unseen": joined([f"{fraction:g}" for fraction in above.index[~above]])
-        if own["jump"].notna().all()
-        else None,
+        "unseen": joined([f"{fraction:g}" for fraction in above.index[~above]]) if known else None,
         "recovered": int(recovered.sum()),
         "jumps": len(recovered) or None,
         "seeds": seeds(len(pruned)),
-        "carried": int((table["propagated"] < table["bare"]).sum()),
-        "prunings": len(table.dropna()) or None,
+        "carried": int((jumps["propagated"] < jumps["bare"]).sum()),
+        "prunings": len(jumps.dropna()) or None,
     }
-
-
-def finite(final: pd.DataFrame, column: str) -> pd.Series:
-    """A column of accuracies, without those of networks whose loss is not finite: they diverged."""
-    losses = final.filter(like="loss")
-    return final[column].where(np.isfinite(losses).all(axis=1))
 
 
 def accuracies(small: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
@@ -382,9 +402,7 @@ def accuracies(small: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
     Args:
         small: rows of `final` of the compacted networks, by seed; `dense` those of the twins.
     """
-    pairs = pd.DataFrame(
-        {"small": finite(small, "accuracy"), "dense": finite(dense, "test_accuracy")}
-    ).dropna()
+    pairs = pd.DataFrame({"small": small["accuracy"], "dense": dense["test_accuracy"]}).dropna()
     if pairs.empty:
         return {}
     return {
@@ -397,9 +415,9 @@ def accuracies(small: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
 
 
 def units_left(pruned: Run) -> str:
-    """'conv1 4 of 8, ...': how many units of each layer are left."""
+    """'4 of 8 in conv1, ...': how many units of each layer are left."""
     left = pruned.table("kept").groupby("layer", sort=False)["kept"].agg(["size", "sum"])
-    return ", ".join(f"{layer} {row['sum']} of {row['size']}" for layer, row in left.iterrows())
+    return ", ".join(f"{row['sum']} of {row['size']} in {named(layer)}" for layer, row in left.iterrows())
 
 
 def emptied(
@@ -419,7 +437,7 @@ def emptied(
 def least_alike(correlations: pd.DataFrame) -> dict[str, Any]:
     """The lowest of correlations (a row a seed, a column a layer), and its layer."""
     lowest = correlations.min().dropna()
-    return {"least": lowest.min(), "least_layer": lowest.idxmin()} if len(lowest) else {}
+    return {"least": lowest.min(), "least_layer": named(lowest.idxmin())} if len(lowest) else {}
 
 
 def file_sizes(timings: Sequence[Run]) -> pd.DataFrame:
@@ -442,13 +460,15 @@ def speeds(timings: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, Any]]:
     table = 1000 * largest["seconds"].unstack("network")
     over = largest["over_dense"]
     parameters = timings[0].table("sizes").set_index("network")["parameters"]
+    share = parameters["compacted"] / parameters["dense"]
     return table[["dense", "masked", "compacted"]].reset_index(), {
         "faster_contiguous": 1 / over["PyTorch, contiguous", "compacted"],
         "faster_last": 1 / over["PyTorch, channels last", "compacted"],
         "faster_onnx": 1 / over.get(("ONNX Runtime", "compacted"), math.nan),
         "masked_slower": float(rows.loc[rows["network"] == "masked", "over_dense"].median()),
-        "share": parameters["compacted"] / parameters["dense"],
+        "share": share,
         "timed": "",
+        "less": "" if over.xs("compacted", level="network").min() > share else None,
     }
 
 
