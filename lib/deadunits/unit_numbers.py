@@ -216,17 +216,15 @@ def relu_beside_tanh(costs: pd.DataFrame, layer: str) -> dict[str, Any]:
 
 
 def tanh_over_relu(evidence: Sequence[Evidence]) -> dict[str, Any]:
-    """Of the evidence on C4.5, means over the seeds: the largest ratio, where it is, and that from 0.4 on."""
-    ratios = pd.DataFrame([_ratios(one) for one in evidence]).mean()
-    if not ratios.notna().any():
-        return {}
-    later = ratios[ratios.index >= NEAR_ZERO]
-    return {
-        "largest": ratios.max(),
-        "at": ratios.idxmax() if ratios.idxmax() < NEAR_ZERO else None,
-        "later": later.max(),
-        "later_at": later.idxmax() if later.notna().any() else None,
-    }
+    """Of the evidence on C4.5: in how many seeds the largest ratio is below 0.4; the largest after it."""
+    ratios = [_ratios(one) for one in evidence]
+    below = sum(max(one, key=one.get) < NEAR_ZERO for one in ratios)
+    later = pd.Series(map(_largest_later, ratios), dtype=float)
+    return {"below": below or None, "of": len(ratios), "later": later.mean()} if ratios else {}
+
+
+def _largest_later(ratios: Mapping[float, float]) -> float:
+    return max((ratio for at, ratio in ratios.items() if at >= NEAR_ZERO), default=math.nan)
 
 
 def _ratios(evidence: Evidence) -> dict[float, float]:
@@ -325,10 +323,7 @@ def at_both_widths(narrow: Sequence[Run], wide: Sequence[Run]) -> pd.DataFrame:
             evidence = claims.verdict(name, some).evidence if some else []
             row[width] = [one.values.get(value, math.nan) for one in evidence]
             row[f"{width}_met"] = [one.holds for one in evidence]
-            largest = [
-                max((r for f, r in _ratios(one).items() if f >= NEAR_ZERO), default=math.nan)
-                for one in evidence
-            ]
+            largest = [_largest_later(_ratios(one)) for one in evidence]
             later[width], later[f"{width}_met"] = largest, [one >= 3 for one in largest]
         rows += [row, later] if name == "C4.5" else [row]
     return pd.DataFrame(rows)
@@ -344,7 +339,7 @@ def widths_shown(outcomes: pd.DataFrame, narrow: int, wide: int) -> pd.DataFrame
     return shown
 
 
-def width_answer(outcomes: pd.DataFrame) -> dict[str, Any]:
+def width_answer(outcomes: pd.DataFrame, narrow_units: int, wide_units: int) -> dict[str, Any]:
     """Which outcomes the runs of either width meet in 80% of the seeds: their names, and how many."""
     known = outcomes[outcomes["narrow_met"].map(len).gt(0) & outcomes["wide_met"].map(len).gt(0)]
     if known.empty:
@@ -355,8 +350,13 @@ def width_answer(outcomes: pd.DataFrame) -> dict[str, Any]:
     )
     title = [f"{row.claim} ({row.what})" for row in known.itertuples()]
     names = pd.Series(title, index=known.index)
+    better = int(wide.sum()) - int(narrow.sum())
     return {
         "outcomes": len(known),
+        "narrow": f"{narrow_units}",
+        "wide": f"{wide_units}",
+        "fits": (wide_units if better > 0 else narrow_units) if better else None,
+        "undecided": None if better else "",
         "narrow_number": int(narrow.sum()),
         "wide_number": int(wide.sum()),
         "narrow_only": joined(names[narrow & ~wide]),
@@ -412,6 +412,14 @@ def accuracies(small: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
         "of": len(pairs),
         "seeds": seeds(len(pairs)),
     }
+
+
+def differ(losses: pd.Series, others: pd.Series) -> str | None:
+    """How much the same losses by two ways differ at most, in words; None: they are not known."""
+    most = (losses - others).abs().max()
+    if math.isnan(most):
+        return None
+    return f"differ by at most {most:.1g}" if most > 0 else "are identical"
 
 
 def units_left(pruned: Run) -> str:
