@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from deadunits import book, settings
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import RichOutput, capture_output
+from IPython.utils.capture import capture_output
 
 ROOT = Path(__file__).parents[1]
 GLUED = re.compile(r"\{glue:text\}`([^`:]+)(?::([^`]*))?`")
@@ -65,10 +65,7 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
                 done = shell.run_cell(source, store_history=False)
             error = done.error_before_exec or done.error_in_exec
             assert error is None, f"{chapter}, cell {number}: {type(error).__name__}: {error}"
-            shown = captured.outputs
-            if done.result is not None:  # of a cell's last line; a kernel would display it
-                shown = [*shown, RichOutput(*shell.display_formatter.format(done.result))]
-            for output in shown:
+            for output in captured.outputs:
                 cells[-1].append(output.data)
                 name = output.metadata and output.metadata.get("scrapbook", {}).get("name")
                 if name:
@@ -80,7 +77,7 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
                     output.data[kind] for kind in ("text/markdown", "text/html") if kind in output.data
                 ]
             figure = cell["metadata"].get("mystnb", {}).get("figure", {})
-            if shown and figure:
+            if captured.outputs and figure:
                 pieces.append(figure.get("caption", ""))
     text = GLUED.sub(lambda found: format(glued[found[1]], (found[2] or "").rstrip("s")), "\n".join(pieces))
     return Page(html.unescape(re.sub(r"</?[a-z][^>]*>", " ", text)), glued, outputs, cells)

@@ -46,7 +46,7 @@ FLOORS = [
     {"figures.style"},
     {"figures.background", "figures.weights", "figures.units", "figures.attacks"},
     {"claims", "figures", "widgets", "page", "plans", "tables"},
-    {"live", "weight_numbers"},
+    {"live", "weight_numbers", "unit_numbers"},
     {"book", "site", "reference", "claimed"},
     {"status", "ledger", "grids"},
     {"jobs"},

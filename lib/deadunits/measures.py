@@ -28,6 +28,7 @@ NAMES = {
     "norm_l1": "L1 norm",
     "norm_l2": "L2 norm",
     "taylor": "Taylor",
+    "taylor_squared": "Taylor, squared",
     "mean_activation": "mean activation",
     "pass": "a forward and a backward pass",
     "relu": "ReLU",
@@ -195,9 +196,11 @@ def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -
 
 
 def surviving_correlations(pruned: Run, twin: Run) -> dict[str, float]:
-    """Pearson's correlation of the sizes of the weights that are left with the twin's, in each layer."""
-    found = {}
+    """Pearson's correlation of the sizes of the weights left with the twin's, in layers that both have."""
+    found, known = {}, set(twin.table("weights")["layer"])
     for layer in pruned.table("weights")["layer"]:
+        if layer not in known:
+            continue
         own, other = np.abs(weights(pruned, layer)), np.abs(weights(twin, layer))
         left = own != 0  # between units that stay
         found[layer] = float(np.corrcoef(own[left], other[left])[0, 1]) if left.sum() > 1 else float("nan")

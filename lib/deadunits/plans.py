@@ -50,7 +50,9 @@ def units(chosen: Mapping[str, Any]) -> Wanted:
     names = ("dataset", "image_size", "network", "layers", "epochs", "lr", "batch_size", "measure_every")
     base = _some(chosen, *names, "probe_size", "fractions", "draws", "widths")
     found = grid(base, activation=chosen["activations"], seed=range(chosen["seeds"]))
-    found += [one | {"widths": chosen["wider"]} for one in found if chosen["wider"] and one["seed"] == 0]
+    wider, has_widths = chosen["wider"], chosen["network"] == "small_cnn"
+    if has_widths and wider not in ([], chosen["widths"]):
+        found += [one | {"widths": wider} for one in found]
     return _of("units", found)
 
 
@@ -60,14 +62,15 @@ def unit_pruning(chosen: Mapping[str, Any]) -> Wanted:
     how = _some(chosen, "epochs", "lr", "batch_size")
     measured = common | how | _some(chosen, "measure_every")
     layers, seeds = _some(chosen, "layers"), range(chosen["seeds"])
-    timed = common | layers | _some(chosen, "batches", "rounds")
-    timed |= {"seed": 0, "fraction": chosen["schedule"][-1][1]}
+    timed = common | layers | _some(chosen, "batches", "rounds") | {"seed": 0}
+    timings = [timed | {"fraction": fraction} for _, fraction in chosen["schedule"][-1:]]
     pruned = grid(measured | layers | _some(chosen, "schedule", "scorer", "by"), seed=seeds)
     weights = measured | {"layers": chosen["all_layers"], "by": "layer"}
-    others = grid(weights, schedule=[[], chosen["weight_schedule"]], seed=seeds)
+    schedules = [[], chosen["weight_schedule"]] if chosen["weight_schedule"] else [[]]
+    others = grid(weights, schedule=schedules, seed=seeds)
     explored = common | how | layers | {"fractions": chosen["fractions"], "of": "units", "seed": 0}
     return [
-        ("unit_costs", timed),
+        *_of("unit_costs", timings),
         *_of("unit_pruning", pruned),
         *_of("weight_pruning", others),
         ("explorer", explored),

@@ -65,9 +65,9 @@ def unit_penalties(rows: pd.DataFrame, fraction: float, size: int) -> Figure:
                     penalty = _by_seed(here[here["scorer"] == scorer])
                     band(ax, penalty, COLOURS[scorer], NAMES[scorer])
                 ax.axhline(0, color="black", linewidth=0.9)
-                kind = "with random choice" if "random" in scorers else "the scores alone"
-                ax.set_title(f"{count(fraction, size)} of {size} units, {NAMES[activation]}, {kind}")
-            line[0].set_ylabel("penalty in nats")
+                kind = "with random choice" if "random" in scorers else "scores alone"
+                ax.set_title(f"{count(fraction, size)} of {size}, {NAMES[activation]}, {kind}")
+            line[0].set_ylabel(f"{rows['layer'].iloc[0]}: penalty in nats")
         for ax in axes[-1]:
             ax.set_xlabel("step")
         legend(figure, axes[0, 0])
@@ -75,7 +75,13 @@ def unit_penalties(rows: pd.DataFrame, fraction: float, size: int) -> Figure:
 
 
 def by_fraction(rows: pd.DataFrame, size: int) -> Figure:
-    """Figures 4.3, 4.4, E.1 and E.2: penalties over training by score, a panel a fraction of the units."""
+    """Figures 4.3, 4.4, E.1 and E.2: penalties over training by score, a panel a fraction of the units.
+
+    Args:
+        rows: table `penalties` of one layer and one activation, judged on one set, with one constant.
+        size: how many units there are.
+    """
+    place = f"{rows['layer'].iloc[0]}, {NAMES[rows['activation'].iloc[0]]}"
     fractions = sorted(rows["fraction"].unique())
     lines = -(-len(fractions) // 3)
     with panels(lines, min(3, len(fractions)), 2.3 * lines + 0.4, sharex=True) as (figure, axes):
@@ -89,7 +95,7 @@ def by_fraction(rows: pd.DataFrame, size: int) -> Figure:
         for ax in axes.flat[len(fractions) :]:
             ax.set_axis_off()
         for line in axes:
-            line[0].set_ylabel("penalty in nats")
+            line[0].set_ylabel(f"{place}:\npenalty in nats")
         for ax in axes[-1]:
             ax.set_xlabel("step")
         legend(figure, axes[0, 0])
