@@ -52,7 +52,7 @@ def units(chosen: Mapping[str, Any]) -> Wanted:
     found = grid(base, activation=chosen["activations"], seed=range(chosen["seeds"]))
     wider, has_widths = chosen["wider"], chosen["network"] == "small_cnn"
     if has_widths and wider not in ([], chosen["widths"]):
-        found += [one | {"widths": wider} for one in found]
+        found += [one | {"widths": wider} for one in found if one["seed"] < chosen["wider_seeds"]]
     return _of("units", found)
 
 

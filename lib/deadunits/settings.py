@@ -164,6 +164,7 @@ RULES = {
     "own": Rule("parameters by name: {dataset: mnist}", lambda value: type(value) is dict),
     "seed": _integer(0, 2**31 - 1),
     "seeds": _integer(1, 100),
+    "wider_seeds": _integer(1, 100),
     "processes": Rule(
         "a whole number from 0 (one a core) to 256", lambda v: type(v) is int and 0 <= v <= 256
     ),
