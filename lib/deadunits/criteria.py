@@ -217,7 +217,7 @@ def jumps(case: Case, on: str) -> Evidence | None:
 def empty_filters(case: Case, on: str) -> Evidence | None:
     """C2.11: how many filters of conv1 have lost all their weights."""
     pruned = _pruned(case)
-    if on != "probe" or pruned is None:
+    if on != "probe" or pruned is None or "conv1" not in pruned.table("weights")["layer"].to_list():
         return None
     empty = empty_units(pruned, "conv1")
     return Evidence(values={"empty filters of conv1": empty}, holds=empty >= 2, directs=empty >= 1)
