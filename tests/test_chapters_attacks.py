@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from chapters import SMALL, execute
 from deadunits import figures, tables, trials, widgets
 from deadunits.recorder import Recorder
@@ -268,7 +269,8 @@ def test_units_as_the_prose_names_them():
 
 
 def test_norms_are_documented_as_they_are_computed():
-    net = make_net(nn.Linear(3, 2), nn.Linear(2, 2))
+    with torch.random.fork_rng():
+        net = make_net(nn.Linear(3, 2), nn.Linear(2, 2))
     _, found = Recorder(net, ["0"]).measure(make_batch(5, (3,), 2))
     assert found["0"]["norm_in"].tolist() == pytest.approx(net[0].weight.abs().sum(1).tolist())
     assert found["0"]["norm_out"].tolist() == pytest.approx(net[1].weight.abs().sum(0).tolist())
