@@ -204,6 +204,8 @@ def jumps(case: Case, on: str) -> Evidence | None:
     usual = float(twin.table("training")[on].diff().dropna().quantile(0.99))
     final = [run.table("final")["train_loss"][0] for run in (pruned, twin)]
     gap = float(final[0] - final[1])
+    if math.isnan(usual + gap) or jump.isna().any():  # a single measurement, or the training diverged
+        return None
     values = {f"jump at {fraction:g}": float(value) for fraction, value in jump.items()}
     values |= {"99th percentile of the twin's changes": usual, "final training loss minus the twin's": gap}
     small, large = jump[jump.index < 0.8], jump[jump.index >= 0.8]

@@ -101,7 +101,7 @@ def chosen_removal(pruned: Run, on: str = "probe", twin: Run | None = None) -> d
     removal = pruned.table("removal") if pruned.has("removal") else None
     if removal is None or diverged([pruned]):
         return None
-    every = parameters(twin or pruned)
+    every = parameters(twin if twin is not None and twin.has("removal") else pruned)
     enough = pruned.table("final")[f"{on}_accuracy"][0] - 0.003
     left = removal[removal["carried"] & (removal[f"{on}_accuracy"] >= enough - 1e-9)]
     if left.empty:
