@@ -7,14 +7,16 @@ import html
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import matplotlib as mpl
-from deadunits import book, settings
+import torch
+from deadunits import book, runs, settings
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
@@ -49,7 +51,7 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
     chosen = book.chosen(chapter, profile, own)
     notebook = json.loads((ROOT / f"notebooks/{chapter}.ipynb").read_text("utf8"))
     pieces, glued, outputs, cells = [], {}, [], []
-    with _shell() as shell:
+    with _shell() as shell, mock.patch.object(runs, "_compute", _compute_here):
         for number, cell in enumerate(notebook["cells"]):
             source, tags = "".join(cell["source"]), cell["metadata"].get("tags", [])
             cells.append([])
@@ -83,11 +85,17 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
     return Page(html.unescape(re.sub(r"</?[a-z][^>]*>", " ", text)), glued, outputs, cells)
 
 
+def _compute_here(experiment: str, missing: Sequence[Any], folder: Path, data_root: str, _: int) -> None:
+    """In place of workers, each of which imports torch."""
+    for one in missing:
+        runs.execute(experiment, dict(one), folder, data_root)
+
+
 @contextmanager
 def _shell() -> Iterator[InteractiveShell]:
     """An IPython as a kernel has one, and nothing of it left behind."""
     InteractiveShell.clear_instance()
-    with mpl.rc_context():
+    with mpl.rc_context(), torch.random.fork_rng():
         shell = InteractiveShell.instance()
         try:
             yield shell

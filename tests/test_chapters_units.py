@@ -116,9 +116,11 @@ def test_one_layer_over_the_network_and_a_training_that_diverged(chapter_runs):
 
 def test_plans_have_no_run_twice():
     chosen = settings.declared(runs.top() / f"notebooks/{UNITS}.ipynb") | {"seeds": 2}
-    assert len(plans.units(chosen | {"wider": [8, 16, 32]})) == 8
+    wide = chosen | {"wider": [8, 16, 32], "wider_seeds": 2}
+    assert len(plans.units(wide)) == 8
+    assert len(plans.units(wide | {"wider_seeds": 1})) == 6
     assert len(plans.units(chosen | {"wider": chosen["widths"]})) == 4
-    assert len(plans.units(chosen | {"wider": [8, 16, 32], "network": "toys:two_layers"})) == 4
+    assert len(plans.units(wide | {"network": "toys:two_layers"})) == 4
     pruning = settings.declared(runs.top() / f"notebooks/{PRUNING}.ipynb")
     wanted = plans.unit_pruning(pruning | {"schedule": [], "weight_schedule": []})
     assert [name for name, _ in wanted] == ["unit_pruning", "weight_pruning", "explorer"]

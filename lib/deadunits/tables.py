@@ -136,7 +136,7 @@ TABLES = {
         "pruning for a moment, judged on other images than those scored on",
         {
             "activation": "of the network: relu or tanh",
-            "hidden": "units in fc1: 64, or 256 in one seed",
+            "hidden": "units in fc1: 64, or 256 for some of the seeds",
             **STEP,
             "layer": "whose units go",
             "scorer": "that chose them",
