@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
 from deadunits import page
 
@@ -35,3 +36,10 @@ def test_glued_numbers_have_six_significant_digits_and_unknown_ones_are_not_ther
 )
 def test_what_is_known(value, known):
     assert page.is_known(value) is known
+
+
+def test_what_is_on_the_edge_of_rounding_falls_on_one_side_on_every_processor():
+    near = [0.975 * (1 + noise) for noise in (-1e-12, 0, 1e-12)]
+    assert len({f"{value:.0%}" for value in near}) == 2
+    assert len({page.prose("{x:.0%}", x=value).data for value in near}) == 1
+    assert len({page.table(pd.DataFrame({"x": [value]}), x=".0%").data for value in near}) == 1

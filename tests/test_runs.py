@@ -112,7 +112,7 @@ def test_a_run_is_verified_by_its_first_measurement(run, tmp_path):
     scores = pd.read_parquet(place.folder / "scores.parquet")
     scores.loc[7, "taylor1"] += 0.5
     scores.to_parquet(place.folder / "scores.parquet")
-    assert runs.verify(place) == pytest.approx(0.5, abs=1e-3)
+    assert runs.verify(place) > 10 * runs.VERIFY_TOLERANCE
 
 
 def test_files_of_a_run_are_read_once_until_they_change(run, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deadunits import attack_criteria, criteria, trials
+from deadunits.counting import steady
 from deadunits.criteria import Case, Evidence
 from deadunits.runs import Run
 
@@ -59,7 +60,8 @@ class Verdict:
         if not self.evidence:
             return ["no measurement that the criterion could be evaluated on"]
         parts = []
-        for name in dict.fromkeys(name for one in self.evidence for name in one.values):
+        most_first = sorted(self.evidence, key=lambda one: -len(one.values))  # so names stay in order
+        for name in dict.fromkeys(name for one in most_first for name in one.values):
             values = [one.values[name] for one in self.evidence if name in one.values]
             spread = f" ({_number(min(values))} to {_number(max(values))})" if len(values) > 1 else ""
             parts.append(f"{name}: {_number(sum(values) / len(values))}{spread}")
@@ -182,6 +184,7 @@ def judge(
 
 
 def _number(value: float) -> str:
+    value = steady(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

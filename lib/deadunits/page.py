@@ -17,6 +17,7 @@ from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
 from deadunits import figures
+from deadunits.counting import steady
 from deadunits.runs import Run
 
 
@@ -95,7 +96,7 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
     """
 
     def shown(value: float | str, how: str) -> str:
-        return format(value, how) if is_known(value) else "–"
+        return format(_steady(value), how) if is_known(value) else "–"
 
     formatters = {name: lambda value, how=how: shown(value, how) for name, how in formats.items()}
     frame = frame.rename_axis(columns=None)  # a name there would stand as one more heading
@@ -107,7 +108,8 @@ def spread(values: pd.Series) -> str:
     values = values[[is_known(value) for value in values]]
     if values.empty:
         return "–"
-    return f"{values.mean():.4g} ({values.min():.4g} to {values.max():.4g})"
+    mean, low, high = (steady(value) for value in (values.mean(), values.min(), values.max()))
+    return f"{mean:.4g} ({low:.4g} to {high:.4g})"
 
 
 def prose(*sentences: str, otherwise: str = "", **values: float | int | str | None) -> Markdown:
@@ -116,7 +118,7 @@ def prose(*sentences: str, otherwise: str = "", **values: float | int | str | No
     A sentence that names a value which this run does not have (it is not among `values`, None, nan or
     infinite) is left out. An empty text ends a paragraph. If no sentence is left, `otherwise` stands there.
     """
-    known = {name: value for name, value in values.items() if is_known(value)}
+    known = {name: _steady(value) for name, value in values.items() if is_known(value)}
     paragraphs: list[list[str]] = [[]]
     for sentence in sentences:
         if not sentence:
@@ -131,6 +133,10 @@ def is_known(value: float | int | str | None) -> bool:
     return isinstance(value, str) or (value is not None and math.isfinite(value))
 
 
+def _steady(value: float | int | str) -> float | int | str:
+    return steady(value) if isinstance(value, float) else value
+
+
 def glue(**values: float | int | str | None) -> None:
     """Keep numbers for other pages: {glue:text}`name:.2f` prints them; six significant digits are kept.
 
@@ -140,7 +146,7 @@ def glue(**values: float | int | str | None) -> None:
     for name, value in values.items():
         if not is_known(value):
             continue
-        text = repr(value if isinstance(value, str | int) else float(f"{value:.6g}"))
+        text = repr(value if isinstance(value, str | int) else float(f"{steady(value):.6g}"))
         record = {"application/papermill.record/text/plain": text}
         meta = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
         display(record, raw=True, metadata=meta)

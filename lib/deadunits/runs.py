@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import itertools
 import json
+import math
 import os
 import platform
 import shutil
@@ -34,12 +35,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from deadunits import Invalid, data, settings
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 PUBLISHED = Path("book/results")
-# Between a committed first measurement and today's; sums in another order changed 2e-5 nats at step 50, and
-# tables are rounded to a relative 6e-5.
-VERIFY_TOLERANCE = 2e-4
+# Between a committed first measurement and today's, as a share of a column's largest number. Another
+# processor alone made 0.02 of it after 375 steps of an attack's run (gradients of nearly dead units).
+VERIFY_TOLERANCE = 0.05
 _LIB = Path(__file__).parent
 _TOLD = "told to end by SIGTERM"
 _told_to_end: list[bool] = []
@@ -283,7 +285,7 @@ def progress(folder: Path, name: str = "*") -> list[float]:
 def verify(run: Run, data_root: str | os.PathLike = "") -> float:
     """How far a run's first measurement is from the same computed by today's code, at most.
 
-    Differences are absolute for numbers up to 1, relative for larger ones. Infinite: nothing was measured.
+    It is a share of the largest number of a column. Infinite: nothing was measured, or nan is elsewhere.
     """
     import numpy as np
     import torch
@@ -306,9 +308,19 @@ def verify(run: Run, data_root: str | os.PathLike = "") -> float:
         kept = run.table(name).query("step == @first")
         for column, values in columns.items():
             if not isinstance(values[0], str):
-                old, new = kept[column].to_numpy().astype(float), np.array(values, dtype=float)
-                differences.append((np.abs(old - new) / np.maximum(1, np.abs(old))).max())
+                differences.append(_difference(kept[column].to_numpy(dtype=float), np.array(values, float)))
     return float(max(differences, default=np.inf))
+
+
+def _difference(old: np.ndarray, new: np.ndarray) -> float:
+    """The largest difference over the largest number of the old ones."""
+    import numpy as np
+
+    if old.shape != new.shape or (np.isnan(old) != np.isnan(new)).any():
+        return math.inf
+    old, new = np.nan_to_num(old), np.nan_to_num(new)
+    largest = np.abs(old).max(initial=0) or 1.0
+    return float(np.abs(old - new).max(initial=0) / largest)
 
 
 def waited_for(folder: Path) -> tuple[float, float] | None:

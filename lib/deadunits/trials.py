@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deadunits.counting import steady
 from deadunits.measures import NAMES
 from deadunits.runs import Run, ensure, grid
 
@@ -427,7 +428,7 @@ def span(values: pd.Series, how: str = ".2f") -> str | None:
     values = values[np.isfinite(values)]
     if values.empty:
         return None
-    low, high = format(values.min(), how), format(values.max(), how)
+    low, high = (format(steady(value), how) for value in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from deadunits import claims, measures, page
-from deadunits.counting import count
+from deadunits.counting import count, steady
 from deadunits.criteria import Evidence
 from deadunits.measures import NAMES
 from deadunits.runs import Run
@@ -148,7 +148,7 @@ def agreement(scores: pd.DataFrame, layer: str, fraction: float) -> str | None:
 
 def between(shares: Sequence[float]) -> str | None:
     """'5%', or the lowest and the highest of several: '5% to 20%'; None: there are none."""
-    low, high = min(shares, default=0), max(shares, default=0)
+    low, high = steady(min(shares, default=0)), steady(max(shares, default=0))
     return (
         (f"{low:.0%} to {high:.0%}" if f"{low:.0%}" != f"{high:.0%}" else f"{low:.0%}")
         if len(shares)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from deadunits.counting import count
+from deadunits.counting import count, steady
 from deadunits.measures import (
     NAMES,
     SIGNED,
@@ -45,7 +45,7 @@ def spread(values: pd.Series, form: str = "{:.2f}") -> str:
     if not known:
         return "–"
     mean, low, high = (
-        re.sub(r"^-(0(?:\.0+)?)(?![\d.])", r"\1", form.format(value))  # no "-0"
+        re.sub(r"^-(0(?:\.0+)?)(?![\d.])", r"\1", form.format(steady(value)))  # no "-0"
         for value in (np.mean(known), min(known), max(known))
     )
     return f"{mean} ({low} to {high})" if len(known) > 1 else mean
@@ -67,7 +67,9 @@ def by_network(by_seed: pd.Series, form: str) -> str | None:
     if known.empty:
         return None
     means = known.groupby("activation").mean()
-    return " and ".join(f"{form.format(mean)} ({NAMES[name]})" for name, mean in means.items()) or None
+    return (
+        " and ".join(f"{form.format(steady(mean))} ({NAMES[name]})" for name, mean in means.items()) or None
+    )
 
 
 def removed(run: Run, fraction: float) -> int:
