@@ -353,6 +353,8 @@ def width_answer(outcomes: pd.DataFrame, narrow_units: int, wide_units: int) -> 
     better = int(wide.sum()) - int(narrow.sum())
     return {
         "outcomes": len(known),
+        "narrow_seeds": seeds(int(known["narrow_met"].map(len).max())),
+        "wide_seeds": seeds(int(known["wide_met"].map(len).max())),
         "narrow": f"{narrow_units}",
         "wide": f"{wide_units}",
         "fits": (wide_units if better > 0 else narrow_units) if better else None,
