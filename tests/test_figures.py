@@ -32,3 +32,10 @@ def test_all_references_in_a_figure_lead_to_an_id_of_its_own():
     assert len(ids) == len(set(ids)) > 10
     assert {a or b for a, b in used} <= set(ids)
     assert "a@b #3" in text  # in its comment
+
+
+def test_the_frame_of_a_figure_is_rounded_too():
+    (frame,) = re.findall(r'viewBox="([^"]+)"', drawn(0).decode())
+    figure = Figure(figsize=(1 / 3, 1 / 7))
+    (odd,) = re.findall(r'viewBox="([^"]+)"', style.svg(figure).decode())
+    assert all(len(number.partition(".")[2]) <= 2 for number in (frame + " " + odd).split())

@@ -241,9 +241,9 @@ def stays_so(case: Case, on: str) -> Evidence | None:
             eligible[kinds[what]] += int(before.sum())
             still[kinds[what]] += int((before & (rows["end"] < 0.05)).sum())
     shares = {name: still[name] / of for name, of in eligible.items() if of}
-    lowest = min(shares.values(), default=math.nan)
-    if math.isnan(lowest):
+    if not shares:
         return None
+    lowest = min(shares.values())
     values = {f"share that stays {name}": share for name, share in shares.items()}
     values |= {f"{name} at half-time": float(of) for name, of in eligible.items()}
     return Evidence(values, holds=lowest >= 0.9, directs=lowest >= 0.7)

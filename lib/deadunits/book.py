@@ -361,7 +361,7 @@ def glued(notebook: Path) -> dict[str, Any]:
         for output in cell.get("outputs", []):
             if "scrapbook" in output.get("metadata", {}):
                 text = "".join(output["data"]["application/papermill.record/text/plain"])
-                found[output["metadata"]["scrapbook"]["name"]] = ast.literal_eval(text.replace("nan", "None"))
+                found[output["metadata"]["scrapbook"]["name"]] = ast.literal_eval(text)
     return found
 
 

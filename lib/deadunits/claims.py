@@ -68,7 +68,7 @@ class Verdict:
         held = sum(one.holds for one in self.evidence)
         if self.claim.pooled:
             return [*parts, f"All seeds together: the criterion {'holds' if held else 'does not hold'}"]
-        return [*parts, f"The criterion holds in {held} of {_seeds(len(self.evidence))}"]
+        return [*parts, f"The criterion holds in {held} of {in_seeds(len(self.evidence))}"]
 
     def _repr_html_(self) -> str:
         claim, css = self.claim, self.word.replace(" ", "-")
@@ -166,7 +166,7 @@ def judge(
     """
     eligible = [one for one in evidence if one is not None and one.measured]
     number = number or len(eligible) or len(evidence)
-    seeds = _seeds(number)
+    seeds = in_seeds(number)
     if differs:
         return Verdict(claim, "not judged", f"{', '.join(datasets)}, {seeds}", eligible, other, differs)
     note = seeds if min(number, few[0]) >= FULL else f"provisional, {seeds}"
@@ -188,7 +188,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _seeds(number: int) -> str:
+def in_seeds(number: int) -> str:
+    """A number of seeds in words."""
     return f"{number} seed{'s' if number != 1 else ''}"
 
 

@@ -129,8 +129,6 @@ def best_ranking(case: Case, on: str) -> Evidence | None:
     for when, step in {"first": scores["step"].min(), "last": scores["step"].max()}.items():
         now = scores[scores["step"] == step]
         rank = rank_correlations(now, ("taylor1", "taylor2", "hessian"))
-        if any(map(math.isnan, rank.values())):  # the training diverged, or all weights score the same
-            return None
         values |= {f"{NAMES[scorer]}, {when}": value for scorer, value in rank.items()}
         best.append(max(rank, key=rank.get) == "taylor1")
     return Evidence(values=values, holds=all(best), directs=any(best))
@@ -205,8 +203,6 @@ def jumps(case: Case, on: str) -> Evidence | None:
     usual = float(twin.table("training")[on].diff().dropna().quantile(0.99))
     final = [run.table("final")["train_loss"][0] for run in (pruned, twin)]
     gap = float(final[0] - final[1])
-    if math.isnan(usual + gap) or jump.isna().any():  # a single measurement, or the training diverged
-        return None
     values = {f"jump at {fraction:g}": float(value) for fraction, value in jump.items()}
     values |= {"99th percentile of the twin's changes": usual, "final training loss minus the twin's": gap}
     small, large = jump[jump.index < 0.8], jump[jump.index >= 0.8]

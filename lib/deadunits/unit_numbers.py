@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deadunits import claims, measures, page
-from deadunits.counting import count, steady
+from deadunits import claims, measures, page, trials
+from deadunits.claims import in_seeds
+from deadunits.counting import count
 from deadunits.criteria import Evidence
-from deadunits.measures import NAMES
+from deadunits.measures import NAMES, second_half
 from deadunits.runs import Run
 
 THESIS = ("mrp", "mrs", "norm_l1", "norm_l2")
@@ -44,11 +45,6 @@ def joined(parts: Sequence[str]) -> str | None:
     """'a, b and c'; None: there are none."""
     parts = list(parts)
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or None
-
-
-def seeds(number: int) -> str:
-    """A number of seeds in words."""
-    return f"{number} seed{'s' if number != 1 else ''}"
 
 
 def named(layer: str) -> str:
@@ -104,14 +100,9 @@ def with_means(penalties: pd.DataFrame, on: str = "train_probe") -> pd.DataFrame
     return penalties[(penalties["set"] == on) & (penalties["constant"] == "mean of h")]
 
 
-def late(rows: pd.DataFrame) -> pd.DataFrame:
-    """The second half of the training."""
-    return rows[rows["step"] > rows["step"].max() / 2]
-
-
 def mean_costs(rows: pd.DataFrame, fraction: float) -> pd.DataFrame:
     """Mean penalty in the second half of the training: a row a run and layer, a column a scorer."""
-    rows = late(rows[rows["fraction"] == fraction])
+    rows = second_half(rows[rows["fraction"] == fraction])
     by = ["activation", "layer", "scorer", "seed"]
     return rows.groupby(by, sort=False)["penalty"].mean().unstack("scorer")
 
@@ -133,7 +124,7 @@ def layer_costs(
         "mrp": mean["mrp"],
         "worse": int((here["random"] > four).sum()),
         "runs": len(here),
-        "seeds": seeds(here.index.get_level_values("seed").nunique()),
+        "seeds": in_seeds(here.index.get_level_values("seed").nunique()),
     }
 
 
@@ -148,12 +139,7 @@ def agreement(scores: pd.DataFrame, layer: str, fraction: float) -> str | None:
 
 def between(shares: Sequence[float]) -> str | None:
     """'5%', or the lowest and the highest of several: '5% to 20%'; None: there are none."""
-    low, high = steady(min(shares, default=0)), steady(max(shares, default=0))
-    return (
-        (f"{low:.0%} to {high:.0%}" if f"{low:.0%}" != f"{high:.0%}" else f"{low:.0%}")
-        if len(shares)
-        else None
-    )
+    return trials.span(pd.Series(shares, dtype=float), ".0%")
 
 
 def extremes(values: pd.Series) -> dict[str, Any]:
@@ -171,7 +157,7 @@ def cheapest(rows: pd.DataFrame, layer: str, activation: str) -> dict[str, Any]:
 
     Means over the second half of the training. Where they are equal, none is cheaper.
     """
-    rows = late(rows[(rows["layer"] == layer) & (rows["activation"] == activation)])
+    rows = second_half(rows[(rows["layer"] == layer) & (rows["activation"] == activation)])
     means = rows.groupby(["fraction", "seed", "scorer"])["penalty"].mean().unstack("scorer")
     means = means[list(THESIS)].dropna()
     norms = means[["norm_l1", "norm_l2"]].min(axis=1)
@@ -246,7 +232,7 @@ def estimates(scores: pd.DataFrame) -> pd.DataFrame:
     by_seed = ranks.groupby(["activation", "layer", "seed"], sort=False).mean()
     table = by_seed.groupby(["activation", "layer"], sort=False).mean()
     table["lowest"] = by_seed["mrs"].groupby(["activation", "layer"]).min()
-    sums = late(scores).groupby(["activation", "layer"])[["mrs", "mrp"]].sum()
+    sums = second_half(scores).groupby(["activation", "layer"])[["mrs", "mrp"]].sum()
     table["ratio"] = (sums["mrs"] / sums["mrp"]).where(sums["mrp"] > 0)
     return table
 
@@ -285,7 +271,7 @@ def stand_ins(rows: pd.DataFrame, fraction: float) -> tuple[pd.DataFrame, dict[s
     Args:
         rows: of `penalties`, by MRS, on one set.
     """
-    rows = late(rows[rows["fraction"] == fraction])
+    rows = second_half(rows[rows["fraction"] == fraction])
     table = (
         rows.groupby(["activation", "layer", "constant"], sort=False)["penalty"].mean().unstack("constant")
     )
@@ -353,8 +339,8 @@ def width_answer(outcomes: pd.DataFrame, narrow_units: int, wide_units: int) -> 
     better = int(wide.sum()) - int(narrow.sum())
     return {
         "outcomes": len(known),
-        "narrow_seeds": seeds(int(known["narrow_met"].map(len).max())),
-        "wide_seeds": seeds(int(known["wide_met"].map(len).max())),
+        "narrow_seeds": in_seeds(int(known["narrow_met"].map(len).max())),
+        "wide_seeds": in_seeds(int(known["wide_met"].map(len).max())),
         "narrow": f"{narrow_units}",
         "wide": f"{wide_units}",
         "fits": (wide_units if better > 0 else narrow_units) if better else None,
@@ -392,7 +378,7 @@ def schedule_jumps(pruned: Sequence[Run], twins: Sequence[Run]) -> tuple[pd.Data
         "unseen": joined([f"{fraction:g}" for fraction in above.index[~above]]) if known else None,
         "recovered": int(recovered.sum()),
         "jumps": len(recovered) or None,
-        "seeds": seeds(len(pruned)),
+        "seeds": in_seeds(len(pruned)),
         "carried": int((jumps["propagated"] < jumps["bare"]).sum()),
         "prunings": len(jumps.dropna()) or None,
     }
@@ -412,7 +398,7 @@ def accuracies(small: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
         "dense_accuracy": 100 * pairs["dense"].mean(),
         "worse": int((pairs["small"] < pairs["dense"]).sum()),
         "of": len(pairs),
-        "seeds": seeds(len(pairs)),
+        "seeds": in_seeds(len(pairs)),
     }
 
 

@@ -74,7 +74,7 @@ def by_network(by_seed: pd.Series, form: str) -> str | None:
 
 def removed(run: Run, fraction: float) -> int:
     """How many weights a fraction of those of each layer is."""
-    sizes = run.table("weights").eval("units * channels * height * width")
+    sizes = run.table("weights")[["units", "channels", "height", "width"]].prod(axis=1)
     return sum(count(fraction, int(size)) for size in sizes)
 
 

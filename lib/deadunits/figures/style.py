@@ -38,7 +38,7 @@ COLOURS = {
     "mean_activation": "#56B4E9",
 }
 # In an SVG file: where coordinates stand (not scales and opacities), and a number that is too long.
-COORDINATES = re.compile(r'\s(?:d|x|y|x1|y1|x2|y2|width|height|points)="[^"]*"|translate\([^)]*\)')
+COORDINATES = re.compile(r'\s(?:d|x|y|x1|y1|x2|y2|width|height|points|viewBox)="[^"]*"|translate\([^)]*\)')
 LONG = re.compile(r"-?\d+\.\d{3,}")
 STYLE = {
     "figure.facecolor": "none",
