@@ -9,7 +9,7 @@ ARGS    ?=
 
 BIN       := .venv/bin
 INSTALLED := .venv/.installed
-DEADUNITS := $(BIN)/python -m deadunits
+DEADBOOK  := $(BIN)/python -m deadbook
 PYTEST    := $(BIN)/python -m pytest -q
 NBVAL     := $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider -n 2 --dist loadfile
 QUIET     := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
@@ -28,11 +28,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  "name another, as in make PYTHON=python3.12 book")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
-	$(BIN)/python -m deadunits.site  # KaTeX and the widget player, with npm
+	$(BIN)/python -m deadbook.build.site  # KaTeX and the widget player, with npm
 	@touch $@
 
 book: install ## execute all chapters (PROFILE=quick) and build the site
-	@$(DEADUNITS) book --profile $(PROFILE)
+	@$(DEADBOOK) book --profile $(PROFILE)
 
 test: install lint unit notebooks browser ## everything below, in this order
 
@@ -44,31 +44,31 @@ unit: install ## unit and property tests
 
 notebooks: install ## chapters executed twice from nothing (quick), compared by nbval; unit does the committed ones
 	@rm -rf _build/test
-	@$(DEADUNITS) book --profile quick --results _build/test --no-site
+	@$(DEADBOOK) book --profile quick --results _build/test --no-site
 	@rm -rf _build/test
 	@$(QUIET) $(NBVAL) _build/quick/chapters
 
 browser: install ## the site of the chapters just executed, in Chromium
-	@$(DEADUNITS) book --profile quick --results _build/test --only-site
+	@$(DEADBOOK) book --profile quick --results _build/test --only-site
 	@DEADUNITS_SITE=_build/quick/html $(PYTEST) tests/site -n 2
 
 site: install ## publish what is committed, computing nothing
-	@$(DEADUNITS) site
+	@$(DEADBOOK) site
 
 chapter: install ## one chapter: CHAPTER=02-1-saliency [PROFILE=thesis] [ARGS="-p epochs 2"]
-	@$(DEADUNITS) chapter $(or $(CHAPTER),'') --profile $(PROFILE) $(ARGS)
+	@$(DEADBOOK) chapter $(or $(CHAPTER),'') --profile $(PROFILE) $(ARGS)
 
 sweep: install ## a grid of runs or chapters, here or on SLURM: FILE=grid.yaml [ARGS="--dry-run"]
-	@$(DEADUNITS) sweep $(or $(FILE),'') $(ARGS)
+	@$(DEADBOOK) sweep $(or $(FILE),'') $(ARGS)
 
 results: install ## the runs of all chapters (profile thesis): SEEDS=5; CHECK=1 says what is missing
-	@$(DEADUNITS) results $(addprefix --seeds ,$(SEEDS)) $(if $(CHECK),--check) $(ARGS)
+	@$(DEADBOOK) results $(addprefix --seeds ,$(SEEDS)) $(if $(CHECK),--check) $(ARGS)
 
 publish: install ## put the chapters executed with PROFILE=thesis, and their runs, in book/
-	@$(DEADUNITS) publish
+	@$(DEADBOOK) publish
 
 verify: install ## compute the first measurement of all published runs again, and compare (an hour); ARGS="KEY ..."
-	@$(DEADUNITS) verify $(ARGS)
+	@$(DEADBOOK) verify $(ARGS)
 
 lab: install ## the chapters live, in JupyterLab
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab]'

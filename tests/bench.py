@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch.nn import functional as F
+
 from deadunits import models, scorers, training, unit_scorers
 from deadunits.attack import Attack, Schedule
 from deadunits.data import Batch
 from deadunits.recorder import Recorder
-from deadunits.stacked import Stack
-from torch.nn import functional as F
 
 NAMES = ["conv1.weight", "conv2.weight", "fc1.weight"]
 missed: list[str] = []
@@ -193,42 +193,6 @@ def attacked_and_recorded() -> None:
     report("recorder, share of a run", 100 * (1 - plainly / both), 20, " %")
 
 
-def side_by_side() -> None:
-    """Networks in a stack against the same one after the other: how many times as fast, in wall time."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(32, 3, 32, 32, generator=generator).to(device)
-    images = Batch(x, torch.randint(0, 10, (32,), generator=generator).to(device))
-
-    def timed(work: Callable[[], object]) -> float:
-        work()
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            work()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times)
-
-    for number in (1, 2, 4, 8):
-        nets, alone = ([models.small_cnn((3, 32, 32)).to(device) for _ in range(number)] for _ in range(2))
-        stack, optimizers = Stack(nets), [torch.optim.SGD(net.parameters(), lr=0.01) for net in nets]
-        how = {"epochs": 20, "batch_size": 32}
-
-        def one_by_one(alone: list = alone, how: dict = how) -> None:
-            for net in alone:
-                for _ in training.sgd(net, images, **how, lr=0.01, seed=0):
-                    pass
-
-        def stacked(stack: Stack = stack, optimizers: list = optimizers, how: dict = how) -> None:
-            for _ in stack.sgd(images, optimizers, **how, seeds=[0] * len(optimizers)):
-                pass
-
-        faster = timed(one_by_one) / timed(stacked)
-        print(f"{number} networks stacked on {device}: {faster:.2f} times as fast as one after the other")
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     unit_scores()
@@ -236,6 +200,5 @@ if __name__ == "__main__":
     derivative_scores()
     training_step()
     attacked_and_recorded()
-    side_by_side()
     if missed and "--check" in sys.argv:
         sys.exit(f"missed by more than a factor of two: {', '.join(missed)}")

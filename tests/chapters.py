@@ -16,9 +16,11 @@ from unittest import mock
 
 import matplotlib as mpl
 import torch
-from deadunits import book, runs, settings
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+
+from deadbook import runs, settings
+from deadbook.build import book
 
 ROOT = Path(__file__).parents[1]
 GLUED = re.compile(r"\{glue:text\}`([^`:]+)(?::([^`]*))?`")

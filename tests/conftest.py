@@ -5,8 +5,13 @@ import shutil
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+
+# No test fails because the machine is slow.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # Of a process in the background of a shell script it is ignored, and by all that this one starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,43 +16,17 @@ from pathlib import Path
 import pytest
 import torch
 
-LIB = Path("lib/deadunits")
-FLOORS = [
-    {"__init__"},
-    {"data", "models", "counting"},
-    {"settings", "training", "counterfactual", "attack"},
-    {"derivatives", "stacked"},
-    {"scorers", "mean_replacement"},
-    {"unit_scorers", "recorder"},
-    {"pruning", "compaction"},
-    {"torch_pruning"},
-    {"experiments.common"},
-    {
-        "experiments.saliency",
-        "experiments.weight_pruning",
-        "experiments.costs",
-        "experiments.background",
-        "experiments.units",
-        "experiments.unit_pruning",
-        "experiments.unit_costs",
-        "experiments.attacks",
-    },
-    {"experiments.explorer"},
+LIB = Path("lib")
+#: Of `deadbook`: each part imports from itself and from those before it only.
+PARTS = [
+    {"datasets", "settings"},
+    {"experiments"},
     {"runs"},
-    {"measures"},
-    {"trials"},
-    {"criteria"},
-    {"attack_criteria"},
-    {"figures.style"},
-    {"figures.background", "figures.weights", "figures.units", "figures.attacks"},
-    {"claims", "figures", "widgets", "page", "plans", "tables"},
-    {"live", "weight_numbers", "unit_numbers"},
-    {"book", "site", "reference", "claimed"},
-    {"status", "ledger", "grids"},
-    {"jobs"},
-    {"slurm"},
-    {"sweep"},
-    {"results"},
+    {"analysis"},
+    {"claims", "figures"},
+    {"chapters", "widgets"},
+    {"build"},
+    {"sweeps"},
     {"__main__"},
 ]
 CORE = (
@@ -68,29 +42,20 @@ CORE = (
     "unit_scorers",
     "torch_pruning",
     "attack",
-    "stacked",
     "recorder",
     "counting",
 )
 
 
 def imported(path: Path) -> set[str]:
+    """Modules that a file imports anywhere, by their full names."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "deadunits":
-            names |= {alias.name for alias in node.names if alias.name in MODULES}
-        elif isinstance(node, ast.ImportFrom) and node.module == "deadunits.experiments":
-            names |= {f"experiments.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deadunits."):
-            names.add(node.module.removeprefix("deadunits."))
+        if isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
     return names
-
-
-MODULES = {
-    ".".join(path.relative_to(LIB).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in LIB.rglob("*.py")
-    if path != LIB / "experiments/__init__.py"
-}
 
 
 def public(module: str) -> dict[str, object]:
@@ -111,11 +76,19 @@ def public(module: str) -> dict[str, object]:
     return {name: thing for name, thing in own.items() if not re.search(r"(^|\.)_", name)}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_module_imports_from_a_floor_above(module):
-    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
-    for name in imported(MODULES[module]):
-        assert floor[name] <= floor[module], f"{module} imports {name}"
+@pytest.mark.parametrize("path", sorted((LIB / "deadunits").glob("*.py")), ids=lambda path: path.stem)
+def test_the_library_imports_nothing_of_the_book(path):
+    assert not [name for name in imported(path) if name.split(".")[0] == "deadbook"]
+
+
+@pytest.mark.parametrize("path", sorted((LIB / "deadbook").rglob("*.py")), ids=str)
+def test_no_part_of_the_book_imports_from_one_behind_it(path):
+    place = {name: number for number, names in enumerate(PARTS) for name in names}
+    own = path.relative_to(LIB / "deadbook").with_suffix("").parts[0]
+    for name in imported(path) if own != "__init__" else ():
+        package, _, part = name.partition(".")
+        if package == "deadbook":
+            assert place[part.split(".")[0]] <= place[own], f"{path} imports {name}"
 
 
 def test_the_wheel_needs_torch_and_numpy_alone(tmp_path):
@@ -150,15 +123,20 @@ def test_the_wheel_needs_torch_and_numpy_alone(tmp_path):
         f"for name in {block}: sys.modules[name] = None\n"
         f"from deadunits import {', '.join(CORE)}\n"
         "net = models.small_cnn((1, 28, 28))\n"
-        "assert len(data.load('digits', probe_size=9).test.y) == 360\n"
+        "assert len(data.digits(probe_size=9).test.y) == 360\n"
         f"assert data.__file__.startswith({str(tmp_path)!r})\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 def test_what_shows_runs_does_without_torch():  # 2 s in each chapter
-    names = "book, claims, figures, ledger, live, page, results, runs, sweep, tables, trials, widgets"
-    code = f"import sys; from deadunits import {names}; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from deadbook import __main__, claims, figures, runs, widgets;"
+        "from deadbook.analysis import trials; from deadbook.build import ledger, tables;"
+        "from deadbook.chapters import page, unit_numbers, weight_numbers;"
+        "from deadbook.sweeps import results;"
+        "from deadbook.widgets import live; sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

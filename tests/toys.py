@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from deadunits.criteria import Evidence
-from deadunits.data import Batch
 from torch import nn
+
+from deadbook.claims.criteria import Evidence
+from deadunits.data import Batch
 
 
 @dataclass

@@ -41,12 +41,3 @@ def histogram(values: Tensor, edges: np.ndarray) -> Tensor:
     inner = torch.from_numpy(edges[1:-1]).to(values)
     kept = values[~values.isnan()]
     return torch.bincount(torch.bucketize(kept.contiguous(), inner, right=True), minlength=len(edges) - 1)
-
-
-def steady(value: float) -> float:
-    """To nine significant digits, before it is rounded to be shown.
-
-    A share or a rank correlation often lies just between two numbers (0.975 as a whole percentage), where the
-    last digits, which differ between processors, would decide.
-    """
-    return float(f"{value:.9g}")

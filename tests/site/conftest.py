@@ -12,7 +12,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from deadunits.site import fetch
+
+from deadbook.build.site import fetch
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 

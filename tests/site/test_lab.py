@@ -18,7 +18,8 @@ pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: make inst
 from playwright.sync_api import Page, expect
 
 CELL = """
-from deadunits import book, live
+from deadbook.build import book
+from deadbook.widgets import live
 
 own = {"epochs": 1, "measure_every": 5, "start": 5, "results": "results"}
 chosen = book.complete("03-2-batch-norm", "quick", own)

@@ -11,8 +11,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
-from deadunits.claims import CLAIMS
 from playwright.sync_api import Locator, Page, expect
+
+from deadbook.claims import CLAIMS
 from test_structure import CORE, public
 
 WIDGETS = "book/chapters/02-1-saliency.html"

@@ -1,0 +1,1 @@
+"""Numbers read off the tables of runs, which claims, figures and chapters share."""

@@ -1,0 +1,267 @@
+"""Numbers read off the tables of runs, which criteria, figures and chapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import comb
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deadbook.runs import Run
+from deadunits.counting import count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIGNED = ("taylor1", "taylor2", "hessian", "loss_change")  # the thesis's scores that have a sign
+NAMES = {
+    "loss_change": "exact loss change",
+    "taylor1": "Taylor 1",
+    "taylor2": "Taylor 2",
+    "hessian": "Hessian",
+    "diagonal": "diagonal",
+    "magnitude": "magnitude",
+    "random": "random",
+    "mrp": "MRP",
+    "mrs": "MRS",
+    "norm_l1": "L1 norm",
+    "norm_l2": "L2 norm",
+    "taylor": "Taylor",
+    "taylor_squared": "Taylor, squared",
+    "mean_activation": "mean activation",
+    "pass": "a forward and a backward pass",
+    "relu": "ReLU",
+    "tanh": "tanh",
+    "own": "your network",
+    "probe": "images scored on",
+    "other": "other images",
+    "train_probe": "images trained on",
+}
+
+
+def diverged(runs: Iterable[Run]) -> str | None:
+    """The runs whose loss became NaN (or infinite), in words; None: there are none."""
+    names = []
+    for run in runs:
+        tables = [run.table(name) for name in ("training", "final") if run.has(name)]
+        if not all(np.isfinite(table.select_dtypes("floating")).all(axis=None) for table in tables):
+            chosen = run.info["settings"]
+            pruned = f" pruned by {run.by}" if run.by else ""
+            names.append(f"{NAMES[chosen['activation']]}{pruned}, seed {chosen['seed']}")
+    return "; ".join(names) or None
+
+
+def rows_of(runs: Iterable[Run], name: str, column: str) -> pd.DataFrame:
+    """A table of the runs that have it, without the rows whose `column` is NaN or infinite (divergence)."""
+    import pandas as pd
+
+    tables = [table for table in (run.table(name) for run in runs if run.has(name)) if len(table)]
+    every = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({column: []})
+    return every[np.isfinite(every[column].astype(float))]
+
+
+def second_half(rows: pd.DataFrame) -> pd.DataFrame:
+    """The measurements in the second half of the training."""
+    return rows[rows["step"] > rows["step"].max() / 2]
+
+
+def mean_penalties(penalties: pd.DataFrame, fraction: float = 0.8) -> pd.DataFrame:
+    """Mean penalty of the thesis's scorers (rows) by the set scored and judged on (columns)."""
+    thesis = ["magnitude", *SIGNED, *(f"{scorer}_abs" for scorer in SIGNED)]
+    rows = penalties[(penalties["fraction"] == fraction) & (penalties["scored_on"] == penalties["set"])]
+    common = set.intersection(*(set(steps) for _, steps in rows.groupby("set")["step"])) if len(rows) else ()
+    rows = rows[rows["step"].isin(list(common)) & rows["scorer"].isin(thesis)]
+    return rows.groupby(["scorer", "set"])["penalty"].mean().unstack("set")
+
+
+def rank_correlations(scores: pd.DataFrame, scorers: Iterable[str]) -> dict[str, float]:
+    """Spearman's correlation of each score with the exact loss change, over the weights of a table."""
+    exact = scores["loss_change"].rank()
+    return {scorer: float(score_of(scores, scorer).rank().corr(exact)) for scorer in scorers}
+
+
+def score_of(scores: pd.DataFrame, scorer: str) -> pd.Series:
+    """A column of a table `scores`; the thesis's Taylor 2 is the sum of two of them."""
+    return scores["taylor1"] + scores["hessian"] if scorer == "taylor2" else scores[scorer]
+
+
+def parameters(run: Run) -> int:
+    """Weights and biases of the network; of layers that are not pruned only the unpruned twin knows."""
+    if not run.by and run.has("removal"):
+        return int(run.table("removal")["parameters"].max())
+    return len(run.table("values")) + int(run.table("weights")["units"].sum())
+
+
+def chosen_removal(pruned: Run, on: str = "probe", twin: Run | None = None) -> dict[str, float] | None:
+    """The smallest network within 0.3 points of the masked one on `on`, with its share of the parameters.
+
+    None: there is no such network, or the training diverged. With a twin, layers that were not pruned count.
+    """
+    removal = pruned.table("removal") if pruned.has("removal") else None
+    if removal is None or diverged([pruned]):
+        return None
+    every = parameters(twin if twin is not None and twin.has("removal") else pruned)
+    enough = pruned.table("final")[f"{on}_accuracy"][0] - 0.003
+    left = removal[removal["carried"] & (removal[f"{on}_accuracy"] >= enough - 1e-9)]
+    if left.empty:
+        return None
+    best = left.sort_values(["parameters", "fnz"]).iloc[0].to_dict()
+    return best | {"share": best["parameters"] / every}
+
+
+def mean_correlations(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean over measurements of `rank_correlations`: a row (activation, seed), a column a scorer."""
+    import pandas as pd
+
+    if scores.empty:
+        return pd.DataFrame()
+    scorers = ("taylor1", "taylor2", "hessian", "diagonal", "magnitude")
+    known = [scorer for scorer in scorers if scorer == "taylor2" or scorer in scores]
+    by = scores.groupby(["activation", "seed", "step"])[list(scores.columns)]
+    found = by.apply(lambda one: pd.Series(rank_correlations(one, known)))
+    return found.groupby(["activation", "seed"]).mean()
+
+
+def crowding(scores: pd.DataFrame, fraction: float) -> tuple[float, float]:
+    """In how many units the weights of lowest loss change sit, on average, and random ones would.
+
+    Args:
+        scores: rows of a table `scores` with one layer, whose units have the same number of weights.
+        fraction: of the weights to look at.
+    """
+    size = int(scores["weight"].max()) + 1
+    units = int(scores["units"].iloc[0])
+    fan_in, removed = size // units, count(fraction, size)
+    lowest = scores.sort_values("loss_change").groupby(["seed", "step"]).head(removed)
+    crowded = (lowest["weight"] // fan_in).groupby([lowest["seed"], lowest["step"]]).nunique()
+    return float(crowded.mean()), units * (1 - comb(size - fan_in, removed) / comb(size, removed))
+
+
+def signal_ratios(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean over measurements of `ratios_by_step`: a row (activation, seed)."""
+    ratios = ratios_by_step(signals, scores)
+    return ratios if ratios.empty else ratios.groupby(["activation", "seed"]).mean()
+
+
+def ratios_by_step(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Means of the factors of Eq. 2.4 over weights with S < 0, divided by those over the others."""
+    import pandas as pd
+
+    factors = ["gradient", "by_image", "output", "input"]
+    if signals.empty:
+        return pd.DataFrame(columns=factors)
+    on = ["activation", "seed", "step", "layer", "weight"]
+    rows = signals.merge(scores[[*on, "loss_change"]], on=on)
+    rows["negative"] = rows["loss_change"] < 0
+    by = ["activation", "seed", "step"]
+    negative, others = (
+        rows[rows["negative"] == which].groupby(by)[factors].mean() for which in (True, False)
+    )
+    return negative / others
+
+
+def unit_correlations(
+    scores: pd.DataFrame,
+    scorers: Sequence[str],
+    by: Sequence[str] = ("seed", "activation", "layer", "step"),
+) -> pd.DataFrame:
+    """Spearman's correlation of each score with MRP over the units of a layer: a row a measurement.
+
+    Args:
+        by: the columns that tell one measurement of a layer from another.
+    """
+    by = list(by)
+    names = ["mrp", *scorers]
+    ranks = scores.groupby(by)[names].rank().assign(**scores[by])
+    ranks[names] -= ranks.groupby(by)[names].transform("mean")
+    squares = ranks.assign(**ranks[names].pow(2)).groupby(by)[names].sum()
+    products = ranks.assign(**ranks[names].mul(ranks["mrp"], axis=0)).groupby(by)[names].sum()
+    found = products[list(scorers)] / squares[list(scorers)].mul(squares["mrp"], axis=0).pow(0.5)
+    return found.where(squares["mrp"] > 0)  # undefined where all units are alike
+
+
+def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -> pd.Series:
+    """Whether all scorers give up the same units, by step; rows of one layer and one run."""
+
+    def chosen(rows: pd.DataFrame, scorer: str) -> frozenset:
+        wanted = count(fraction, len(rows))
+        return frozenset(rows.sort_values(scorer, kind="stable")["unit"][:wanted])
+
+    return (
+        scores.sort_values("unit")
+        .groupby("step")[list(scores.columns)]
+        .apply(lambda rows: len({chosen(rows, scorer) for scorer in scorers}) == 1)
+    )
+
+
+def surviving_correlations(pruned: Run, twin: Run) -> dict[str, float]:
+    """Pearson's correlation of the sizes of the weights left with the twin's, in layers that both have."""
+    found, known = {}, set(twin.table("weights")["layer"])
+    for layer in pruned.table("weights")["layer"]:
+        if layer not in known:
+            continue
+        own, other = np.abs(weights(pruned, layer)), np.abs(weights(twin, layer))
+        left = own != 0  # between units that stay
+        found[layer] = float(np.corrcoef(own[left], other[left])[0, 1]) if left.sum() > 1 else float("nan")
+    return found
+
+
+def weights(run: Run, layer: str) -> np.ndarray:
+    """The weights of a layer at the end of a run: (units, channels, height, width)."""
+    shape = run.table("weights").set_index("layer").loc[layer, ["units", "channels", "height", "width"]]
+    values = run.table("values").query("layer == @layer").sort_values("weight")["value"]
+    return values.to_numpy().reshape(shape.to_numpy(int))
+
+
+def empty_units(run: Run, layer: str) -> int:
+    """How many units of a layer have no weights left."""
+    return int((weights(run, layer) == 0).all((1, 2, 3)).sum())
+
+
+def chance_of_two_empty(units: int, size: int, left: int) -> float:
+    """How likely at least two units of `size` weights are empty if `left` of all weights stay, at random.
+
+    By inclusion and exclusion over the sets of k units that are empty.
+    """
+    n = units * size  # in whole numbers: with 64 units the terms of the sum reach 1e18 and cancel out
+    sums = [comb(units, k) * comb(n - k * size, left) for k in range(units + 1)]
+    return sum((-1) ** k * (k - 1) * sums[k] for k in range(2, units + 1)) / comb(n, left)
+
+
+def largest_kept(run: Run, twin: Run, layer: str) -> float:
+    """Share of the twin's largest tenth of a layer's weights that the pruned run still has."""
+    sizes = np.abs(weights(twin, layer))
+    return float((weights(run, layer)[sizes >= np.quantile(sizes, 0.9)] != 0).mean())
+
+
+def layers_after(pruned: Iterable[Run], twins: Iterable[Run], layers: Iterable[str]) -> pd.DataFrame:
+    """A row a layer and a pruned run: what is left of its weights and units, against its twin."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "pruned_by": run.by,
+            "layer": layer,
+            "weights left": float((weights(run, layer) != 0).mean()),
+            "units without weights": empty_units(run, layer),
+            "of": len(weights(run, layer)),
+            "twin's largest tenth kept": largest_kept(run, twin, layer),
+        }
+        for run, twin in zip(pruned, twins, strict=True)
+        for layer in layers
+    )
+
+
+def steady(value: float) -> float:
+    """To nine significant digits, before it is rounded to be shown.
+
+    A share or a rank correlation often lies just between two numbers (0.975 as a whole percentage), where the
+    last digits, which differ between processors, would decide.
+    """
+    return float(f"{value:.9g}")
+
+
+def in_seeds(number: int) -> str:
+    """A number of seeds in words."""
+    return f"{number} seed{'s' if number != 1 else ''}"

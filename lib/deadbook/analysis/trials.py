@@ -1,0 +1,631 @@
+"""Attacks beside their twins: the settings of chapter 3's runs, and their tables side by side.
+
+A trial is an attack on one unit, or its control; its twin is the run of the same network and seed without it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deadbook.analysis.measures import NAMES, steady
+from deadbook.runs import Run, ensure, grid
+
+Unit = Sequence[Any]  #: the name of a layer, and the unit's index in it
+#: The settings of a twin: the same training without an attack. One serves all attacks of its seed.
+TWIN: Mapping[str, Any] = {
+    "layer": "",
+    "unit": 0,
+    "start": 1,
+    "interval": 10,
+    "repeats": 0,
+    "multiplier": 1,
+    "control": False,
+}
+#: What a chapter says of runs that diverged; `divergence` has its numbers.
+DIVERGED = (
+    "In {diverged} of {of} runs the loss diverged (became NaN or infinite), first at step {diverged_at:,}. "
+    "They are in no table, no count and no accuracy of this page, and their curves end early: choose a "
+    "smaller multiplier or learning rate."
+)
+#: What a chapter says of its attacks, by its parameters and `units` (`listed`).
+ATTACKED = (
+    "Attacked: {units}; $N$ = {repeats} times, $I$ = {interval} steps from one to the next, from step $S$ = "
+    "{start:,} on, with $m$ = {multiplier:,g}."
+)
+NO_ATTACK = "Nothing is attacked, because `repeats` is 0: the figures and tables below are empty."
+# What chapter 3.4 says of the attacks that it shows in full.
+TWO = "First the attack that leaves its unit strongest beside the twin, and the one that leaves it weakest. "
+FEW = "They are among the attacks on units that have a control."
+ANY = "None of the attacked units is one of `timed`, so there is no control beside them."
+# Columns of `curves`, where there are no rows.
+_CURVES = ("step", "epoch", "kind", "seed", "layer", "unit", "start", "multiplier", "lasted", "mrp", "mrs")
+_CURVES += ("gradient", "norm_in", "norm_out", "weight_gradient", "minibatch", "what", "bin", "count")
+_TRIAL = ("seed", "layer", "unit", "start", "multiplier")  # what tells trials of one network apart
+# The parameters of a chapter that are settings of all its runs.
+_BASE = ("dataset", "image_size", "network", "layers", "activation", "batch_norm", "epochs", "lr")
+_BASE += ("batch_size", "measure_every", "probe_size")
+
+
+def some_units(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Settings of the runs of chapters 3.2 and 3.3, by what they are for.
+
+    `twins`; `first`, attacks on units `attacked`, and their `controls`; `starts`, attacks on those `timed` at
+    several times; `multipliers`, with several multipliers, where the chapter has those.
+
+    Args:
+        chosen: the chapter's parameters by name.
+    """
+    base = {name: chosen[name] for name in _BASE}
+    how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
+    how["multipliers"] = [chosen["multiplier"]]
+    units, timed, first = chosen["attacked"], chosen["timed"], [chosen["start"]]
+    wanted = {
+        "twins": twins(base, units + timed, chosen["seeds"]),
+        "first": attacks(base, units, starts=first, **how),
+        "controls": attacks(base, units, starts=first, **how, control=True),
+        "starts": attacks(base, timed, starts=chosen["starts"], **how),
+    }
+    if "multipliers" in chosen:
+        slow = how | {"multipliers": chosen["multipliers"], "interval": chosen["slow_interval"]}
+        wanted["multipliers"] = attacks(base, timed, starts=first, **slow)
+    return wanted
+
+
+def whole_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Settings of the runs of chapter 3.4: `twins`, `attacks` on all units of a layer, `controls` of some.
+
+    Args:
+        chosen: the chapter's parameters by name.
+    """
+    base = {name: chosen[name] for name in _BASE}
+    how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
+    how |= {"starts": [chosen["start"]], "multipliers": [chosen["multiplier"]]}
+    units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
+    return {
+        "twins": twins(base, chosen["timed"], chosen["seeds"]),
+        "attacks": attacks(base, units, **how),
+        "controls": attacks(base, chosen["timed"], **how, control=True),
+    }
+
+
+def milder(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Settings of chapter 3.4's attacks with `milder` multipliers, on the same units; `milder_seeds` seeds.
+
+    Beyond the claims, which are judged without them: they watch no unit's values. With `again`, their twins
+    once more: computed where the attacks are, so that one training is another's twin to the last bit.
+
+    Args:
+        chosen: the chapter's parameters by name.
+    """
+    base, seeds = {name: chosen[name] for name in _BASE}, chosen["milder_seeds"]
+    how = {"starts": [chosen["start"]], "multipliers": chosen["milder"], "seeds": seeds}
+    how |= {name: chosen[name] for name in ("interval", "repeats")}
+    units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
+    mild = [one | {"watch": []} for one in attacks(base, units, **how)]
+    return {"again": twins(base, [], seeds), "milder": mild}
+
+
+#: What each chapter runs, by its parameters.
+PLANS = {"03-2-batch-norm": some_units, "03-3-tanh": some_units, "03-4-relu": whole_layer}
+
+
+def compute(
+    wanted: Mapping[str, Sequence[Mapping[str, Any]]],
+    results: str = "results",
+    data_root: str = "",
+    processes: int = 0,
+) -> dict[str, list[Run]]:
+    """The runs with these settings, by the same names: `runs.ensure` for all of them at once."""
+    found = iter(
+        ensure("attacks", [one for some in wanted.values() for one in some], results, data_root, processes)
+    )
+    return {name: [next(found) for _ in some] for name, some in wanted.items()}
+
+
+def twins(base: Mapping[str, Any], watch: Sequence[Unit], seeds: int) -> list[dict[str, Any]]:
+    """Settings of the runs without an attack, a run a seed; the values of the watched units are kept."""
+    every = [list(unit) for unit in dict.fromkeys(map(tuple, watch))]
+    return grid({**base, **TWIN, "watch": every}, seed=range(seeds))
+
+
+def attacks(
+    base: Mapping[str, Any],
+    units: Sequence[Unit],
+    *,
+    starts: Sequence[int],
+    multipliers: Sequence[float],
+    interval: int,
+    repeats: int,
+    seeds: int,
+    control: bool = False,
+) -> list[dict[str, Any]]:
+    """Settings of attacks (or of controls): every unit, start, multiplier and seed; none without repeats."""
+    if not repeats:
+        return []
+    how = {"interval": interval, "repeats": repeats, "control": control}
+    return [
+        one
+        for layer, unit in units
+        for one in grid(
+            {**base, **how, "layer": layer, "unit": unit, "watch": [[layer, unit]]},
+            start=starts,
+            multiplier=multipliers,
+            seed=range(seeds),
+        )
+    ]
+
+
+def late(run: Run) -> bool:
+    """Whether it is one of `milder`, which came after the claims and decide none: those watch no unit."""
+    return run.info["settings"].get("watch") == []
+
+
+def common(run: Run) -> tuple[Any, ...]:
+    """What a trial has in common with its twin: network, seed, and whether both are `late`."""
+    chosen = run.info["settings"]
+    return (*(chosen[one] for one in ("activation", "batch_norm", "seed")), late(run))
+
+
+def kind(run: Run) -> str:
+    """What a run is: "twin", "attack" or "control"."""
+    chosen = run.info["settings"]
+    return "twin" if not chosen["repeats"] else "control" if chosen["control"] else "attack"
+
+
+def curves(
+    trials: Sequence[Run], others: Sequence[Run], name: str = "units", on: str = "probe"
+) -> pd.DataFrame:
+    """What became of the unit of each trial, and of the same unit in its twin: one table below the other.
+
+    Args:
+        trials: attacks and controls.
+        others: runs among which the twins are.
+        name: of the table: `units` or `values` (rows of the unit), or `training`.
+        on: the images that `units` were measured on, `probe` or `other`.
+
+    Returns:
+        The table's rows with the columns `kind`, `seed`, `lasted` (whether the run did not diverge) and the
+        trial's `layer`, `unit`, `start`, `multiplier`. A twin is there once for each trial. A trial that has
+        no such table is not there: it diverged before anything was measured, or measured too seldom.
+    """
+    known = {common(run): run for run in others if kind(run) == "twin"}
+    twins = {common(run): known[common(run)] for run in trials}
+    tables = {id(run): run.table(name) for run in (*twins.values(), *trials) if run.has(name)}
+    parts = []
+    for trial in (run for run in trials if id(run) in tables):
+        chosen = trial.info["settings"]
+        for run in (one for one in (trial, twins[common(trial)]) if id(one) in tables):
+            rows = tables[id(run)]
+            if "unit" in rows:
+                rows = rows[(rows["layer"] == chosen["layer"]) & (rows["unit"] == chosen["unit"])]
+            if "set" in rows:
+                rows = rows[rows["set"] == on]
+            about = {one: chosen[one] for one in ("layer", "unit", "start", "multiplier")}
+            parts.append(rows.assign(kind=kind(run), lasted=lasted(run), **about))
+    if not parts:
+        return pd.DataFrame(columns=_CURVES, dtype=float)
+    return pd.concat(parts, ignore_index=True)
+
+
+def ratios(rows: pd.DataFrame, column: str = "mrp") -> pd.DataFrame:
+    """The mean of a column over the last epoch, of each trial over its twin's: `ratio`, a row a trial.
+
+    A trial is left out if it or its twin diverged, or if both means are 0.
+
+    Args:
+        rows: from `curves`.
+    """
+    means = late_rows(rows).groupby([*_TRIAL, "kind"])[column].mean().unstack("kind")
+    kinds = [one for one in ("attack", "control") if one in means and "twin" in means]
+    if not kinds:
+        return pd.DataFrame(columns=[*_TRIAL, "ratio", "kind"], dtype=float)
+    return pd.concat(
+        [(means[one] / means["twin"]).rename("ratio").reset_index().assign(kind=one) for one in kinds],
+        ignore_index=True,
+    ).dropna()
+
+
+def beside(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Means over the seeds of `ratios` of several columns: a row for each unit and kind of trial.
+
+    Args:
+        rows: from `curves`.
+        names: columns of the table `units`, and what they are called in the result.
+    """
+    by = ["layer", "unit", "kind"]
+    found = {name: ratios(rows, column).groupby(by)["ratio"].mean() for column, name in names.items()}
+    return pd.DataFrame(found, columns=list(names.values())).rename_axis(by).reset_index()
+
+
+def spreads(parts: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """A row for each series of ratios to the twin: its number, how many are below 1 and 0.5, its range."""
+    rows = [
+        {
+            "over the twin's": name,
+            "number": len(values),
+            "below 1": int((values < 1).sum()),
+            "below 0.5": int((values < 0.5).sum()),
+            "lowest": values.min(),
+            "median": values.median(),
+            "highest": values.max(),
+        }
+        for name, values in parts.items()
+    ]
+    return pd.DataFrame([row for row in rows if row["number"]], columns=list(rows[0]))
+
+
+def late_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the last epoch, of the runs that did not diverge.
+
+    Args:
+        rows: from `curves`.
+    """
+    if "lasted" in rows:
+        rows = rows[rows["lasted"].astype(bool)]
+    return rows[rows["epoch"] > rows["epoch"].max() - 1]
+
+
+def gradient_grows(rows: pd.DataFrame) -> bool:
+    """Whether each unit's output gradient, in the twins, is larger at the latest start than at the earliest.
+
+    At a start: at the first measurement from there on; means over the seeds.
+
+    Args:
+        rows: from `curves`, of attacks that start at different steps.
+    """
+    twins, times = rows[rows["kind"] == "twin"], (rows["start"].min(), rows["start"].max())
+    found = []
+    for time in times:
+        after = twins[twins["step"] >= time].sort_values("step")
+        firsts = after.groupby(["seed", "layer", "unit"])["gradient"].first()
+        found.append(firsts.groupby(["layer", "unit"]).mean())
+    return bool((found[1] > found[0]).all()) and len(found[0]) > 0
+
+
+def of_units(some: Sequence[Run], units: Sequence[Unit]) -> list[Run]:
+    """Those trials that are on one of some units."""
+    wanted = [list(unit) for unit in units]
+    return [run for run in some if [run.info["settings"][one] for one in ("layer", "unit")] in wanted]
+
+
+def named(row: pd.DataFrame) -> dict[str, Any]:
+    """A trial for the prose, from a table with one row of `ratios`: name, seed and ratio."""
+    one = row.iloc[0]
+    return {"name": called((one["layer"], one["unit"])), "seed": one["seed"], "ratio": one["ratio"]}
+
+
+def machines(some: Sequence[Run]) -> str:
+    """Where runs were computed."""
+    return " and ".join(dict.fromkeys(run.info["machine"] for run in some))
+
+
+def fates(ratio: pd.Series, noise: pd.Series) -> dict[str, int]:
+    """Counts of attacked units by the ratio of their final MRP to the twin's.
+
+    `attacked` of all, `rose`, `fell`, `died` (0) and `nearly` (below 0.01, not 0). Beyond the noise are
+    `rose_beyond_noise` (and `above`), above the highest ratio of `noise`, and `below`, below its lowest.
+
+    Args:
+        ratio: of attacks.
+        noise: from `computed_again`; none: no count beyond it.
+    """
+    found = {"attacked": len(ratio), "rose": ratio > 1, "fell": ratio < 1, "died": ratio == 0}
+    found |= {"nearly": (ratio > 0) & (ratio < 0.01)}
+    if len(noise):
+        above = ratio > noise.max()
+        found |= {"rose_beyond_noise": above, "above": above, "below": ratio < noise.min()}
+    return {name: int(np.sum(value)) for name, value in found.items()}
+
+
+def counts_by_multiplier(ratio: pd.DataFrame) -> pd.DataFrame:
+    """A row a multiplier, by its size: attacks, how many end higher, lower, nearly dead, and their ratios.
+
+    Args:
+        ratio: from `ratios`.
+    """
+    kinds = {"higher": ratio["ratio"] > 1, "lower": ratio["ratio"] < 1, "dead": ratio["ratio"] < 0.01}
+    kinds = {name: which.astype(int) for name, which in kinds.items()}
+    counts = ratio.assign(attacks=1, **kinds).groupby("multiplier")[["attacks", *kinds]].sum()
+    median = ratio[ratio["ratio"] >= 0.01].groupby("multiplier")["ratio"].median()
+    every = ratio.groupby("multiplier")["ratio"]
+    counts = counts.assign(median=median, lowest=every.min(), highest=every.max()).reset_index()
+    return counts.sort_values("multiplier", key=abs, kind="stable")
+
+
+def extremes(table: pd.DataFrame, column: str) -> dict[str, Any]:
+    """The lowest and the highest value of a column: `low`, `low_where`, `best`, `best_where`; empty: none.
+
+    Args:
+        table: where is its column `where`, or `layer` and `network`.
+    """
+    known = table[np.isfinite(table[column].astype(float))].sort_values(column, kind="stable")
+    if known.empty:
+        return {}
+    rows = known.iloc[0], known.iloc[-1]
+    places = [row["where"] if "where" in row else f"{row['layer']}, {row['network']}" for row in rows]
+    low, best = (float(row[column]) for row in rows)
+    return {"low": low, "low_where": places[0], "best": best, "best_where": places[1]}
+
+
+def shares(names: pd.Series) -> str:
+    """Names and how often each is there, most often first, for the prose."""
+    return ", ".join(f"{name} ({count})" for name, count in names.value_counts().items())
+
+
+def durations(some: Sequence[Run]) -> dict[str, Any]:
+    """`lasting`, steps from the first attack to the last, and `steps` of the longest training."""
+    settings = [run.info["settings"] for run in some if kind(run) == "attack"]
+    lasting = [(one["repeats"] - 1) * one["interval"] for one in settings]
+    measured = [run.table("training")["step"].max() for run in some if lasted(run)]
+    if not lasting or not measured:
+        return {}
+    return {"lasting": span(pd.Series(lasting), ",.0f"), "steps": int(max(measured))}
+
+
+def by_setting(ratio: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """Number, lowest, mean and highest ratio over the seeds: a row for each unit and value of a setting.
+
+    Args:
+        ratio: from `ratios`.
+        setting: `start` or `multiplier`.
+    """
+    rows = ratio[ratio["kind"] == "attack"].groupby(["layer", "unit", setting])["ratio"]
+    names = {"size": "seeds", "min": "lowest", "max": "highest"}
+    return rows.agg(["size", "min", "mean", "max"]).rename(columns=names).reset_index()
+
+
+def ends(table: pd.DataFrame, setting: str, unit: Unit, name: str) -> dict[str, Any]:
+    """The mean ratio of a unit at the lowest and the highest value of a setting, for the prose.
+
+    Args:
+        table: from `by_setting`.
+        name: that the numbers get: `low_name`, `high_name`, and the unit itself, `name`.
+    """
+    own = table[(table["layer"] == unit[0]) & (table["unit"] == unit[1])].sort_values(setting)
+    if own[setting].nunique() < 2:
+        return {}
+    low, high = own.iloc[0], own.iloc[-1]
+    return {name: called(unit), f"low_{name}": low["mean"], f"high_{name}": high["mean"]}
+
+
+def largest_rise(table: pd.DataFrame, setting: str) -> dict[str, Any]:
+    """Where the mean ratio of a unit rises most from one value of a setting to the next; empty: nowhere.
+
+    Args:
+        table: from `by_setting`.
+    """
+    found = []
+    for unit, own in table.sort_values(setting).groupby(["layer", "unit"]):
+        for (_, a), (_, b) in itertools.pairwise(own.iterrows()):
+            about = {"rises": called(unit), "rise_from": a["mean"], "rise_to": b["mean"]}
+            found.append(about | {"rise_low": a[setting], "rise_high": b[setting]})
+    most = max(found, key=lambda one: one["rise_to"] - one["rise_from"], default=None)
+    return most if most and most["rise_to"] > most["rise_from"] else {}
+
+
+def soon(rows: pd.DataFrame, column: str, attack_lasts: int) -> pd.DataFrame:
+    """The first measurement after the last attack, attacked over not attacked: `ratio`, a row a trial.
+
+    Args:
+        rows: from `curves`.
+        attack_lasts: steps from the first attack to the last.
+    """
+    after = rows[rows["step"] > rows["start"] + attack_lasts].sort_values("step")
+    first = after.groupby([*_TRIAL, "kind"])[column].first().unstack("kind")
+    if not {"attack", "twin"} <= set(first):
+        return pd.DataFrame(columns=[*_TRIAL, "ratio"], dtype=float)
+    return (first["attack"] / first["twin"]).rename("ratio").reset_index().dropna()
+
+
+def span(values: pd.Series, how: str = ".2f") -> str | None:
+    """The lowest and the highest value for the prose; None: there are none."""
+    values = values[np.isfinite(values)]
+    if values.empty:
+        return None
+    low, high = (format(steady(value), how) for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def called(unit: Unit) -> str:
+    """A unit as the prose names it."""
+    return f"{unit[0]}, unit {unit[1]}"
+
+
+def listed(units: Sequence[Unit]) -> str:
+    """Several units as the prose names them."""
+    layers = dict.fromkeys(layer for layer, _ in units)
+    of = {layer: [str(unit) for name, unit in units if name == layer] for layer in layers}
+    return "; ".join(f"{layer}, unit{'s' * (len(n) > 1)} {', '.join(n)}" for layer, n in of.items())
+
+
+def lasted(run: Run) -> bool:
+    """Whether the loss of a run was finite to its end."""
+    return not run.table("final")["diverged"].iloc[0] if run.has("final") else True
+
+
+def divergence(some: Sequence[Run]) -> dict[str, int]:
+    """How many of the runs diverged, of how many, and the earliest step; empty if none did."""
+    some = _different(some)
+    steps = [int(run.table("final")["diverged"].iloc[0]) for run in some]
+    steps = [step for step in steps if step]
+    return {"diverged": len(steps), "of": len(some), "diverged_at": min(steps)} if steps else {}
+
+
+def about(chosen: Mapping[str, Any], twins: Sequence[Run], every: Sequence[Run]) -> dict[str, Any]:
+    """What a chapter says of its runs: network, images, accuracy in %, seeds, attack, divergence.
+
+    Args:
+        chosen: the chapter's parameters by name.
+        twins: the runs without an attack.
+        every: all runs of the chapter.
+    """
+    reached = accuracies(twins)
+    found = {"network": network(twins[0]), "images": images(twins), "seeds": len(reached)}
+    found |= {name: chosen[name] for name in ("start", "interval", "repeats", "multiplier")}
+    return found | {"accuracy": reached.mean()} | divergence(every)
+
+
+def _different(some: Sequence[Run]) -> list[Run]:
+    """Each run once: two sections of a chapter may have the same attack."""
+    return list({getattr(run, "folder", id(run)): run for run in some}.values())
+
+
+def accuracies(some: Sequence[Run]) -> pd.Series:
+    """Accuracy on the test images in %, of the runs that did not diverge."""
+    return 100 * pd.Series(
+        [run.table("final")["accuracy"].iloc[0] for run in some if lasted(run)], dtype=float
+    )
+
+
+def images(some: Sequence[Run]) -> str:
+    """The data set that the runs took, as their tables name it."""
+    return str(some[0].table("final")["images"].iloc[0])
+
+
+def loss_changes(trials: Sequence[Run], others: Sequence[Run]) -> pd.DataFrame:
+    """The final training loss beside the twin's, a row a trial; without those of which one diverged.
+
+    `change` is relative to the twin's loss. The other columns tell the trial: `seed`, `layer`, `unit`,
+    `start`, `multiplier` and `kind`.
+
+    Args:
+        trials: attacks and controls.
+        others: runs among which the twins are.
+    """
+    twins = {common(run): run for run in others if kind(run) == "twin"}
+    rows = []
+    for run in _different(trials):
+        twin, chosen = twins[common(run)], run.info["settings"]
+        if lasted(run) and lasted(twin):
+            loss, before = (float(one.table("final")["train_loss"].iloc[0]) for one in (run, twin))
+            about = {name: chosen[name] for name in _TRIAL}
+            rows.append(about | {"kind": kind(run), "change": loss / before - 1})
+    return pd.DataFrame(rows, columns=[*_TRIAL, "kind", "change"])
+
+
+def computed_again(again: Sequence[Run], twins: Sequence[Run], layer: str) -> pd.Series:
+    """Final MRP of a layer's units in one training over that in the same training computed earlier.
+
+    1 where both were computed on the same kind of processor; otherwise what rounding alone makes of a unit.
+    """
+
+    def final(some: Sequence[Run]) -> pd.Series:
+        parts = [run.table("units") for run in some if lasted(run) and run.has("units")]
+        if not parts:
+            return pd.Series(dtype=float)
+        rows = pd.concat(parts)
+        rows = rows[(rows["set"] == "probe") & (rows["layer"] == layer)]
+        return rows[rows["epoch"] > rows["epoch"].max() - 1].groupby(["seed", "unit"])["mrp"].mean()
+
+    found = final(again) / final(twins)
+    return found[np.isfinite(found)]
+
+
+def silenced(rows: pd.DataFrame) -> pd.DataFrame:
+    """What came after an attacked unit's MRP was exactly 0 at some measurement: a row for each such unit.
+
+    The columns are `seed`, `layer`, `unit`; `back`, whether it was above 0 again later; `mute`, whether the
+    unit's weights got no gradient at all from then on; `end`, the MRP at the last measurement, in nats.
+
+    Args:
+        rows: from `curves`.
+    """
+    by = ["seed", "layer", "unit"]
+    parts = []
+    for key, own in rows[rows["kind"] == "attack"].groupby([*by, "start", "multiplier"]):
+        own = own.sort_values("step")
+        after = own[(own["mrp"] == 0).cummax()][1:]
+        if len(after):
+            back, mute = bool((after["mrp"] > 0).any()), bool((after["weight_gradient"] == 0).all())
+            end = float(after["mrp"].iloc[-1])
+            parts.append(dict(zip(by, key, strict=False)) | {"back": back, "mute": mute, "end": end})
+    return pd.DataFrame(parts, columns=[*by, "back", "mute", "end"])
+
+
+def agreement(some: Sequence[Run], scores: Sequence[str] = ("mrs", "norm_in", "gradient")) -> pd.DataFrame:
+    """Mean rank correlation of scores with MRP over a run's measurements: a row a run and layer.
+
+    The columns are `network`, `layer`, one for each score, and `smallest`: the share of measurements in which
+    the unit of lowest MRS (the first of several) has the lowest MRP. A correlation is left out where all
+    units of a layer have the same score; runs that diverged are left out.
+    """
+    parts = [pd.DataFrame(columns=["network", "layer", *scores, "smallest"])]
+    for run in (one for one in some if lasted(one)):
+        rows = run.table("units").query("set == 'probe'").dropna(subset=["mrp", "mrs"])
+        by = ["layer", "step"]
+        ranks = rows.groupby(by, sort=False)[["mrp", *scores]].rank()
+        centred = ranks - ranks.groupby([rows[one] for one in by], sort=False).transform("mean")
+        keys = [rows[one] for one in by]
+        squares = centred.pow(2).groupby(keys, sort=False).sum()
+        products = centred.mul(centred["mrp"], axis=0).groupby(keys, sort=False).sum()
+        correlations = products.div((squares.mul(squares["mrp"], axis=0)) ** 0.5)[list(scores)]
+        mean = correlations.groupby("layer", sort=False).mean().reset_index()
+        found = rows.loc[rows.groupby(by, sort=False)["mrs"].idxmin()].set_index(by)["mrp"]
+        same = found == rows.groupby(by, sort=False)["mrp"].min().reindex(found.index)
+        smallest = same.groupby("layer", sort=False).mean()
+        parts.append(mean.assign(network=network(run), smallest=mean["layer"].map(smallest)))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def at_the_end(some: Sequence[Run]) -> pd.DataFrame:
+    """All units at the last measurement of each run that did not diverge, with the column `network`."""
+    parts = [pd.DataFrame(columns=["network", "layer", "unit", "mrp", "mrs"])]
+    for run in (one for one in some if lasted(one)):
+        rows = run.table("units").query("set == 'probe'")
+        parts.append(rows[rows["step"] == rows["step"].max()].assign(network=network(run)))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def halves(run: Run, on: str = "probe") -> pd.DataFrame:
+    """Units at half-time and at the end: `layer`, `unit`, `what`, `half` and `end`.
+
+    None if the run measured only once, or diverged.
+
+    `what` is "MRP" or "output gradient"; `half` and `end` are it, divided by its mean over the layer at that
+    time. Half-time is the measurement nearest to half of the last one's step, the earlier of two.
+    """
+    rows = run.table("units") if lasted(run) else pd.DataFrame(columns=["set", "step"])
+    rows = rows[rows["set"] == on]
+    steps = np.sort(rows["step"].unique())
+    if len(steps) < 2:
+        return pd.DataFrame(columns=["layer", "unit", "what", "half", "end"])
+    times = {steps[np.abs(steps - steps[-1] / 2).argmin()]: "half", steps[-1]: "end"}
+    ends = rows[rows["step"].isin(list(times))]
+    parts = []
+    for column, what in {"mrp": "MRP", "gradient": "output gradient"}.items():
+        relative = ends[column] / ends.groupby(["layer", "step"], sort=False)[column].transform("mean")
+        by_time = ends.assign(relative=relative).pivot(
+            index=["layer", "unit"], columns="step", values="relative"
+        )
+        parts.append(by_time.rename(columns=times).rename_axis(columns=None).reset_index().assign(what=what))
+    return pd.concat(parts, ignore_index=True)
+
+
+def gradient_against_weights(some: Sequence[Run], on: str = "probe") -> pd.DataFrame:
+    """How the attacked unit's output gradient goes with its incoming weights: a row an attack.
+
+    `correlation` is Spearman's, over the measurements of a run; a run in which one of the two never changes
+    is left out, and so is one that diverged. The other columns are `network`, `layer`, `unit`, `start` and
+    `multiplier`.
+    """
+    parts = []
+    for run in (one for one in some if lasted(one)):
+        chosen, rows = run.info["settings"], run.table("units")
+        own = (rows["set"] == on) & (rows["layer"] == chosen["layer"]) & (rows["unit"] == chosen["unit"])
+        gradient, norm = rows[own]["gradient"], rows[own]["norm_in"]
+        if kind(run) == "attack" and min(gradient.nunique(), norm.nunique()) > 1:
+            about = {one: chosen[one] for one in ("layer", "unit", "start", "multiplier")}
+            correlation = float(gradient.rank().corr(norm.rank()))
+            parts.append({"network": network(run), **about, "correlation": correlation})
+    return pd.DataFrame(parts, columns=["network", "layer", "unit", "start", "multiplier", "correlation"])
+
+
+def network(run: Run) -> str:
+    """The name of a run's network, as it is written."""
+    chosen = run.info["settings"]
+    return NAMES[chosen["activation"]] + (" with batch norm" if chosen["batch_norm"] else "")

@@ -1,0 +1,1 @@
+"""Executed chapters, the pages made from results, and the site."""

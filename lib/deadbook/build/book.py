@@ -1,0 +1,446 @@
+"""Execute chapters, and publish them as a static site.
+
+    notebooks/*.ipynb --papermill, with profiles/<profile>/<chapter>.yaml--> _build/<profile>/chapters/
+    book/ + _config.yml + _toc.yml + those chapters = _build/<profile>/src --jupyter-book--> .../html/
+
+Everything is written under another name first and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deadbook import datasets, runs, settings
+from deadunits import Invalid
+
+PUBLISHED = "thesis"  # the profile whose chapters are committed
+FRONT = "book/assets/front.svg"  # the figure of the title page
+TABLES = "book/tables"  # one a chapter, for readers
+
+
+# the one of this environment, activated or not
+_JUPYTER_BOOK = (sys.executable, str(Path(sys.executable).with_name("jupyter-book")))
+
+
+_KERNELS = {
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning in every kernel
+    "DEADUNITS_PAGE": "1",  # no kernel will be where the page is read: no live widgets
+    # as in a run: its numbers do not depend on the cores, and a busy machine does not slow it tenfold
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class Failed(RuntimeError):
+    """A chapter or the site failed; the message says where."""
+
+
+def chapters() -> list[str]:
+    """Names of the chapters, in order."""
+    return sorted(path.stem for path in (runs.top() / "notebooks").glob("*.ipynb"))
+
+
+def profiles() -> list[str]:
+    """Names of the profiles."""
+    return sorted(path.name for path in (runs.top() / "notebooks/profiles").iterdir() if path.is_dir())
+
+
+def known(chapter: str, profile: str) -> None:
+    """Raise `Invalid` if there is no such chapter or profile."""
+    for kind, name, names in (("chapter", chapter, chapters()), ("profile", profile, profiles())):
+        if name not in names:
+            raise Invalid(settings.unknown(kind, name, names))
+
+
+def chosen(
+    chapter: str, profile: str, own: Mapping[str, Any] | None = None, defaults: bool = True
+) -> dict[str, Any]:
+    """The parameters of a chapter: those of the profile, overruled by `own`; checked, names and values.
+
+    Args:
+        defaults: with those that neither sets.
+
+    Raises:
+        Invalid: unknown chapter, profile or parameter, wrong type or range.
+    """
+    known(chapter, profile)
+    file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
+    mine = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
+    mine = dict(mine or {}) | dict(own or {})
+    names = settings.declared(runs.top() / f"notebooks/{chapter}.ipynb")
+    settings.check(mine, names)  # each name and value
+    settings.check(names | mine, names)  # and how they fit together
+    return names | mine if defaults else mine
+
+
+def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`chosen`, without the defaults; and the images and the folder for runs are there.
+
+    Raises:
+        Invalid: as `chosen`; missing images, a folder not writable.
+    """
+    every = chosen(chapter, profile, own)
+    folder = runs.top() / every["results"]
+    runs.check_writable(folder)
+    if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
+        datasets.check(every["dataset"], every["data_root"], every["probe_size"], every["image_size"])
+        runs.decode(every, every["data_root"])  # here, where its progress is seen
+    return chosen(chapter, profile, own, defaults=False)
+
+
+def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All parameters of a chapter: `parameters`, and its defaults for the others."""
+    return settings.declared(runs.top() / f"notebooks/{chapter}.ipynb") | parameters(chapter, profile, own)
+
+
+def execute(
+    chapter: str,
+    profile: str,
+    own: Mapping[str, Any] | None = None,
+    results: str | None = None,
+    folder: Path | None = None,
+    **more: Any,
+) -> Path:
+    """Execute one chapter and return the executed notebook; with `own` parameters in a place of its own.
+
+    Args:
+        results: a folder for new runs other than the profile's.
+        folder: where the executed notebook goes; None: below `_build`.
+        more: for papermill.
+
+    Raises:
+        Invalid: see `parameters`; before anything starts.
+        Failed: a cell raised; names the chapter, the cell and the error. What was there before stays.
+    """
+    elsewhere = {} if results in (None, "results") else {"results": results}
+    mine = parameters(chapter, profile, dict(own or {}) | elsewhere)
+    folder = folder or runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
+    runs.check_writable(folder)
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    draft, place = folder / f".{chapter}.{os.getpid()}.ipynb", folder / f"{chapter}.ipynb"
+    quiet = not sys.stderr.isatty()
+    try:
+        watched = contextlib.nullcontext() if quiet else _watch(runs.top() / mine.get("results", "results"))
+        with _environment(_KERNELS), watched:
+            papermill.execute_notebook(
+                runs.top() / f"notebooks/{chapter}.ipynb",
+                draft,
+                parameters=mine,
+                cwd=runs.top(),
+                kernel_name="python3",
+                extra_arguments=["--log-level=CRITICAL"],  # it warns of TCP at each start, and of Ctrl-C
+                progress_bar=False if quiet else {"desc": chapter, "unit": "cell", "leave": False},
+                **more,
+            )
+        draft.write_text(normalise(draft.read_text("utf8")), "utf8")
+        draft.replace(place)
+    except PapermillExecutionError as error:
+        log = folder / f"{chapter}.failed.ipynb"
+        draft.replace(log)
+        raise Failed(
+            f"chapter {chapter}, cell {error.cell_index}: {error.ename}: {error.evalue}\n"
+            f"(the whole stack is in {_shown(log)})"
+        ) from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return place
+
+
+def normalise(text: str) -> str:
+    """An executed notebook without what differs from run to run: times, machine paths, random ids.
+
+    Its parameters, those that were injected too, are shown as one table.
+    """
+    notebook = json.loads(text)
+    show_parameters(notebook)
+    notebook["metadata"].pop("papermill", None)
+    notebook["metadata"]["language_info"] = {"name": "python"}
+    for number, cell in enumerate(notebook["cells"]):
+        cell["id"] = f"cell-{number}"
+        for name in ("papermill", "execution"):
+            cell["metadata"].pop(name, None)
+    text = json.dumps(notebook)
+    for number, name in enumerate(_widgets(notebook)):
+        text = text.replace(name, f"{number:032x}")
+    return json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def show_parameters(notebook: dict[str, Any]) -> None:
+    """Put a table of names, values and meanings in the place of the cells that set the parameters."""
+    by_tag = {tag: cell for cell in notebook["cells"] for tag in cell["metadata"].get("tags", [])}
+    if "parameters" not in by_tag:
+        return
+    chosen: dict[str, str] = {}
+    if "injected-parameters" in by_tag:
+        injected = by_tag["injected-parameters"]
+        injected["metadata"]["tags"] = ["injected-parameters", "remove-cell"]
+        for line in ast.parse("".join(injected["source"])).body:
+            if isinstance(line, ast.Assign):
+                chosen[ast.unparse(line.targets[0])] = ast.unparse(line.value)
+    cell, rows = by_tag["parameters"], []
+    for line in "".join(cell["source"]).splitlines():
+        declared, _, meaning = line.partition("  # ")
+        name, _, default = declared.partition(" = ")
+        name = name.partition(":")[0]
+        value = chosen.get(name, default)
+        shown = (f"<code>{html.escape(one)}</code>" for one in (name, value))
+        cells = (*shown, html.escape(meaning))
+        rows.append("<tr>" + "".join(f'<td class="text">{one}</td>' for one in cells) + "</tr>")
+    table = f'<table class="run-table"><tbody>{"".join(rows)}</tbody></table>'
+    summary = f"The {len(rows)} parameters that this page was executed with"
+    text = f'<details class="parameters"><summary>{summary}</summary>{table}</details>'
+    cell["metadata"]["tags"] = ["parameters", "remove-input", "nbval-ignore-output"]  # nbval: no output
+    cell["outputs"] = [{"output_type": "display_data", "metadata": {}, "data": {"text/html": text}}]
+
+
+def _widgets(notebook: dict[str, Any]) -> list[str]:
+    """The random ids of the widgets, each behind the one that shows it; those that only link come last."""
+    saved = notebook["metadata"].get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    models = {name: json.dumps(model, sort_keys=True) for name, model in saved.get("state", {}).items()}
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in models and name not in order:
+            order.append(name)
+            for shown in re.findall(r"IPY_MODEL_([0-9a-f]{32})", models[name]):
+                visit(shown)
+
+    def known(name: str) -> str:
+        return re.sub(
+            r"[0-9a-f]{32}", lambda id: str(order.index(id[0])) if id[0] in order else "", models[name]
+        )
+
+    for name in re.findall(r'"model_id": "([0-9a-f]{32})"', json.dumps(notebook["cells"])):
+        visit(name)
+    for name in sorted(models.keys() - set(order), key=known):
+        visit(name)
+    return order
+
+
+def errors(notebook: Path) -> list[str]:
+    """Cells of an executed notebook that hold an error, in words."""
+    found = []
+    for number, cell in enumerate(json.loads(notebook.read_text("utf8"))["cells"]):
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                found.append(f"{notebook.stem}, cell {number}: {output['ename']}: {output['evalue']}")
+    return found
+
+
+def runs_shown(notebook: Path) -> list[str]:
+    """Keys of the runs that an executed chapter shows, as its card names them."""
+    return re.findall(r'data-run=\\?"([0-9a-f]{12})', notebook.read_text("utf8"))
+
+
+def build(profile: str | None = None, results: str = "results") -> Path:
+    """Build the site with warnings as errors and return its folder.
+
+    Args:
+        profile: whose executed chapters to show; None: what is committed.
+        results: where the runs behind them lie, for the status page.
+
+    Raises:
+        Failed: a chapter is missing or holds an error, or Sphinx warns.
+    """
+    source = runs.top() if profile is None else _stage(profile, runs.top() / results)
+    executed = sorted((source / "book/chapters").glob("*.ipynb"))
+    missing = set(chapters()) - {path.stem for path in executed}
+    wrong = [f"{name} is not executed" for name in sorted(missing)]
+    wrong += [line for path in executed for line in errors(path)]
+    if wrong:
+        raise Failed("not published:\n" + "\n".join(wrong))
+    done = subprocess.run(
+        [*_JUPYTER_BOOK, "build", source, "-W", "-n", "--keep-going", "--all", "-q"],
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise Failed(f"the site was not built:\n{_telling(done.stdout + done.stderr)}")
+    html = source / "_build/html"
+    if profile is None:
+        return html
+    place = runs.top() / f"_build/{profile}/html"
+    shutil.rmtree(place, ignore_errors=True)
+    return html.rename(place)
+
+
+def publish(profile: str = PUBLISHED) -> list[Path]:
+    """Put the profile's executed chapters, and the runs they show, where they are committed.
+
+    Runs that no chapter shows any more are removed from there. README.md gets today's numbers, the title page
+    its figure, readers their tables.
+    """
+    top, written, shown = runs.top(), [], set[str]()
+    for chapter in chapters():
+        executed = top / f"_build/{profile}/chapters/{chapter}.ipynb"
+        if not executed.is_file() or errors(executed):
+            raise Failed(f"{chapter} is not executed with profile {profile}, or holds an error")
+        shown |= set(runs_shown(executed))
+        for name in runs_shown(executed):
+            kept = top / runs.PUBLISHED / name
+            if not kept.exists():
+                draft = kept.with_name(f".{name}")
+                shutil.copytree(top / "results" / name, draft, dirs_exist_ok=True)
+                draft.rename(kept)
+                written.append(kept)
+        place = top / f"book/chapters/{chapter}.ipynb"
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(executed, place.with_suffix(".draft"))
+        written.append(place.with_suffix(".draft").replace(place))
+    for run in runs.runs_in(top / runs.PUBLISHED):
+        if run.folder.name not in shown:
+            shutil.rmtree(run.folder)
+    from deadbook.build import tables
+
+    for chapter in tables.TABLES:
+        names = dict.fromkeys(runs_shown(top / f"book/chapters/{chapter}.ipynb"))
+        tables.save(chapter, [runs.Run(top / runs.PUBLISHED / name) for name in names], top / TABLES)
+    cover = front(runs.runs_in(top / runs.PUBLISHED))
+    if cover is not None:
+        (top / FRONT).write_bytes(cover)
+    readme = top / "README.md"
+    if readme.is_file():
+        readme.write_text(with_numbers(readme.read_text("utf8")), "utf8")
+    return written
+
+
+def front(known: Sequence[runs.Run]) -> bytes | None:
+    """The figure of the title page, SVG: what each unit of the network of chapter 4.1 is worth, all seeds.
+
+    None where there are no such runs.
+    """
+    import pandas as pd
+
+    from deadbook import figures
+
+    of = {"activation": "relu", "widths": [8, 16, 64], "dataset": "mnist"}
+    some = [run for run in known if run.info["experiment"] == "units"]
+    some = [run for run in some if of.items() <= run.info["settings"].items()]
+    tables = [table[table["step"] == table["step"].max()] for table in (run.table("scores") for run in some)]
+    return figures.svg(figures.worth(pd.concat(tables))) if tables else None
+
+
+def with_numbers(text: str) -> str:
+    """The text with each `<!-- chapter:name:format -->...<!-- -->` filled by what that chapter has glued.
+
+    Raises:
+        Failed: a chapter or a name that is not there.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        chapter, name, how = found[1], found[2], found[3]
+        path = runs.top() / f"book/chapters/{chapter}.ipynb"
+        known = glued(path) if path.is_file() else {}
+        if name not in known:
+            raise Failed(f"README.md wants {name} of {chapter}, which has: {', '.join(known) or 'nothing'}")
+        return f"<!-- {chapter}:{name}:{how} -->{format(known[name], how)}<!-- -->"
+
+    return re.sub(r"<!-- ([\w-]+):(\w+):(\S*) -->.*?<!-- -->", fill, text)
+
+
+def glued(notebook: Path) -> dict[str, Any]:
+    """The numbers and words that an executed chapter keeps for the prose, by name."""
+    found = {}
+    for cell in json.loads(notebook.read_text("utf8"))["cells"]:
+        for output in cell.get("outputs", []):
+            if "scrapbook" in output.get("metadata", {}):
+                text = "".join(output["data"]["application/papermill.record/text/plain"])
+                found[output["metadata"]["scrapbook"]["name"]] = ast.literal_eval(text)
+    return found
+
+
+def _stage(profile: str, results: Path) -> Path:
+    """A source tree for the site with this profile's chapters and runs in the place of the committed."""
+    top = runs.top()
+    source = top / f"_build/{profile}/src"
+    shutil.rmtree(source, ignore_errors=True)
+    ignored = shutil.ignore_patterns("chapters", "results", "node_modules", "_build")
+    shutil.copytree(top / "book", source / "book", ignore=ignored)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(top / name, source / name)
+    shutil.copytree(top / f"_build/{profile}/chapters", source / "book/chapters", ignore=_failed_ones)
+    for path in (source / "book/chapters").glob("*.ipynb"):
+        for name in runs_shown(path):
+            kept = [top / runs.PUBLISHED / name, results / name]
+            info = next((folder for folder in kept if folder.is_dir()), None)
+            if info is None:
+                raise Failed(f"{path.stem} shows run {name}, which is not in {results}: execute it again")
+            shutil.copytree(info, source / runs.PUBLISHED / name, dirs_exist_ok=True)
+    return source
+
+
+def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.startswith(".") or name.endswith(".failed.ipynb")]
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables, for the kernels that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _watch(folder: Path) -> Iterator[None]:
+    """A second bar on the terminal while runs are being computed in `folder`."""
+    from tqdm import tqdm
+
+    stop = threading.Event()
+
+    def look() -> None:
+        bar = None
+        while not stop.wait(0.5):
+            waited = runs.waited_for(folder)
+            if waited and bar is None:
+                layout = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+                bar = tqdm(total=waited[1], position=1, leave=False, bar_format=layout)
+            if waited and bar is not None:
+                bar.set_description(f"{waited[0]:.1f} of {waited[1]:.0f} runs", refresh=False)
+                bar.update(waited[0] - bar.n)
+            if not waited and bar is not None:
+                bar = bar.close()
+        if bar is not None:
+            bar.close()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(runs.top()) if path.is_relative_to(runs.top()) else path
+
+
+def _telling(output: str) -> str:
+    """The lines of Sphinx's output that say what is wrong."""
+    lines = [line for line in output.splitlines() if re.search(r"WARNING|ERROR|[Ee]rror:", line)]
+    return "\n".join(lines[:20] or output.splitlines()[-20:])

@@ -1,0 +1,1 @@
+"""What each chapter runs, and what it shows besides figures."""

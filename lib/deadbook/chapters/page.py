@@ -1,0 +1,152 @@
+"""What chapters show besides figures: their opening card, the source of a loop, numbers for the prose."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import html
+import math
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import HTML, Markdown, display
+from matplotlib.figure import Figure
+
+from deadbook import figures
+from deadbook.analysis.measures import steady
+from deadbook.runs import Run
+
+
+def card(learn: str, runs: Sequence[Run]) -> HTML:
+    """The opening of a chapter: what one learns, data, settings, seeds, machine and run time."""
+    if not runs:
+        return HTML(
+            f'<div class="chapter-card"><dl><dt>You will learn</dt><dd>{html.escape(learn)}</dd>'
+            "<dt>Run time</dt><dd>a few seconds, on this page</dd></dl></div>"
+        )
+    infos = [run.info for run in runs]
+    settings = [info["settings"] for info in infos]
+    first = settings[0]
+    names = [name for name in first if name not in ("dataset", "activation", "seed")]
+    fixed = {
+        name: first[name]
+        for name in names
+        if all(one.get(name, first[name]) == first[name] for one in settings)
+    }
+    varied = {name: sorted({str(one[name]) for one in settings}) for name in ("activation", "seed")}
+    counts = Counter(info["experiment"].replace("_", " ") for info in infos)
+    kinds = ", ".join(f"{count} of {name}" for name, count in counts.items())
+    dates = sorted(datetime.fromisoformat(info["started"]) for info in infos)
+    seconds = sum(info["processor_seconds"] for info in infos)
+    time = f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{seconds:.0f} seconds"
+    machines = " / ".join(dict.fromkeys(info["machine"] for info in infos))
+    versions = infos[0]["versions"]
+    rows = {
+        "You will learn": learn,
+        "Data": _images(runs),
+        "Settings": ", ".join(f"{name} {value}" for name, value in fixed.items()),
+        "Runs": f"{kinds}; {' and '.join(varied['activation'])}; seeds {', '.join(varied['seed'])}",
+        "Machine": f"{machines}; one thread a run; torch {versions['torch']}, Python {versions['python']}",
+        "Run time": f"{time} of processor time, {dates[-1]:%-d %B %Y}",
+    }
+    items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
+    used = "".join(f'<span data-run="{run.folder.name}"></span>' for run in runs)  # for `book.publish`
+    return HTML(f'<div class="chapter-card"><dl>{items}</dl>{used}</div>')
+
+
+def _images(runs: Sequence[Run]) -> str:
+    """The data set; of CIFAR-10 also whether it is the official one."""
+    name = runs[0].info["settings"]["dataset"]
+    if name == "cifar10":
+        name = runs[0].table("final")["images"].iloc[0]
+    if name == "cifar10 (folder)":
+        name += (
+            ": re-coded images, not the official bytes, so no number here is one for the official CIFAR-10"
+        )
+    return name
+
+
+def source(function: str) -> Markdown:
+    """The source of a function, by its name, as in "deadunits.training.sgd"."""
+    *modules, name = function.split(".")
+    text = Path(__file__).parents[2].joinpath(*modules).with_suffix(".py").read_text("utf8")
+    body = ast.parse(text).body  # read, not imported: that would bring torch
+    (found,) = (one for one in body if isinstance(one, ast.FunctionDef) and one.name == name)
+    return Markdown(f"```python\n{ast.get_source_segment(text, found)}\n```")
+
+
+def pictures(rows: Mapping[str, Figure], caption: str) -> HTML:
+    """Pictures without text under one caption, each with its name beside it, which is read aloud too."""
+    shown = "".join(
+        f'<div><span>{html.escape(name)}</span><img alt="{html.escape(name)}" '
+        f'src="data:image/png;base64,{base64.b64encode(figures.png(one)).decode()}"></div>'
+        for name, one in rows.items()
+    )
+    return HTML(f'<figure class="pictures">{shown}<figcaption>{caption}</figcaption></figure>')
+
+
+def table(frame: pd.DataFrame, **formats: str) -> HTML:
+    """A table without its index; `formats` gives the format of a column, as in `format(value, ".2f")`.
+
+    A number that is not known (NaN or infinite) is a dash.
+    """
+
+    def shown(value: float | str, how: str) -> str:
+        return format(_steady(value), how) if is_known(value) else "–"
+
+    formatters = {name: lambda value, how=how: shown(value, how) for name, how in formats.items()}
+    frame = frame.rename_axis(columns=None)  # a name there would stand as one more heading
+    return HTML(frame.to_html(index=False, border=0, classes="run-table", formatters=formatters, na_rep="–"))
+
+
+def spread(values: pd.Series) -> str:
+    """A mean with the lowest and the highest value, of those that are known; a dash: none is."""
+    values = values[[is_known(value) for value in values]]
+    if values.empty:
+        return "–"
+    mean, low, high = (steady(value) for value in (values.mean(), values.min(), values.max()))
+    return f"{mean:.4g} ({low:.4g} to {high:.4g})"
+
+
+def prose(*sentences: str, otherwise: str = "", **values: float | int | str | None) -> Markdown:
+    """Sentences with numbers of the run in them, as in `str.format`: "{share:.0f}% of the weights".
+
+    A sentence that names a value which this run does not have (it is not among `values`, None, nan or
+    infinite) is left out. An empty text ends a paragraph. If no sentence is left, `otherwise` stands there.
+    """
+    known = {name: _steady(value) for name, value in values.items() if is_known(value)}
+    paragraphs: list[list[str]] = [[]]
+    for sentence in sentences:
+        if not sentence:
+            paragraphs.append([])
+        elif {name for _, name, _, _ in string.Formatter().parse(sentence) if name} <= known.keys():
+            paragraphs[-1].append(sentence.format(**known))
+    return Markdown("\n\n".join(" ".join(lines) for lines in paragraphs if lines) or otherwise)
+
+
+def is_known(value: float | int | str | None) -> bool:
+    """Whether there is a value to show: a text, or a finite number."""
+    return isinstance(value, str) or (value is not None and math.isfinite(value))
+
+
+def _steady(value: float | int | str) -> float | int | str:
+    return steady(value) if isinstance(value, float) else value
+
+
+def glue(**values: float | int | str | None) -> None:
+    """Keep numbers for other pages: {glue:text}`name:.2f` prints them; six significant digits are kept.
+
+    The same record as `myst_nb.glue`, without needing it where the notebook runs. What this run does not have
+    (None, nan or infinite) is not kept.
+    """
+    for name, value in values.items():
+        if not is_known(value):
+            continue
+        text = repr(value if isinstance(value, str | int) else float(f"{steady(value):.6g}"))
+        record = {"application/papermill.record/text/plain": text}
+        meta = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
+        display(record, raw=True, metadata=meta)

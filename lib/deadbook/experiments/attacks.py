@@ -1,0 +1,170 @@
+"""Chapter 3: a training in which a unit is attacked, its twin without the attack, and its control."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deadbook import datasets
+from deadbook.experiments.common import Row, accuracy, mean_loss, rounded, shapes, weights_of
+from deadunits import Invalid, models, training
+from deadunits.attack import Attack, Schedule
+from deadunits.counting import BOUNDED, EDGES, histogram
+from deadunits.data import Batch
+from deadunits.recorder import Recorder
+
+BITS = 10  # of mantissa, in the table of all units at each measurement
+FULLY = 4  # every so many measurements the other images are looked at too, and the watched units' values
+
+
+def attacks(
+    *,
+    dataset: str,
+    image_size: int,
+    network: str,
+    layers: Sequence[str],
+    activation: str,
+    batch_norm: bool,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    measure_every: int,
+    probe_size: int,
+    layer: str,
+    unit: int,
+    start: int,
+    interval: int,
+    repeats: int,
+    multiplier: float,
+    control: bool,
+    watch: Sequence[Sequence[Any]],
+    seed: int,
+    data_root: str = "",
+) -> Iterator[Row]:
+    """Sections 3.4 to 3.6: train, multiply the updates of one unit's weights now and then, record all units.
+
+    A control is the twin whose unit gets, when the attack would end, the (L1) norm that the attack would have
+    given it, in the direction it has. Tables: `weights` (a row a layer), `training` (losses in nats;
+    `minibatch` is the mean over the steps since the last row), `units` (a row a unit, `Recorder.measure`),
+    `values` (how many values of a watched unit lie in each bin that has any), `final` (losses in nats,
+    accuracy from 0 to 1, the step at which the loss ceased to be a number or 0, which images). A control
+    ends where its attack left no norm to scale to.
+
+    Raises:
+        Invalid: a layer or a unit that the network does not have, a watched one that is not recorded.
+    """
+    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    sets = {"probe": images.probe, "other": images.other}
+    net = models.build(network, images.shape, images.classes, activation, seed, batch_norm=batch_norm)
+    yield from shapes(net, weights_of(net, layers))
+    check_units(net, layers, [*watch, [layer, unit]] if repeats else watch)
+    try:
+        recorder, schedule = Recorder(net, layers), Schedule(start, interval, repeats)
+    except ValueError as error:
+        raise Invalid(f"layers: {error}") from error
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+    how = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
+    attack: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if repeats and not control:
+        attack = Attack(net, optimizer, layer, [unit], schedule, multiplier)
+    elif repeats:
+        again = models.build(network, images.shape, images.classes, activation, seed, batch_norm=batch_norm)
+        norm = attacked_norm(again, images.train, layer, unit, schedule, multiplier, how)
+
+    total, steps, measured, diverged = 0.0, 0, 0, 0
+    with attack:
+        for step in training.sgd(net, images.train, optimizer=optimizer, **how):
+            if not math.isfinite(step.loss):
+                diverged = step.number
+                break
+            recorder.follow()
+            total, steps = total + step.loss, steps + 1
+            if control and step.number == schedule.last:
+                if not math.isfinite(norm):
+                    diverged = step.number
+                    break
+                scale_to(net.get_parameter(f"{layer}.weight"), unit, norm)
+            if step.number % measure_every:
+                continue
+            measured += 1
+            fully = measured % FULLY == 0 or step.epoch > epochs - 1
+            now = {"step": step.number, "epoch": step.epoch}
+            losses = {"probe": math.nan, "other": math.nan}
+            for name in sets if fully else ("probe",):
+                losses[name], found = recorder.measure(sets[name])
+                for place, columns in found.items():
+                    numbers = {column: rounded(values, BITS) for column, values in columns.items()}
+                    where = {"set": name, "layer": place, "unit": torch.arange(len(numbers["mrp"]))}
+                    yield "units", now | where | numbers
+            yield "training", now | {"minibatch": total / steps} | losses
+            total, steps = 0.0, 0
+            if measured % FULLY == 0:
+                yield from seen_values(recorder, images.probe, watch, activation, now)
+    net.eval()
+    losses = {"train_loss": mean_loss(net, images.train), "test_loss": mean_loss(net, images.test)}
+    if not math.isfinite(losses["train_loss"]):  # the last updates did it
+        diverged = diverged or step.number
+    reached = accuracy(net, images.test)
+    yield "final", losses | {"accuracy": reached, "diverged": diverged, "images": images.name}
+
+
+def check_units(net: nn.Module, layers: Sequence[str], wanted: Sequence[Sequence[Any]]) -> None:
+    """Raise `Invalid` for a layer that is not among the recorded ones, or a unit that it does not have."""
+    for layer, unit in wanted:
+        weights_of(net, [layer])
+        if layer not in layers:
+            raise Invalid(f"{layer}, unit {unit}: layers has no {layer}, it has {', '.join(layers)}")
+        count = len(net.get_submodule(layer).weight)
+        if unit >= count:
+            raise Invalid(f"{layer} has units 0 to {count - 1}, not {unit}")
+
+
+def attacked_norm(
+    net: nn.Module,
+    images: Batch,
+    layer: str,
+    unit: int,
+    schedule: Schedule,
+    multiplier: float,
+    how: Mapping[str, Any],
+) -> float:
+    """L1 norm of a unit's incoming weights right after the last attack; not a number if the loss is none."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=how["lr"])
+    with Attack(net, optimizer, layer, [unit], schedule, multiplier):
+        for step in training.sgd(net, images, optimizer=optimizer, **how):
+            if not math.isfinite(step.loss):
+                return math.nan
+            if step.number == schedule.last:
+                break
+    return net.get_parameter(f"{layer}.weight")[unit].abs().sum().item()
+
+
+@torch.no_grad()
+def scale_to(weight: Tensor, unit: int, norm: float) -> None:
+    """Scale a unit's incoming weights to an L1 norm; not if they are all 0."""
+    now = weight[unit].abs().sum()
+    if now > 0:
+        weight[unit] *= norm / now
+
+
+def seen_values(
+    recorder: Recorder,
+    batch: Batch,
+    watch: Sequence[Sequence[Any]],
+    activation: str,
+    now: Mapping[str, Any],
+) -> Iterator[Row]:
+    """Histograms of the watched units' outputs and of what the next layer gets of them."""
+    found = {layer: recorder.values(batch, layer) for layer in dict.fromkeys(layer for layer, _ in watch)}
+    for layer, unit in watch:
+        for what, values in zip(("output", "activation"), found[layer], strict=True):
+            bounded = what == "activation" and activation == "tanh"
+            counts = histogram(values[unit], BOUNDED if bounded else EDGES)
+            bins = counts.nonzero().flatten()
+            where = {"layer": layer, "unit": unit, "what": what, "bin": bins}
+            yield "values", dict(now) | where | {"count": counts[bins]}

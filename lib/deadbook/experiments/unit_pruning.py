@@ -1,0 +1,135 @@
+"""Section 4.2: pruning units in training, and the smaller network that is left."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from deadbook import datasets
+from deadbook.experiments.common import Row, accuracy, mean_loss, shapes, weights_of
+from deadunits import compaction, mean_replacement, models, pruning, training, unit_scorers
+from deadunits.data import Images
+
+REMOVALS = ("propagated", "activation", "bare")  # what a unit is replaced by: g(E[h]), E[a], 0
+
+
+def unit_pruning(
+    *,
+    dataset: str,
+    image_size: int,
+    network: str,
+    layers: Sequence[str],
+    activation: str,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    measure_every: int,
+    probe_size: int,
+    schedule: Sequence[Sequence[float]],
+    scorer: str,
+    by: str,
+    seed: int,
+    data_root: str = "",
+) -> Iterator[Row]:
+    """Section 4.2: train, and at the end of some epochs take out the units of lowest score for good.
+
+    Their means are propagated into the next biases; units are scored on images trained on. `schedule` is a
+    list of [epoch, fraction]. The network has to be a chain of known layers. Tables: `weights` (a row a
+    layer), `training` (losses in nats, share of all parameters pruned), `pruned` (losses before and after
+    each pruning, by what stands for a unit), `kept` (a row a unit), `values` (the weights at the end),
+    `sizes` (parameters and bytes), `final` (losses in nats, accuracies from 0 to 1, of the masked and of the
+    compacted network).
+    """
+    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
+    net = models.build(network, images.shape, images.classes, activation, seed)
+    names = weights_of(
+        net, [name for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
+    )
+    yield from shapes(net, names)
+    steps = -(-len(images.train.y) // batch_size)  # in an epoch
+    planned = {int(epoch) * steps: fraction for epoch, fraction in schedule}
+    keep = {layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in layers}
+    compaction.compact(net, keep)  # before any training: an error if this network's units cannot be removed
+    masks: dict[str, Tensor] = {}
+    dense = compaction.parameter_count(net)
+    pruned = 0.0
+    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
+        pruning.zero(net, masks)
+        net.eval()
+        now = {"step": step.number, "epoch": step.epoch}
+        if step.number in planned:
+            before = {name: mean_loss(net, batch) for name, batch in sets.items()}
+            scores = unit_scorers.UNIT_SCORERS[scorer](net, images.train_probe, layers)
+            keep = pruning.unit_masks(scores, planned[step.number], by=by, existing=keep)
+            for removal, constants in stand_ins(net, images, keep).items():
+                one = compaction.propagate(net, keep, **constants)
+                for name, batch in sets.items():
+                    losses = {"before": before[name], "after": mean_loss(one, batch)}
+                    yield (
+                        "pruned",
+                        now | {"fraction": planned[step.number], "set": name, "removal": removal} | losses,
+                    )
+            masks = compaction.remove(net, keep, **stand_ins(net, images, keep)["propagated"])
+            pruned = 1 - compaction.parameter_count(compaction.compact(net, keep)) / dense
+        if step.number % measure_every == 0:
+            losses = {name: mean_loss(net, batch) for name, batch in sets.items()}
+            yield "training", now | {"pruned": pruned, "minibatch": step.loss} | losses
+    net.eval()
+    for layer, mask in keep.items():
+        yield "kept", {"layer": layer, "unit": torch.arange(len(mask)), "kept": mask}
+    for name in names:
+        values = net.get_parameter(name).detach().flatten()
+        where = {"layer": name.removesuffix(".weight"), "weight": torch.arange(len(values))}
+        yield "values", where | {"value": values}
+    small = compaction.compact(net, keep)
+    for kind, one in {"masked": net, "compacted": small}.items():
+        yield (
+            "sizes",
+            {"network": kind, "parameters": compaction.parameter_count(one), "bytes": file_size(one)},
+        )
+        losses = {f"{name}_loss": mean_loss(one, getattr(images, name)) for name in ("train", "test")}
+        yield "final", {"network": kind} | losses | {"accuracy": accuracy(one, images.test)}
+
+
+@torch.no_grad()
+def stand_ins(
+    net: nn.Sequential, images: Images, keep: Mapping[str, Tensor]
+) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """What stands for the units, as arguments of `compaction.propagate`, by name of the removal."""
+    batch = images.train_probe
+    means = {layer: one.mean for layer, one in mean_replacement.observe(net, batch, list(keep)).items()}
+    entering: dict[str, Tensor] = {}
+    handles = []
+    modules = {name: one for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))}
+    order = list(modules)
+    for layer, mask in keep.items():
+        following = modules[order[order.index(layer) + 1]]
+
+        def hook(
+            _: nn.Module, inputs: tuple[Tensor, ...], layer: str = layer, units: int = len(mask)
+        ) -> None:
+            a = inputs[0]
+            entering[layer] = a.unflatten(1, (units, -1)).movedim(1, 0).flatten(1).mean(1)
+
+        handles.append(following.register_forward_pre_hook(hook))
+    try:
+        net(batch.x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    zeros = {layer: torch.zeros(len(mask)) for layer, mask in keep.items()}
+    return {"propagated": {"h": means}, "activation": {"a": entering}, "bare": {"a": zeros}}
+
+
+def file_size(net: nn.Module) -> int:
+    """Bytes of its `state_dict` in a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "state.pt"
+        torch.save(copy.deepcopy(net).state_dict(), file)
+        return file.stat().st_size

@@ -1,0 +1,110 @@
+"""Section 2.2: pruning weights in training, and what removing the emptied units leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from deadbook import datasets
+from deadbook.experiments.common import Row, Tensors, accuracy, mean_loss, shapes, weights_of
+from deadunits import compaction, models, pruning, scorers, training
+from deadunits.data import Images
+
+EMPTY = [i / 50 for i in range(16)]  # fnz of Figure 2.11
+
+
+def weight_pruning(
+    *,
+    dataset: str,
+    image_size: int,
+    network: str,
+    layers: Sequence[str],
+    activation: str,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    measure_every: int,
+    probe_size: int,
+    schedule: Sequence[Sequence[float]],
+    by: str,
+    seed: int,
+    data_root: str = "",
+) -> Iterator[Row]:
+    """Section 2.2: train, and at the end of some epochs prune the weights of smallest magnitude for good.
+
+    `schedule` is a list of [epoch, fraction]; empty, this is the unpruned twin, for which `by` means nothing.
+    Tables: `weights` (a row a layer), `training` (losses in nats, share of weights pruned), `pruned` (losses
+    before and after each pruning), `values` (the weights at the end), `removal` (what removing units leaves,
+    by fnz), `samples` (an image a class), `final` (losses in nats, accuracies from 0 to 1).
+    """
+    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
+    net = models.build(network, images.shape, images.classes, activation, seed)
+    names = weights_of(net, layers)
+    yield from shapes(net, names)
+    yield from samples(images)
+    steps = -(-len(images.train.y) // batch_size)  # in an epoch
+    planned = {int(epoch) * steps: fraction for epoch, fraction in schedule}
+    masks: Tensors = {name: torch.ones_like(net.get_parameter(name), dtype=torch.bool) for name in names}
+    given_up = 0.0
+    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
+        pruning.zero(net, masks)
+        net.eval()
+        now = {"step": step.number, "epoch": step.epoch}
+        if step.number in planned:
+            before = {name: mean_loss(net, batch) for name, batch in sets.items()}
+            given_up = planned[step.number]
+            scores = scorers.magnitude(net, (), names)
+            masks = pruning.masks(scores, given_up, by=by, existing=masks)
+            pruning.zero(net, masks)
+            for name, batch in sets.items():
+                losses = {"before": before[name], "after": mean_loss(net, batch)}
+                yield "pruned", now | {"fraction": given_up, "set": name} | losses
+        if step.number % measure_every == 0:
+            losses = {name: mean_loss(net, batch) for name, batch in sets.items()}
+            yield "training", now | {"pruned": given_up, "minibatch": step.loss} | losses
+    net.eval()
+    for name in names:
+        values = net.get_parameter(name).detach().flatten()
+        yield (
+            "values",
+            {"layer": name.removesuffix(".weight"), "weight": torch.arange(len(values)), "value": values},
+        )
+    yield from removals(net, images)
+    yield "final", {"train_loss": mean_loss(net, images.train)} | judged(net, images)
+
+
+def removals(net: nn.Module, images: Images) -> Iterator[Row]:
+    """What is left without the units that have at most a fraction fnz of their weights, and how well it does.
+
+    carried: whether the constant that a removed unit still gives went into the next bias (the thesis left it
+    out). Nothing for a network that is not a chain of known layers.
+    """
+    for fnz in EMPTY:
+        try:
+            keep = compaction.idle(net, fnz)
+            nothing = {layer: torch.zeros(len(mask)) for layer, mask in keep.items()}
+            small = {True: compaction.compact(net, keep), False: compaction.compact(net, keep, a=nothing)}
+        except ValueError:
+            return
+        for carried, one in small.items():
+            row = {"fnz": fnz, "carried": carried, "parameters": compaction.parameter_count(one)}
+            yield "removal", row | judged(one, images)
+
+
+def judged(net: nn.Module, images: Images) -> dict[str, float]:
+    """Losses in nats and accuracies on each set of images."""
+    sets = {name: getattr(images, name) for name in ("probe", "other", "test")}
+    losses = {f"{name}_loss": mean_loss(net, batch) for name, batch in sets.items()}
+    return losses | {f"{name}_accuracy": accuracy(net, batch) for name, batch in sets.items()}
+
+
+def samples(images: Images) -> Iterator[Row]:
+    """The first training image of each class."""
+    channels, height, width = images.shape
+    for label in range(images.classes):
+        x = images.train.x[images.train.y == label][:1]
+        shape = {"channels": channels, "height": height, "width": width}
+        yield "samples", {"label": label, "pixel": torch.arange(x.numel()), "value": x.flatten()} | shape

@@ -1,0 +1,537 @@
+"""Runs: an experiment with one setting and one seed, computed once, kept as a folder of tables.
+
+`results/<key>/` holds a parquet file a table and `run.json` (settings, commit, versions, machine, time). It
+is written under another name and renamed when it is complete: what is there is whole. A run that is kept in
+the book (`book/results/`) is never computed again, only read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import importlib
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from deadbook import datasets, settings
+from deadunits import Invalid
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+PUBLISHED = Path("book/results")
+# Between a committed first measurement and today's, as a share of a column's largest number. Another
+# processor alone made 0.02 of it after 375 steps of an attack's run (gradients of nearly dead units).
+VERIFY_TOLERANCE = 0.05
+_LIB = Path(__file__).parents[1]
+_TOLD = "told to end by SIGTERM"
+_told_to_end: list[bool] = []
+_PACKAGES = ("deadunits", "torch", "torchvision", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Experiment, settings, versions, machine, time: what `run.json` says."""
+        file = self.folder / "run.json"
+        return dict(_read_info(file, file.stat().st_mtime_ns))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of its tables, with the activation, the seed and how it was pruned as columns."""
+        file, chosen = self.folder / f"{name}.parquet", self.info["settings"]
+        known = _read_table(file, file.stat().st_mtime_ns, chosen["activation"], chosen["seed"], self.by)
+        return known.copy()  # what a caller changes is the caller's
+
+    def has(self, name: str) -> bool:
+        """Whether it has a table of that name."""
+        return (self.folder / f"{name}.parquet").is_file()
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether it measures while it trains, so that a first measurement can be computed again soon."""
+        return "measure_every" in self.info["settings"]
+
+    @property
+    def by(self) -> str:
+        """How it was pruned: by "layer" or "network"; "": not at all."""
+        chosen = self.info["settings"]
+        return chosen["by"] if chosen.get("schedule") else ""
+
+
+@lru_cache(maxsize=4096)  # a page asks for the same ones thousands of times
+def _read_info(file: Path, changed_ns: int) -> dict[str, Any]:
+    return json.loads(file.read_text("utf8"))
+
+
+@lru_cache(maxsize=1024)  # all of the book's are 260 MB
+def _read_table(file: Path, changed_ns: int, activation: str, seed: int, by: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(file).assign(activation=activation, seed=seed, pruned_by=by)
+
+
+def table(runs: Iterable[Run], name: str) -> pd.DataFrame:
+    """The same table of several runs, one below the other."""
+    import pandas as pd
+
+    return pd.concat([run.table(name) for run in runs], ignore_index=True)
+
+
+def grid(fixed: Mapping[str, Any], **lists: Iterable[Any]) -> list[dict[str, Any]]:
+    """All combinations: `grid({"lr": 0.1}, seed=range(2))` gives two settings."""
+    names, values = lists.keys(), lists.values()
+    return [dict(fixed) | dict(zip(names, one, strict=True)) for one in itertools.product(*values)]
+
+
+def ensure(
+    experiment: str,
+    wanted: Sequence[Mapping[str, Any]],
+    results: str | os.PathLike = "results",
+    data_root: str = "",
+    processes: int = 0,
+) -> list[Run]:
+    """The runs with these settings, in their order; those that are missing are computed.
+
+    Runs are computed side by side in processes of one thread each, so that their numbers do not depend on
+    how many cores there are. Interrupted, the finished ones are kept.
+
+    Args:
+        experiment: name of a loop, and of its module in `deadbook.experiments`.
+        results: the folder for new runs; a relative path starts at the book's top folder, or here.
+        data_root: folder of the data sets (`datasets.data_root`).
+        processes: how many at once; 0: one a core.
+
+    Raises:
+        Invalid: a wrong setting, missing data or an unwritable folder, before anything is computed.
+        RuntimeError: a run failed; its error is named, the other runs go on first.
+    """
+    for one in wanted:
+        settings.check(one, settings.RULES)
+    settings.check({"processes": processes}, ["processes"])
+    folder = top() / results
+    found = [find(experiment, one, folder) for one in wanted]
+    missing = [one for one, run in zip(wanted, found, strict=True) if run is None]
+    if missing:
+        for one in missing:
+            datasets.check(one["dataset"], data_root, one["probe_size"], one["image_size"])
+        check_writable(folder)
+        decode(missing[0], data_root)
+        _compute(experiment, missing, folder, data_root, processes or os.cpu_count() or 1)
+    return [run or Run(folder / key(experiment, one)) for one, run in zip(wanted, found, strict=True)]
+
+
+def decode(one: Mapping[str, Any], data_root: str = "") -> None:
+    """Decode images that are files, before the processes of the runs ask for them."""
+    if datasets.decodes(one["dataset"], data_root):
+        datasets.load(one["dataset"], data_root, one["probe_size"], one["image_size"])
+
+
+def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
+    """The run with these settings: the published one, or one in `folder`."""
+    name = key(experiment, one)
+    places = (top() / PUBLISHED / name, folder / name)
+    return next((Run(place) for place in places if place.is_dir()), None)
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """All finished runs in a folder."""
+    return [Run(file.parent) for file in sorted(folder.glob("[0-9a-f]*/run.json"))]
+
+
+def kept(some: Mapping[str, Any], folder: Path) -> bool:
+    """Whether any run there is, here or published, agrees with these settings as far as it has them."""
+    for place in (top() / PUBLISHED, folder):
+        for run in runs_in(place):
+            settings = run.info["settings"]
+            if all(some[name] == value for name, value in settings.items() if name in some):
+                return True
+    return False
+
+
+def loop(experiment: str) -> Callable[..., Iterator[tuple[str, dict[str, Any]]]]:
+    """The loop of that name, which yields rows of tables."""
+    return getattr(importlib.import_module(f"deadbook.experiments.{experiment}"), experiment)
+
+
+def key(experiment: str, one: Mapping[str, Any]) -> str:
+    """Name of a run: a hash of its experiment and settings."""
+    text = json.dumps([experiment, dict(one)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder if need be; raise `Invalid` if nothing can be written there."""
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise Invalid(f"cannot write to {folder}: {error.strerror}. Name another folder") from error
+
+
+def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str = "") -> Run:
+    """Compute one run here and now, with one thread, and put it in place once it is complete."""
+    import pandas as pd
+    import torch
+
+    torch.set_num_threads(1)
+    started, wall, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
+    place = folder / key(experiment, one)
+    draft = folder / f".{place.name}.{_here()}"
+    draft.mkdir(parents=True)
+    parent = os.getppid()
+    try:
+        tables: dict[str, dict[str, list]] = {}
+        for name, row in loop(experiment)(**one, data_root=data_root):
+            _append(tables.setdefault(name, {}), row)
+            if "epoch" in row:
+                (draft / "progress").write_text(str(row["epoch"] / one["epochs"]))
+            if os.getppid() != parent:
+                raise SystemExit("the process that asked for this run is gone")
+            if _told_to_end:
+                raise SystemExit(_TOLD)
+        (draft / "progress").unlink(missing_ok=True)
+        for name, columns in tables.items():
+            write(_narrow(pd.DataFrame(columns)), draft / f"{name}.parquet")
+        info = {
+            "experiment": experiment,
+            "settings": one,
+            "commit": _commit(),
+            "versions": {"python": platform.python_version()} | _versions(),
+            "machine": _machine(),
+            "device": "cpu",
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - wall, 1),
+            "processor_seconds": round(time.process_time() - cpu, 1),
+        }
+        (draft / "run.json").write_text(json.dumps(info, indent=1) + "\n", "utf8")
+        if place.exists():  # somebody else has finished it meanwhile
+            old = draft.with_suffix(".old")
+            place.rename(old)
+            shutil.rmtree(old)
+        draft.rename(place)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Run(place)
+
+
+def _append(columns: dict[str, list], row: Mapping[str, Any]) -> None:
+    """Add a row, or as many as its arrays are long, to the columns of a table.
+
+    Plain lists: small arrays or frames that stay alive between the large tensors of a measurement make the
+    allocator keep 300 MB more of the heap at each.
+    """
+    arrays = [len(value) for value in row.values() if hasattr(value, "tolist")]
+    length = arrays[0] if arrays else 1
+    for name, value in row.items():
+        many = value.tolist() if hasattr(value, "tolist") else [value] * length
+        columns.setdefault(name, []).extend(many)
+
+
+def _narrow(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns in half the memory, where that loses nothing: scores are float32, counts are small."""
+    import numpy as np
+
+    for name, column in frame.items():
+        half = {"f": np.float32, "i": np.int32}.get(column.dtype.kind)
+        if half is not None and column.astype(half).eq(column).all():
+            frame[name] = column.astype(half)
+    return frame
+
+
+def write(frame: pd.DataFrame, file: Path) -> None:
+    """As parquet: the bytes of floats by their place, which is a third smaller than number by number."""
+    floats = [name for name, column in frame.items() if column.dtype.kind == "f"]
+    frame.to_parquet(
+        file,
+        index=False,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=[name for name in frame if name not in floats],
+        use_byte_stream_split=floats,
+    )
+
+
+def progress(folder: Path, name: str = "*") -> list[float]:
+    """How far each run that is being computed in `folder` is, from 0 to 1; or the one whose key is `name`."""
+    return [share for file in folder.glob(f".{name}.*/progress") for share in _numbers(file)]
+
+
+def verify(run: Run, data_root: str | os.PathLike = "") -> float:
+    """How far a run's first measurement is from the same computed by today's code, at most.
+
+    It is a share of the largest number of a column. Infinite: nothing was measured, or nan is elsewhere.
+    """
+    import numpy as np
+    import torch
+
+    info, tables, first = run.info, {}, None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the run had
+    try:
+        for name, row in loop(info["experiment"])(**info["settings"], data_root=data_root):
+            if "step" not in row:
+                continue
+            first = first or row["step"]
+            if row["step"] != first:
+                break
+            _append(tables.setdefault(name, {}), row)
+    finally:
+        torch.set_num_threads(threads)
+    differences = []
+    for name, columns in tables.items():
+        kept = run.table(name).query("step == @first")
+        for column, values in columns.items():
+            if not isinstance(values[0], str):
+                differences.append(_difference(kept[column].to_numpy(dtype=float), np.array(values, float)))
+    return float(max(differences, default=np.inf))
+
+
+def _difference(old: np.ndarray, new: np.ndarray) -> float:
+    """The largest difference over the largest number of the old ones."""
+    import numpy as np
+
+    if old.shape != new.shape or (np.isnan(old) != np.isnan(new)).any():
+        return math.inf
+    old, new = np.nan_to_num(old), np.nan_to_num(new)
+    largest = np.abs(old).max(initial=0) or 1.0
+    return float(np.abs(old - new).max(initial=0) / largest)
+
+
+def waited_for(folder: Path) -> tuple[float, float] | None:
+    """How many of the runs that a chapter waits for are done, and how many they are; None: none."""
+    numbers = _numbers(folder / ".waiting")
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
+
+
+def _numbers(file: Path) -> list[float]:
+    try:
+        return [float(word) for word in file.read_text().split()]
+    except (OSError, ValueError):  # not there, renamed or half-written at this moment
+        return []
+
+
+def _compute(
+    experiment: str,
+    missing: Sequence[Mapping[str, Any]],
+    folder: Path,
+    data_root: str,
+    at_once: int,
+) -> None:
+    """Hand them to workers, `at_once` at a time, and show how far they are."""
+    clean(folder)
+    waiting = [json.dumps([experiment, dict(one), str(folder), data_root]) for one in missing]
+    failed, done = list[str](), 0
+    working: list[_Worker] = []
+    show = _show()
+    try:
+        while waiting or working:
+            while waiting and len(working) < at_once:
+                working.append(_Worker())
+                working[-1].give(waiting.pop(0))
+            for worker in connection.wait(working, timeout=0.1):
+                error = worker.answer()
+                done += 1
+                if error:
+                    failed.append(error)
+                if waiting and worker.lives:
+                    worker.give(waiting.pop(0))
+                else:
+                    working.remove(worker)
+                    worker.end()
+                    clean(folder)  # a dead one's draft would count as progress
+            ahead = sum(progress(folder))
+            show(done, len(missing), ahead)
+            (folder / ".waiting").write_text(f"{done + ahead} {len(missing)}")
+    finally:
+        (folder / ".waiting").unlink(missing_ok=True)
+        for worker in working:  # an interrupt: each removes its own draft
+            worker.process.terminate()
+        for worker in working:
+            worker.end()
+        clean(folder)
+        show(done, len(missing), None)
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed; the first: {failed[0]}")
+
+
+class _Worker:
+    """A process that computes one run after another, because importing torch takes as long as a short run."""
+
+    def __init__(self) -> None:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115  (no pipe: that fills up unread)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deadbook.runs"],
+            env=os.environ | threads,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+        self.lives = True
+
+    def fileno(self) -> int:
+        """For `connection.wait`: it has something to read when there is an answer, or the worker is dead."""
+        return self.process.stdout.fileno()
+
+    def give(self, job: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it is dead, and its answer says so
+            print(job, file=self.process.stdin, flush=True)
+
+    def answer(self) -> str:
+        """What went wrong in its job; "": nothing."""
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        self.lives, status = False, self.process.wait()
+        self.errors.seek(0)
+        said = self.errors.read().decode(errors="replace").strip().splitlines()
+        return f"ended by signal {-status}" if status < 0 else (said or [f"ended with status {status}"])[-1]
+
+    def end(self) -> None:
+        """Wait until it has ended, which it does when there are no more jobs to read."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+
+def _work(jobs: Iterable[str], answers: TextIO) -> None:
+    """What a worker does: a job a line in, and a line out with its error, "" for none."""
+    for job in jobs:
+        said = ""
+        try:
+            experiment, one, folder, data_root = json.loads(job)
+            execute(experiment, one, Path(folder), data_root)
+        except Exception as error:  # this job's alone
+            said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        gc.collect()  # this job's images and networks, before the next one's come
+        print(json.dumps(said), file=answers, flush=True)
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process by way of its `finally` blocks, which take drafts and claims away.
+
+    An exception that is raised while a `__del__` runs is lost, so `execute` looks once more at each row.
+    """
+
+    def end(*_: object) -> None:
+        _told_to_end.append(True)
+        sys.exit(_TOLD)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def _here() -> str:
+    """This process among those of all machines that share a folder."""
+    return f"{os.getpid()}@{platform.node()}"
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed processes of this machine have left."""
+    for draft in folder.glob(".*.*"):
+        pid, _, host = draft.name.split(".", 2)[2].partition("@")
+        dead = pid.isdigit() and host in ("", platform.node()) and not Path(f"/proc/{pid}").exists()
+        if dead and draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _show() -> Callable[[int, int, float | None], None]:
+    """A line of progress: in a notebook one that vanishes when all is done, else on a terminal."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import clear_output, display
+    except ImportError:
+        get_ipython = None
+    if get_ipython and get_ipython() is not None:
+        handle = display({"text/plain": "starting"}, raw=True, display_id=True)
+
+        def show(done: int, total: int, ahead: float | None) -> None:
+            if ahead is None:
+                clear_output()
+            else:
+                text = f"runs: {done} of {total} done, {(done + ahead) / total:.0%}"
+                handle.update({"text/plain": text}, raw=True)
+    else:
+
+        def show(done: int, total: int, ahead: float | None) -> None:
+            if sys.stderr.isatty():
+                share = (done + (ahead or 0)) / total
+                print(f"\rruns: {done} of {total} done, {share:.0%} ", end="", file=sys.stderr)
+
+    return show
+
+
+def top() -> Path:
+    """The book's top folder above the current one, so that a notebook may be run from anywhere."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)
+
+
+def _commit() -> str:
+    """The commit of the code that runs, "+" behind it if it was changed since; "" where there is no git."""
+    try:
+        told = [
+            subprocess.run(["git", "-C", _LIB, *words], capture_output=True, text=True, check=True).stdout
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "."))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return told[0].strip() + "+" * bool(told[1])
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _machine() -> str:
+    """Name of the processor, and how many cores."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    end_on_sigterm()
+    with os.fdopen(os.dup(0)) as jobs, os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a network of one's own reads is no job,
+        os.dup2(2, 1)  # and what it prints no answer
+        _work(jobs, answers)

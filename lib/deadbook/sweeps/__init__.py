@@ -1,0 +1,1 @@
+"""Grids of runs or chapters, on this machine or on SLURM."""

@@ -1,0 +1,199 @@
+"""Things to move: the same in a live notebook and, without a kernel, in the published page.
+
+Each is a set of frames drawn beforehand, joined with its controls in the browser. `live` has the same ones
+for a notebook with a kernel, which compute.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from deadbook import figures
+from deadbook.analysis import measures
+from deadbook.runs import Run
+from deadunits.counting import count
+
+FRAMES = 40  # at most, in one widget
+Frame = tuple[str, ipywidgets.Widget]  #: what is said of a picture, and the picture
+
+
+def saliency_explorer(
+    scores: pd.DataFrame, shape: tuple[int, int, int, int], scorers: Sequence[str]
+) -> ipywidgets.VBox:
+    """A choice of scorers, and a slider through the training: filters coloured by the rank of their weights.
+
+    Upper row: the exact loss change; lower row: the scorer; beside the step, how well the two rank alike.
+
+    Args:
+        scores: table `scores` of one run, layer and set of images.
+        shape: (units, channels, height, width) of the weights.
+        scorers: names of scores (`measures.score_of`).
+    """
+    steps = _some(scores["step"], len(scorers))
+    parts = {}
+    for scorer in scorers:
+        frames: dict[str, ipywidgets.Widget] = {}
+        for step in steps:
+            now = scores[scores["step"] == step].sort_values("weight")
+            words, pictures = filters(now, scorer, shape)
+            frames[f"{step:,}: {words}"] = pictures  # it is read aloud for the pictures, too
+        parts[figures.NAMES[scorer]] = _through(frames, "step")
+    return _among(parts, "score")
+
+
+def filters(now: pd.DataFrame, scorer: str, shape: tuple[int, int, int, int]) -> Frame:
+    """A frame of the explorer: the filters by the exact loss change, and below it by the scorer."""
+    agreement = measures.rank_correlations(now, [scorer])[scorer]
+    values = now["loss_change"], measures.score_of(now, scorer)
+    return f"agreement {agreement:.2f}", ipywidgets.VBox([_picture(one, shape) for one in values])
+
+
+def expansion_slider(rows: pd.DataFrame, mark: float) -> ipywidgets.VBox:
+    """A choice of a time in training, and a slider through sizes of a step: the loss, exact and expanded.
+
+    Args:
+        rows: table `expansion` of one run.
+        mark: the learning rate of the training.
+    """
+    parts = {}
+    for step in (rows["step"].min(), rows["step"].max()):
+        own, frames = rows[rows["step"] == step], {}
+        for size in sorted(own["size"].unique()):
+            words, picture = expanded(own, mark, size)
+            frames[words] = picture
+        parts[f"after step {step:,}"] = _through(frames, "size")
+    return _among(parts, "weights")
+
+
+def expanded(rows: pd.DataFrame, mark: float, size: float) -> Frame:
+    """A frame of the expansion: the loss along two directions, with a point at one size of the step."""
+    along = rows[(rows["size"] == size) & (rows["direction"] == "gradient")]
+    exact, first, second = along[["exact", "first", "second"]].to_numpy()[0]
+    words = f"{size:.2g}: exact {exact:+.3f}, first order {first:+.3f}, second {second:+.3f}"
+    return words, _lines(figures.expansion(rows, mark, at=size), f"step of size {words}")
+
+
+def attack_theatre(
+    rows: pd.DataFrame, losses: pd.DataFrame, values: pd.DataFrame, activation: str
+) -> ipywidgets.VBox:
+    """A choice of attacked units, and a slider through the training of each: outputs, MRP, MRS and loss.
+
+    Args:
+        rows: from `trials.curves`, of one attack for each unit and seed, and its twin; `losses` and
+            `values` are its other tables.
+        activation: of the network.
+    """
+    parts, by = {}, ["layer", "unit", "seed"]
+    attacked = values[values["kind"] == "attack"][by].drop_duplicates()
+    if attacked.empty:
+        return ipywidgets.VBox([ipywidgets.HTML(f"<p>{figures.NOTHING}</p>")])
+    for layer, unit, seed in attacked.itertuples(index=False):
+        own = [one[(one[by] == [layer, unit, seed]).all(axis=1)] for one in (rows, losses, values)]
+        frames, lasted = {}, own[2][own[2]["kind"] == "attack"]["step"]
+        for step in _some(lasted, len(attacked)):
+            now = own[0][own[0]["step"] == step].groupby("kind")["mrp"].mean()
+            twin = f"{now['twin']:.3f}" if "twin" in now else "diverged"
+            label = f"{step:,}: MRP {now['attack']:.3f} (twin {twin})"
+            frames[label] = _lines(figures.attack_scene(*own, step, activation), f"step {label}")
+        of = f", seed {seed}" if attacked["seed"].nunique() > 1 else ""
+        parts[f"{layer}, unit {unit}{of}"] = _through(frames, "step")
+    return _among(parts, "attacked")
+
+
+def pruning_slider(run: Run) -> ipywidgets.VBox:
+    """A choice of scores, and a slider through fractions: what is left of the first layer, accuracy and loss.
+
+    Args:
+        run: of `explorer`, of weights.
+    """
+    rows, ranks, first = run.table("pruned"), run.table("ranks"), run.table("weights").iloc[0]
+    shape = [int(first[side]) for side in ("units", "channels", "height", "width")]
+    parts = {}
+    for scorer, own in rows.groupby("scorer", sort=False):
+        order = ranks[ranks["scorer"] == scorer].sort_values("weight")["rank"].to_numpy().reshape(shape)
+        frames = (pruned(rows, order, scorer, fraction) for fraction in sorted(own["fraction"].unique()))
+        parts[figures.title(scorer)] = _through(dict(frames), "fraction")
+    return _among(parts, "score")
+
+
+def pruned(rows: pd.DataFrame, ranks: np.ndarray, scorer: str, fraction: float) -> Frame:
+    """A frame of the pruning slider: the first layer's weights that are left, and the curves so far."""
+    at = rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction)].iloc[0]
+    words = f"{fraction:g}: accuracy {100 * at['accuracy']:.1f}%, loss {at['loss']:.2f}"
+    survivors = figures.png(figures.survivors(ranks, ranks.size - count(fraction, ranks.size)))
+    curves = _lines(figures.without_weights(rows, scorer, fraction), f"fraction {words}")
+    return words, ipywidgets.VBox([ipywidgets.Image(value=survivors, format="png"), curves])
+
+
+def unit_pruning_slider(run: Run) -> ipywidgets.VBox:
+    """A choice of scores, and a slider through fractions of units: parameters left, and accuracy.
+
+    Args:
+        run: of `explorer`, of units.
+    """
+    rows, parts = run.table("units"), {}
+    for scorer, own in rows.groupby("scorer", sort=False):
+        frames = (smaller(rows, scorer, fraction) for fraction in sorted(own["fraction"].unique()))
+        parts[figures.title(scorer)] = _through(dict(frames), "fraction")
+    return _among(parts, "score")
+
+
+def smaller(rows: pd.DataFrame, scorer: str, fraction: float) -> Frame:
+    """A frame of the unit pruning slider: accuracy with the means propagated and bare, parameters left."""
+    at = rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction)].set_index("means")
+    kept, bare = at["accuracy"][True], at["accuracy"][False]
+    words = f"{fraction:g}: {at['parameters'].iloc[0]:,} parameters, {kept:.1%} (bare {bare:.1%})"
+    return words, _lines(figures.without_units(rows, scorer, fraction), f"fraction {words}")
+
+
+def _some(measured: pd.Series, parts: int) -> np.ndarray:
+    """Steps, the first and the last among them, for which each of so many parts of a widget has a frame."""
+    steps = np.sort(measured.unique())
+    number = min(len(steps), max(1, FRAMES // parts))
+    return steps[np.unique(np.linspace(0, len(steps) - 1, number).round().astype(int))]
+
+
+def _through(frames: Mapping[str, ipywidgets.Widget], description: str) -> ipywidgets.VBox:
+    """A slider through frames, by their labels, and a button that plays them."""
+    slider = ipywidgets.SelectionSlider(
+        options=[(label, index) for index, label in enumerate(frames)], description=description
+    )
+    stack = ipywidgets.Stack(list(frames.values()), selected_index=0)
+    play = ipywidgets.Play(max=len(frames) - 1, interval=700, show_repeat=False)
+    ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
+    ipywidgets.jslink((play, "value"), (slider, "index"))
+    whole = ipywidgets.VBox([ipywidgets.HBox([play, slider]), stack])
+    whole.add_class("frames")
+    return whole
+
+
+def _among(parts: Mapping[str, ipywidgets.Widget], description: str) -> ipywidgets.VBox:
+    """A choice of one of several parts."""
+    choice = ipywidgets.ToggleButtons(
+        options=[(label, index) for index, label in enumerate(parts)], description=description
+    )
+    stack = ipywidgets.Stack(list(parts.values()), selected_index=0)
+    ipywidgets.jslink((choice, "index"), (stack, "selected_index"))
+    return ipywidgets.VBox([choice, stack])
+
+
+def _lines(figure: Figure, alt: str) -> ipywidgets.HTML:
+    """A line figure as text, which a compressed page holds in a fifth of the bytes of an `Image`."""
+    plain = figures.svg(figure).decode().replace('"', "'")
+    # Numbers to a hundredth of a point: a page with 40 frames is to stay small.
+    plain = re.sub(r" d='[^']*'", lambda path: re.sub(r"(\.\d\d)\d+| ?\n", r"\1", path[0]), plain)
+    source = "data:image/svg+xml," + quote(plain, safe=" /=:;,.()'")
+    return ipywidgets.HTML(f'<img class="line-frame" alt="{html.escape(alt)}" src="{source}">')
+
+
+def _picture(scores: pd.Series, shape: tuple[int, int, int, int]) -> ipywidgets.Image:
+    # without a tooltip, for which the published page would show no picture at all
+    return ipywidgets.Image(value=figures.png(figures.ranks(scores.to_numpy().reshape(shape))), format="png")

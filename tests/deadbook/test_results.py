@@ -1,0 +1,65 @@
+"""All results of the book: what each chapter wants, what is missing, and the tables for readers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from deadbook import runs
+from deadbook.build import book, tables
+from deadbook.chapters import plans
+from deadbook.sweeps import results
+
+ONE = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "layers": ["fc1"], "activation": "relu"}
+ONE |= {"epochs": 1, "lr": 0.1, "batch_size": 64, "measure_every": 5, "probe_size": 50, "schedule": []}
+ONE |= {"by": "layer"}
+
+
+@pytest.mark.parametrize("chapter", plans.PLANS)
+def test_a_plan_is_what_its_chapter_shows(chapter):
+    wanted = plans.PLANS[chapter](book.chosen(chapter, book.PUBLISHED))
+    shown = set(book.runs_shown(Path(f"book/chapters/{chapter}.ipynb")))
+    assert {runs.key(experiment, one) for experiment, one in wanted} == shown
+
+
+def test_more_seeds_are_missing_and_those_that_are_there_are_not():
+    every = results.plan(7)
+    missing = results.missing(every)
+    assert {job.settings["seed"] for job in missing} >= {5, 6}
+    assert not any(job.settings["seed"] == 0 for job in missing)
+    assert "runs; " in results.describe(every)
+    with pytest.raises(runs.Invalid, match="seeds = 0 is to be"):
+        results.plan(0)
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A book of two runs, none of them published."""
+    wanted = [("weight_pruning", ONE | {"seed": seed}) for seed in range(2)]
+    monkeypatch.setattr(plans, "PLANS", {"02-2-weight-pruning": lambda _: wanted})
+    monkeypatch.setattr(runs, "PUBLISHED", tmp_path / "published")
+    return dataclasses.replace(results.plan(), results=tmp_path / "results")
+
+
+def test_what_is_missing_is_computed(small):
+    assert results.missing(small) == small.jobs
+    assert "seed 1: missing" in results.describe(small)
+    assert results.update(small, lambda _: None)
+    assert results.missing(small) == []
+    assert "2 runs; 0 missing" in results.describe(small)
+
+
+@pytest.mark.parametrize("chapter", tables.TABLES)
+def test_a_table_for_readers_is_made_from_the_committed_runs_and_documented(chapter, tmp_path):
+    names = dict.fromkeys(book.runs_shown(Path(f"book/chapters/{chapter}.ipynb")))
+    some = [runs.Run(Path("book/results") / name) for name in names]
+    kept = pd.read_parquet(f"{book.TABLES}/{chapter}.parquet")
+    assert kept.equals(pd.read_parquet(tables.save(chapter, some, tmp_path)))
+    assert list(kept) == list(tables.TABLES[chapter].columns)
+    assert all(f"| `{name}` |" in tables.describe() for name in kept)
+    assert set(kept["seed"]) == {run.info["settings"]["seed"] for run in some}
+    what = [name for name in kept if name not in ("penalty", "mrp", "mrs", *tables.LOSSES)]
+    assert not kept.duplicated(what).any() or chapter.startswith("03")

@@ -1,0 +1,370 @@
+"""Runs are computed once, whole or not at all, and give the same numbers wherever they are computed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import weakref
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from deadbook import datasets, runs
+from deadbook.experiments.common import mean_loss
+from deadunits import Invalid
+
+TINY = {
+    "dataset": "digits",
+    "image_size": 0,
+    "network": "small_cnn",
+    "layers": ["conv1"],
+    "epochs": 1,
+    "lr": 0.1,
+    "batch_size": 64,
+    "measure_every": 8,
+    "probe_size": 30,
+    "fractions": [0.01],
+    "draws": 2,
+    "activation": "tanh",
+    "seed": 0,
+}
+LONG = TINY | {"epochs": 500, "measure_every": 5}
+
+
+@pytest.fixture(autouse=True)
+def _keep_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return runs.execute("saliency", TINY, tmp_path_factory.mktemp("results"))
+
+
+def test_tables_are_tidy_and_carry_their_settings(run):
+    steps = [8, 16]
+    assert sorted(run.table("training")["step"]) == steps
+    scores = run.table("scores")
+    assert len(scores) == 2 * 200
+    assert set(scores["set"]) == {"probe"}  # the others follow at every fifth measurement
+    assert set(scores["activation"]) == {"tanh"}
+    penalties = run.table("penalties")
+    assert len(penalties) == 2 * (5 + 2) * 1 * 2  # steps, scorers and draws, fractions, sets
+    assert not penalties.isna().any(axis=None)
+    info = run.info
+    assert info["settings"] == TINY
+    assert {"python", "torch", "numpy"} <= set(info["versions"])
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert info["commit"].rstrip("+") == commit.stdout.strip()
+
+
+def test_penalties_are_what_removing_the_weights_costs(run):
+    """The first measurement again, by hand and with the slow scorer."""
+    from deadbook import datasets
+    from deadunits import models, scorers, training
+
+    images = datasets.load("digits", probe_size=30)
+    net = models.small_cnn(images.shape, activation="tanh", seed=0)
+    for step in training.sgd(net, images.train, epochs=1, lr=0.1, batch_size=64, seed=0):
+        if step.number == 8:
+            break
+    score = scorers.loss_change_slow(net, images.probe, "conv1.weight") / 30
+    scores = run.table("scores").query("step == 8")
+    assert score.flatten().tolist() == pytest.approx(scores["loss_change"].tolist(), abs=1e-5)
+    before = mean_loss(net, images.other)
+    two = scores.nsmallest(2, "loss_change")["weight"].tolist()
+    with torch.no_grad():
+        net.conv1.weight.view(-1)[two] = 0
+    penalty = mean_loss(net, images.other) - before
+    row = run.table("penalties").query("step == 8 and scorer == 'loss_change' and set == 'other'")
+    assert row["penalty"].item() == pytest.approx(penalty, rel=1e-4, abs=1e-7)
+
+
+def test_a_finished_run_is_found_and_not_computed_again(run, monkeypatch):
+    monkeypatch.setattr(runs, "_compute", lambda *_: pytest.fail("computed again"))
+    shuffled = dict(reversed(TINY.items()))
+    assert runs.ensure("saliency", [shuffled], run.folder.parent) == [run]
+
+
+def test_side_by_side_in_processes_the_numbers_are_the_same(run, tmp_path):
+    wanted = runs.grid(TINY | {"epochs": 1}, seed=[0, 1])
+    found = runs.ensure("saliency", wanted, tmp_path, processes=2)
+    assert [one.info["settings"]["seed"] for one in found] == [0, 1]
+    for name in ("training", "scores", "penalties", "final"):
+        pd.testing.assert_frame_equal(found[0].table(name), run.table(name), check_exact=True)
+    assert not found[1].table("scores").equals(found[0].table("scores"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(one.folder.name for one in found)
+
+
+def test_a_run_is_verified_by_its_first_measurement(run, tmp_path):
+    place = runs.Run(tmp_path / run.folder.name)
+    shutil.copytree(run.folder, place.folder)
+    assert runs.verify(place) == 0
+    scores = pd.read_parquet(place.folder / "scores.parquet")
+    scores.loc[7, "taylor1"] += 0.5
+    scores.to_parquet(place.folder / "scores.parquet")
+    assert runs.verify(place) > 10 * runs.VERIFY_TOLERANCE
+
+
+def test_files_of_a_run_are_read_once_until_they_change(run, tmp_path, monkeypatch):
+    place = runs.Run(tmp_path / run.folder.name)
+    shutil.copytree(run.folder, place.folder)
+    read = []
+    monkeypatch.setattr(pd, "read_parquet", lambda file, of=pd.read_parquet: read.append(file) or of(file))
+    first = place.table("final")
+    first["accuracy"] = -1.0  # a caller's own copy
+    assert (place.table("final")["accuracy"] >= 0).all()
+    assert len(read) == 1
+    place.info["seed"] = 5
+    assert "seed" not in place.info
+    frame = pd.read_parquet(place.folder / "final.parquet").assign(accuracy=0.25)
+    frame.to_parquet(place.folder / "final.parquet")
+    os.utime(place.folder / "final.parquet", ns=(1, 1))
+    assert place.table("final")["accuracy"].tolist() == [0.25]
+
+
+def start(folder):
+    """A worker in the middle of a run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deadbook.runs"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    print(json.dumps(["saliency", LONG, str(folder), ""]), file=process.stdin, flush=True)
+    for _ in range(600):
+        if runs.progress(folder):
+            return process
+        time.sleep(0.05)
+    process.kill()
+    pytest.fail("the run did not start")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path, how):
+    process = start(tmp_path)
+    process.send_signal(how)
+    assert process.wait(20) != 0
+    process.stdin.close()
+    assert not (tmp_path / runs.key("saliency", LONG)).exists()
+    runs.clean(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_draft_of_a_living_process_is_left_alone(tmp_path):
+    draft = tmp_path / f".0123456789ab.{os.getpid()}@{platform.node()}"
+    draft.mkdir()
+    runs.clean(tmp_path)
+    assert draft.is_dir()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of the user's own, which workers find as well."""
+
+    def write(source):
+        (tmp_path / "modules").mkdir()
+        text = f"from deadunits.models import small_cnn\n\ndef net(shape, classes, activation):\n{source}"
+        (tmp_path / "modules/own_net.py").write_text(text)
+        return TINY | {"network": "own_net:net", "measure_every": 17}
+
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    path = [str(tmp_path / "modules"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    yield write
+    sys.modules.pop("own_net", None)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The workers that are started."""
+    workers, make = [], runs._Worker
+
+    def note():
+        workers.append(make())
+        return workers[-1]
+
+    monkeypatch.setattr(runs, "_Worker", note)
+    return workers
+
+
+def test_the_fifth_run_of_a_worker_has_the_same_numbers_as_the_first(run, tmp_path, started):
+    others = runs.grid(TINY | {"measure_every": 16}, activation=["relu", "tanh"], seed=[2, 1])
+    found = runs.ensure("saliency", [*others, TINY], tmp_path, processes=1)
+    assert len(started) == 1
+    for name in ("training", "scores", "penalties", "final"):
+        pd.testing.assert_frame_equal(found[-1].table(name), run.table(name), check_exact=True)
+
+
+def test_a_job_leaves_no_trace_in_its_worker(tmp_path, monkeypatch):
+    """The images are gone, and the random states of torch, NumPy and Python are as before."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    loaded, alive, answers, load = [], [], io.StringIO(), datasets.load
+
+    def note(*args, **kwargs):
+        images = load(*args, **kwargs)
+        loaded.append(weakref.ref(images.train.x))
+        return images
+
+    def jobs():
+        for one in (TINY, TINY | {"layers": ["conv9"]}, TINY | {"dataset": "gone"}):
+            yield json.dumps(["saliency", one, str(tmp_path), ""])
+            alive.append([reference() is not None for reference in loaded])
+
+    monkeypatch.setattr(datasets, "load", note)
+    runs._work(jobs(), answers)
+    assert alive == [[False], [False, False], [False, False]]
+    said = [json.loads(line) for line in answers.getvalue().splitlines()]
+    assert said[0] == ""
+    assert said[1].startswith("deadunits.Invalid: the network has no linear or convolutional layer 'conv9'")
+    assert said[2].startswith("deadunits.Invalid: unknown data set 'gone'")
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert all(np.array_equal(*pair) for pair in zip(np.random.get_state(), states[1], strict=True))
+    assert random.getstate() == states[2]
+    assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY)]
+
+
+def test_a_failing_run_is_named_and_its_worker_goes_on(tmp_path, started):
+    wanted = runs.grid(TINY, layers=[["conv1"], ["conv9"], ["conv2"]])
+    with pytest.raises(
+        RuntimeError, match=r"1 of 3 runs failed; the first: deadunits.Invalid: .* no .* layer 'conv9'"
+    ):
+        runs.ensure("saliency", wanted, tmp_path, processes=1)
+    assert len(started) == 1
+    kept = {runs.key("saliency", wanted[number]) for number in (0, 2)}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    ("death", "message"),
+    [
+        ("os.kill(os.getpid(), 9)", "ended by signal 9"),
+        ("os._exit(3)", "ended with status 3"),
+        ("sys.exit('no way')", "no way"),
+        ("type('', (), {'__del__': lambda self: os.kill(os.getpid(), 15)})()", "told to end by SIGTERM"),
+    ],
+)
+def test_a_worker_that_dies_fails_its_run_alone_and_is_replaced(tmp_path, started, own, death, message):
+    one = own(
+        f"    import os, sys\n    if activation == 'tanh':\n        {death}\n"
+        "    return small_cnn(shape, classes)\n"
+    )
+    wanted = runs.grid(one, seed=[0, 1], activation=["relu", "tanh"])
+    folder = tmp_path / "results"
+    with pytest.raises(RuntimeError, match=f"2 of 4 runs failed; the first: {message}$"):
+        runs.ensure("saliency", wanted, folder, processes=1)
+    assert len(started) == 2
+    kept = {runs.key("saliency", wanted[number]) for number in (0, 2)}
+    assert {path.name for path in folder.iterdir()} == kept
+
+
+def test_what_a_network_prints_and_reads_is_no_matter(tmp_path, own):
+    one = own(
+        "    print('x' * 99_999)\n    assert not open(0, closefd=False).read()\n"
+        "    return small_cnn(shape, classes)\n"
+    )
+    wanted = runs.grid(one, seed=[0, 1])
+    assert len(runs.ensure("saliency", wanted, tmp_path / "results", processes=1)) == 2
+
+
+def test_an_interrupt_keeps_what_is_finished_and_ends_the_workers(tmp_path, started, monkeypatch):
+    def show(done, total, ahead):
+        if done and ahead:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(runs, "_show", lambda: show)
+    with pytest.raises(KeyboardInterrupt):
+        runs.ensure("saliency", [TINY, LONG, LONG | {"seed": 1}], tmp_path, processes=2)
+    assert [worker.process.poll() is None for worker in started] == [False, False]
+    assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for the workers in /proc")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_process_that_started_them(tmp_path, how):
+    code = (
+        "from deadunits import runs\n"
+        f"runs.ensure('saliency', runs.grid({LONG!r}, seed=[0, 1]), {str(tmp_path)!r}, processes=2)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+    def until(there, seconds=40):
+        for _ in range(seconds * 20):
+            if there():
+                return
+            time.sleep(0.05)
+        pytest.fail("in vain")
+
+    try:
+        until(lambda: len(runs.progress(tmp_path)) == 2)
+        workers = [draft.name.split(".")[2].partition("@")[0] for draft in tmp_path.glob(".*.*")]
+        parent.send_signal(how)
+        parent.wait(20)
+    finally:
+        parent.kill()  # a test that fails leaves no process behind
+        parent.wait()
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
+    assert list(tmp_path.glob(".*.*")) == []
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(OSError, match="No space"):
+        runs.execute("saliency", TINY, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_compute", lambda *_: pytest.fail("computed"))
+    with pytest.raises(Invalid, match=r"unknown parameter 'epoch' \(did you mean epochs\?\)"):
+        runs.ensure("saliency", [TINY | {"epoch": 3}], tmp_path)
+    monkeypatch.setattr("deadbook.datasets._reachable", lambda host: False)
+    with pytest.raises(Invalid, match="no MNIST in"):
+        runs.ensure("saliency", [TINY | {"dataset": "mnist"}], tmp_path, data_root=str(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(Invalid, match="cannot write to"):
+        runs.ensure("saliency", [TINY], tmp_path / "file" / "results")
+
+
+def test_grid():
+    assert runs.grid({"a": 1}, b=[2, 3], c=[4]) == [{"a": 1, "b": 2, "c": 4}, {"a": 1, "b": 3, "c": 4}]
+
+
+def test_a_folder_of_images_is_decoded_before_the_runs_start(tmp_path, monkeypatch):
+
+    calls = []
+    monkeypatch.setattr(datasets, "check", lambda *_: calls.append("check"))
+    monkeypatch.setattr(datasets, "load", lambda *_: calls.append("load"))
+    monkeypatch.setattr(datasets, "train_size", lambda *_: 1000)
+    monkeypatch.setattr(runs, "_compute", lambda *_: calls.append("compute"))
+    runs.ensure("saliency", runs.grid(TINY | {"dataset": "./pictures"}, seed=[0, 1]), tmp_path)
+    assert calls == ["check", "check", "load", "compute"]
+
+
+def test_a_table_keeps_every_bit_and_its_types(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "step": np.arange(4, dtype=np.int32),
+            "set": ["probe", "other"] * 2,
+            "mrp": np.array([0.1, np.nan, -0.0, np.inf], np.float32),
+            "epoch": [0.1, 0.2, 1e-300, 3.0],
+        }
+    )
+    for one in (frame, frame[["mrp"]], frame[["step", "set"]], frame.iloc[:0]):
+        runs.write(one, tmp_path / "t.parquet")
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), one, check_exact=True)

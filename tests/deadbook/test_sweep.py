@@ -1,0 +1,353 @@
+"""Sweeps: what a file may say, and that nothing is lost, doubled or done for another's failure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from deadbook import runs
+from deadbook.sweeps import claimed, grids, jobs, sweep
+from deadunits import Invalid
+
+ONE = {"dataset": "digits", "image_size": 0, "network": "sweep_nets:quick", "layers": ["1"]}
+ONE |= {"activation": "own", "epochs": 1, "lr": 0.1, "batch_size": 64, "measure_every": 5}
+ONE |= {"probe_size": 50, "schedule": [], "by": "layer"}
+
+
+@pytest.fixture(autouse=True)
+def nets(monkeypatch):
+    """Other processes find the networks of the tests, too."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A file with one sweep, `a`, of `weight_pruning`."""
+
+    def file(lists, name="grid.yaml", top=(), **own):
+        one = {name: value for name, value in (ONE | own).items() if name not in lists}
+        whole = {"results": str(tmp_path / "results")} | dict(top)
+        whole |= {"sweeps": {"a": {"experiment": "weight_pruning", "settings": one, "lists": lists}}}
+        (tmp_path / name).write_text(yaml.safe_dump(whole))
+        return tmp_path / name
+
+    return file
+
+
+def seeds(plan):
+    return [job.settings["seed"] for job in plan.jobs]
+
+
+def command(file, *more):
+    return [sys.executable, "-m", "deadbook", "sweep", str(file), *more]
+
+
+def test_a_file_is_the_cross_product_of_its_lists(write):
+    plan = grids.read(write({"seed": {"range": [2, 8, 3]}, "lr": {"linspace": [0.1, 0.3, 3]}}))
+    pairs = [(job.settings["seed"], round(job.settings["lr"], 9)) for job in plan.jobs]
+    assert sorted(pairs) == [(seed, lr) for seed in (2, 5) for lr in (0.1, 0.2, 0.3)]
+    plan = grids.read(write({"lr": {"logspace": [-2, -1, 2]}, "seed": [0]}))
+    assert [job.settings["lr"] for job in plan.jobs] == [0.01, 0.1]
+    assert len({job.key for job in plan.jobs}) == 2
+    assert grids.read(write({"seed": {"range": 3}})).jobs[2].key == runs.key(
+        "weight_pruning", ONE | {"seed": 2}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lists": {"sed": [1]}}, "unknown parameter 'sed' (did you mean seed?)"),
+        ({"lists": {"seed": [0.5]}}, "seed = 0.5 is to be a whole number"),
+        ({"lists": {"seed": [0, 0]}}, "1 jobs are there twice"),
+        ({"lists": {"seed": "+range(5)"}}, "seed = '+range(5)' is to be a list"),
+        ({"lists": {"seed": {"range": [0, 3, 0]}}}, "is to be a list of values"),
+        ({"lists": {"seed": {"range": 10**12}}}, "has more than 10,000 values"),
+        ({"lists": {"seed": {"linspace": [0, 1, 10**12]}}}, "is to be a list of values"),
+        ({"lists": {"seed": {"range": 200}, "lr": {"linspace": [0.1, 1, 200]}}}, "more than 10,000 jobs"),
+        ({"lists": {"seed": {"arange": 5}}}, "is to be a list of values"),
+        ({"lists": []}, "weight_pruning wants seed, too"),
+        ({"settings": [1]}, "settings and lists are to be mappings"),
+        ({"experiment": "weight_prunning"}, "did you mean weight_pruning?"),
+        ({"chapter": "01-background"}, "is to name an experiment or a chapter"),
+        ({"experimant": "x"}, "unknown name 'experimant' (did you mean experiment?)"),
+    ],
+)
+def test_a_wrong_file_says_what_would_be_right(write, change, said):
+    file = write({"seed": [0]})
+    whole = yaml.safe_load(file.read_text())
+    whole["sweeps"]["a"] |= change
+    file.write_text(yaml.safe_dump(whole))
+    with pytest.raises(Invalid) as error:
+        grids.read(file)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sweeps: {a: !!python/object/apply:os.system [touch broken]}", "is no YAML"),
+        ("[1, 2", "is no YAML"),
+        ("- 1", "is to be a mapping"),
+        ("where: slurm", "defines no sweep"),
+        ("where: cloud\nsweeps: {a: 1}", "where = 'cloud' is to be local or slurm"),
+        ("on: local\nsweeps: {a: 1}", "unknown name 'True'"),  # YAML's idea of `on`
+        ("slurm: {minutes: 0}\nsweeps: {a: 1}", "minutes = 0 is to be a whole number of minutes"),
+        ("sweeps: {a: 1}", "is to name an experiment or a chapter"),
+    ],
+)
+def test_a_file_cannot_run_code_or_be_half_right(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text(text)
+    with pytest.raises(Invalid, match=said):
+        grids.read(Path("bad.yaml"))
+    assert not Path("broken").exists()
+    with pytest.raises(Invalid, match="cannot read"):
+        grids.read(Path("none.yaml"))
+
+
+def test_the_command_line_wins_and_what_is_done_is_kept_beside_the_results(write, tmp_path):
+    file = write({"seed": {"range": 3}, "lr": [0.1, 0.2]})
+    plan = grids.read(file, {"lr": 0.3, "epochs": 2}, processes=1)
+    assert [(job.settings["lr"], job.settings["epochs"]) for job in plan.jobs] == [(0.3, 2)] * 3
+    assert plan.processes == 1
+    grids.check(plan)
+    kept = grids.keep_configuration(plan, "grid")
+    assert kept.parent == tmp_path / "results"
+    again = grids.read(kept)
+    assert again.jobs == plan.jobs
+    with pytest.raises(Invalid, match=r"no sweep of grid\.yaml has a setting scorer"):
+        grids.read(file, {"scorer": "mrs"})
+
+
+def test_a_dry_run_shows_the_jobs_and_starts_nothing_nor_torch(write, tmp_path):
+    code = "import sys; from deadbook.__main__ import main; main(sys.argv[1:]);"
+    code += " assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "sweep", str(write({"seed": {"range": 2}})), "--dry-run"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("waiting") == 2
+    assert "2 jobs, 0 of them done" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_estimate_follows_the_most_similar_run_and_its_steps(write, tmp_path):
+    plan = grids.read(write({"seed": [0], "epochs": [4]}))
+    known = []
+    for number, (other, seconds) in enumerate([({"epochs": 2}, 10.0), ({"epochs": 2, "lr": 0.5}, 99.0)]):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        info = {"experiment": "weight_pruning", "settings": ONE | {"seed": 1} | other, "seconds": seconds}
+        (folder / "run.json").write_text(json.dumps(info))
+        known.append(runs.Run(folder))
+    assert sweep.estimate(plan.jobs[0], plan, known) == 20.0
+    assert sweep.estimate(plan.jobs[0], plan, []) is None
+
+
+def test_what_fails_fails_alone_and_is_tried_again_on_demand(write):
+    file = write({"seed": {"range": 3}}, network="sweep_nets:failing")
+    plan = grids.read(file)
+    said = []
+    assert sweep.launch(plan, show=said.append) == {"done": 2, "failed": 1}
+    rows = sweep.table(plan).set_index("seed")
+    assert rows["state"].tolist() == ["done", "failed: ValueError: seed 1 is unlucky", "done"]
+    assert "Traceback" in Path(rows["log"][1]).read_text()
+    assert len(said) == 3
+    times = [run.folder.stat().st_mtime_ns for run in runs.runs_in(plan.results)]
+    assert sweep.launch(plan, show=said.append) == {"done": 2, "failed": 1}  # nothing to do
+    assert len(said) == 3
+    sweep.launch(plan, retry=True, show=said.append)
+    assert len(said) == 4
+    assert times == [run.folder.stat().st_mtime_ns for run in runs.runs_in(plan.results)]
+    assert list(plan.results.glob(".*")) == []
+
+
+def test_gathered_tables_have_the_settings_as_columns_and_curves_become_events(write, tmp_path):
+    plan = grids.read(write({"seed": {"range": 2}, "schedule": [[], [[1, 0.5]]]}))
+    sweep.launch(plan, show=lambda _: None)
+    rows = sweep.gather(plan, "training")
+    assert set(rows["schedule"]) == {"[]", "[[1, 0.5]]"}
+    assert rows.groupby(["seed", "schedule"]).ngroups == 4
+    assert rows["lr"].eq(0.1).all()
+    one = runs.find("weight_pruning", ONE | {"seed": 1}, plan.results)
+    mine = rows[rows["run"] == one.folder.name]
+    kept = pd.read_parquet(one.folder / "training.parquet")
+    assert mine[kept.columns].reset_index(drop=True).equals(kept)
+    with pytest.raises(Invalid, match=r"no finished run has a table 'nothing'; there are: .*training"):
+        sweep.gather(plan, "nothing")
+    assert sweep.tensorboard(plan, tmp_path / "events") == 4
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(tmp_path / "events/a" / one.folder.name))
+    events.Reload()
+    curve = events.Scalars("training/probe")
+    assert [event.step for event in curve] == kept["step"].tolist()
+    assert [event.value for event in curve] == pytest.approx(kept["probe"].tolist())
+
+
+def test_a_chapter_is_executed_for_each_combination(tmp_path):
+    whole = {"results": str(tmp_path / "results"), "sweeps": {"c": {"chapter": "03-1-dead-units"}}}
+    whole["sweeps"]["c"]["lists"] = {"noise": [0.1, 2.0]}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(whole))
+    with pytest.raises(Invalid, match=r"noise = 2\.0 is to be"):
+        grids.read(tmp_path / "c.yaml")
+    whole["sweeps"]["c"]["lists"] = {"noise": [0.1]}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(whole))
+    plan = grids.read(tmp_path / "c.yaml", {"points": 60})  # a parameter that the file does not set
+    grids.check(plan)
+    assert sweep.launch(plan, show=lambda _: None) == {"done": 1}
+    folder = plan.found(plan.jobs[0])
+    assert json.loads((folder / "settings.json").read_text()) == {"noise": 0.1, "points": 60}
+    assert "<code>60</code>" in (folder / "03-1-dead-units.ipynb").read_text()
+
+
+def done_once(plan):
+    """All jobs are done, and nothing is left of anything else."""
+    assert [jobs.state(job, plan) for job in plan.jobs] == ["done"] * len(plan.jobs)
+    assert len(runs.runs_in(plan.results)) == len(plan.jobs)
+    assert list(plan.results.glob(".*.*")) == []
+    assert list(plan.results.glob("jobs/*/claim")) == []
+
+
+def test_two_launchers_do_not_do_the_same_run_twice(write):
+    file = write({"seed": {"range": 4}}, epochs=3)
+    both = [subprocess.Popen(command(file, "--processes", "2"), stdout=subprocess.PIPE) for _ in range(2)]
+    assert [one.communicate(timeout=200)[0].count(b": done") for one in both] == [4, 4]
+    assert [one.returncode for one in both] == [0, 0]
+    plan = grids.read(file)
+    done_once(plan)
+    logs = [plan.place(job).joinpath("log").read_text() for job in plan.jobs]
+    computed = [run.info["started"] for run in runs.runs_in(plan.results)]
+    assert len(computed) == 4
+    assert all("Traceback" not in log for log in logs)
+
+
+def test_a_worker_that_is_killed_begins_again_and_gives_up_the_third_time(write, monkeypatch):
+    plan = grids.read(write({"seed": [0]}, network="sweep_nets:slow"))
+    killed, start = [], jobs.start
+
+    def start_and_kill(job, plan):
+        process = start(job, plan)
+        if len(killed) < 3:
+            killed.append(process)
+            end = time.monotonic() + 60
+            while not claimed.alive(plan.place(job)) and time.monotonic() < end:
+                time.sleep(0.01)
+            process.kill()
+        return process
+
+    monkeypatch.setattr(jobs, "start", start_and_kill)
+    assert sweep.launch(plan, show=lambda _: None) == {"failed": 1}
+    assert len(killed) == 3
+    assert jobs.state(plan.jobs[0], plan) == "failed: its process was killed 3 times"
+    assert sweep.launch(plan, retry=True, show=lambda _: None) == {"done": 1}
+    done_once(plan)
+
+
+def test_killed_at_twenty_random_moments_it_loses_and_doubles_nothing(write):
+    file = write({"seed": {"range": 6}}, epochs=4, network="sweep_nets:quick")
+    chance, kept = random.Random(0), {}
+    for moment in range(20):
+        launcher = subprocess.Popen(
+            command(file, "--processes", "2"), stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(chance.uniform(0.1, 4))
+        # the launcher alone, or its workers with it
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if moment % 2 else os.kill)(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+        now = {run.folder.name: run.folder.stat().st_ino for run in runs.runs_in(grids.read(file).results)}
+        assert kept.items() <= now.items()  # what was finished stays, the same
+        kept = now
+    plan = grids.read(file)
+    sweep.launch(plan, show=lambda _: None)
+    time.sleep(1)  # workers of a killed launcher see that it is gone
+    done_once(plan)
+    fresh = runs.execute("weight_pruning", plan.jobs[3].settings, plan.results.parent / "fresh")
+    same = runs.find("weight_pruning", plan.jobs[3].settings, plan.results)
+    assert same.table("training").equals(fresh.table("training"))
+
+
+def test_a_claim_dies_with_its_process_or_when_nobody_touches_it(tmp_path, monkeypatch):
+    place = tmp_path / "job"
+    with claimed.claimed(place) as mine:
+        assert mine
+        assert claimed.alive(place)
+        with claimed.claimed(place) as second:
+            assert not second
+        assert claimed.alive(place)
+    assert not claimed.alive(place)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    mine = {"host": platform.node(), "pid": child.pid, "born": claimed._born(child.pid)}
+    (place / "claim").write_text(json.dumps(mine))
+    assert claimed.alive(place)
+    (place / "claim").write_text(json.dumps(mine | {"born": "1"}))  # another process got its number
+    assert not claimed.alive(place)
+    (place / "claim").write_text(json.dumps(mine))
+    child.kill()
+    child.wait()
+    assert not claimed.alive(place)
+    (place / "claim").write_text(json.dumps(mine | {"host": "elsewhere"}))
+    assert claimed.alive(place)
+    past = time.time() - claimed.DEAD - 1
+    os.utime(place / "claim", (past, past))
+    assert not claimed.alive(place)
+    with claimed.claimed(place) as taken:
+        assert taken
+        monkeypatch.setattr(claimed, "BEAT", 0.01)
+    assert not (place / "claim").exists()
+
+
+def test_a_claim_is_touched_as_long_as_its_block_lasts(tmp_path, monkeypatch):
+    monkeypatch.setattr(claimed, "BEAT", 0.02)
+    with claimed.claimed(tmp_path) as mine:
+        assert mine
+        os.utime(tmp_path / "claim", (1, 1))
+        end = time.monotonic() + 60
+        while (tmp_path / "claim").stat().st_mtime < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_the_examples_of_the_page_are_what_it_says(tmp_path):
+    page = Path("book/sweeps.md").read_text()
+    here, there = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    (tmp_path / "grid.yaml").write_text(here)
+    (commands,) = re.findall(r"```bash\n(.*?)```", page, flags=re.S)
+    said = {}
+    for line in commands.splitlines():
+        words = line.partition("#")[0].split()[1:]
+        for name in ("grid.yaml", "elsewhere", "all.csv", "events"):
+            words = [str(tmp_path / name) if word == name else word for word in words]
+        if "--results" not in words:
+            words += ["--results", str(tmp_path / "results")]
+        done = subprocess.run([sys.executable, "-m", "deadbook", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said[line.partition("#")[0].split("grid.yaml")[1].strip()] = done.stdout
+    assert "6 jobs, 0 of them done" in said["--dry-run"]
+    assert said[""].endswith("6 done\n")
+    assert "4 done" in said["-p seed 7 --results elsewhere"]
+    assert said["--status"].count("done") == 6
+    assert said["--retry"].endswith("6 done\n")
+    assert set(pd.read_csv(tmp_path / "all.csv")["scorer"]) == {"mrs", "norm_l1"}
+    assert "wrote 4 runs" in said["--tensorboard events"]
+    both = yaml.safe_load(here) | yaml.safe_load(there)  # one word changed, and what a cluster wants
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(both))
+    plan = grids.read(tmp_path / "grid.yaml")
+    assert plan.where == "slurm"
+    assert plan.slurm["more"] == {"account": "mylab"}

@@ -1,0 +1,607 @@
+"""Compacted networks against the slow way, in float64: the whole network, the constant put in by a hook."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from deadunits.compaction import compact, idle, load, parameter_count, propagate, remove, save
+from deadunits.mean_replacement import observe
+from deadunits.models import small_cnn
+from deadunits.pruning import hold
+from toys import make_batch, make_net
+
+CHANNELWISE = {
+    "relu": nn.ReLU,
+    "relu in place": lambda: nn.ReLU(inplace=True),
+    "elu in place": lambda: nn.ELU(inplace=True),
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "dropout": nn.Dropout,
+    "identity": nn.Identity,
+}
+POOLS = {
+    "max": lambda: nn.MaxPool2d(2),
+    "max, overlapping, padded": lambda: nn.MaxPool2d(3, 2, 1),
+    "avg": lambda: nn.AvgPool2d(2),
+    "avg, ceil": lambda: nn.AvgPool2d(2, ceil_mode=True),
+    "avg, padding not counted": lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    "adaptive": lambda: nn.AdaptiveAvgPool2d(3),
+}
+
+
+@st.composite
+def chains(draw):
+    """A chain and images: up to two convolutions, up to three linear layers, all kinds of layers between."""
+    n = draw(st.integers(0, 2))
+    convolutions = [
+        (draw(st.integers(1, 3)), draw(st.sampled_from([(1, 1), (2, 3), (3, 2)])), draw(st.integers(1, 2)))
+        for _ in range(n)
+    ]
+    widths = draw(st.lists(st.integers(1, 4), min_size=1 if n else 2, max_size=3))
+    x = make_batch(3, (2, 13, 13) if n else (4,), 2, seed=draw(st.integers(0, 99))).x
+    layers: list[nn.Module] = []
+
+    def add(layer: nn.Module) -> None:
+        layers.append(layer)
+        with torch.no_grad():  # shapes by running it
+            flow.append(layer.double().eval()(flow[-1].clone()))
+
+    def between(image: bool) -> None:
+        batch_norm = nn.BatchNorm2d if image else nn.BatchNorm1d
+        kinds = [*CHANNELWISE, "norm", "plain norm", *(POOLS if image and flow[-1].shape[-1] > 3 else ())]
+        for kind in draw(st.lists(st.sampled_from(kinds), max_size=3)):
+            if kind in POOLS and flow[-1].shape[-1] <= 3:
+                continue
+            if "norm" in kind:
+                add(batch_norm(flow[-1].shape[1], affine=kind == "norm"))
+            else:
+                add((CHANNELWISE | POOLS)[kind]())
+
+    with torch.random.fork_rng():
+        flow = [x]
+        for units, size, stride in convolutions:
+            if min(flow[-1].shape[-2:]) >= 3:
+                add(nn.Conv2d(flow[-1].shape[1], units, size, stride, bias=draw(st.booleans())))
+                between(image=True)
+        if n:
+            add(nn.Flatten())
+        for units in widths:
+            between(image=False)  # behind a Flatten: batch norm of each position
+            add(nn.Linear(flow[-1].shape[1], units, bias=draw(st.booleans())))
+        return make_net(*layers, seed=draw(st.integers(0, 99))), x
+
+
+def hidden(net):
+    """Names of the linear maps but the last, with their units."""
+    found = {n: len(m.weight) for n, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    return dict(list(found.items())[:-1])
+
+
+def following(net, name):
+    modules = [(n, m) for n, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    return modules[[n for n, _ in modules].index(name) + 1][1]
+
+
+def draw_masks(data, net):
+    masks = {}
+    for name, units in hidden(net).items():
+        flags = data.draw(st.lists(st.booleans(), min_size=units, max_size=units))
+        flags[data.draw(st.integers(0, units - 1))] = True
+        masks[name] = torch.tensor(flags)
+    return masks
+
+
+def overwritten(net, x, keep, h=None, a=None):
+    """Outputs of the whole network, its units given other values by hooks as they run."""
+    handles = []
+    for name, mask in keep.items():
+        gone = ~mask
+        if a and name in a:
+
+            def enter(module, inputs, name=name, gone=gone):
+                # (N, units, ...): a Linear behind a Flatten takes the units' positions one after the other
+                flow = inputs[0].clone().unflatten(1, (len(gone), -1)).contiguous()
+                value = a[name].view(len(gone), -1, *[1] * (flow.dim() - 3))[gone]
+                flow[:, gone] = value.expand_as(flow[0, gone])
+                return (flow.flatten(1, 2),)
+
+            handles.append(following(net, name).register_forward_pre_hook(enter))
+        else:
+
+            def replace(module, inputs, output, name=name, gone=gone):
+                output = output.clone()  # an in-place nonlinearity comes behind
+                output[:, gone] = h[name][gone].view(-1, *[1] * (output.dim() - 2))
+                return output
+
+            handles.append(net.get_submodule(name).register_forward_hook(replace))
+    try:
+        with torch.no_grad():
+            return net(x.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def outputs(net, x):
+    with torch.no_grad():
+        return net(x.clone())
+
+
+def assert_equal(got, expected):
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+
+
+@settings(max_examples=80)
+@given(chains(), st.data())
+def test_replaced_propagated_and_compacted_are_one(chain, data):
+    net, x = chain
+    keep = draw_masks(data, net)
+    h = {name: make_batch(units, (), 2, seed=5).x for name, units in hidden(net).items()}
+    expected = overwritten(net, x, keep, h)
+    before = copy.deepcopy(net.state_dict())
+    wide, small = propagate(net, keep, h=h), compact(net, keep, h=h)
+    assert_equal(outputs(wide, x), expected)
+    assert_equal(outputs(small, x), expected)
+    assert hidden(small) == {name: int(mask.sum()) for name, mask in keep.items()}
+    assert [n for n, _ in small.named_modules()] == [n for n, _ in net.named_modules()]
+    for name, mask in keep.items():
+        outgoing = following(wide, name).weight
+        assert not outgoing.reshape(len(outgoing), len(mask), -1)[:, ~mask].any()
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@settings(max_examples=50)
+@given(chains(), st.data())
+def test_what_enters_the_next_layer_can_be_given(chain, data):
+    net, x = chain
+    keep = draw_masks(data, net)
+    a = {}
+    for name, units in hidden(net).items():
+        after = following(net, name)
+        flat = isinstance(after, nn.Linear) and data.draw(st.booleans())
+        a[name] = make_batch(units, (after.in_features // units,) if flat else (), 2, seed=6).x
+    expected = overwritten(net, x, keep, a=a)
+    assert_equal(outputs(propagate(net, keep, a=a), x), expected)
+    assert_equal(outputs(compact(net, keep, a=a), x), expected)
+
+
+@settings(max_examples=50)
+@given(chains(), st.data())
+def test_idle_units_are_not_missed(chain, data):
+    net, x = chain
+    dead = {}
+    for name in hidden(net):
+        layer, after, mask = net.get_submodule(name), following(net, name), draw_masks(data, net)[name]
+        into = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(mask), max_size=len(mask))))
+        dead[name] = mask
+        with torch.no_grad():
+            layer.weight[~mask & into] = 0
+            after.weight.view(len(after.weight), len(mask), -1)[:, ~mask & ~into] = 0
+    keep = idle(net)
+    for name, mask in keep.items():
+        assert mask.any()
+        if (dead[name] & mask).any():  # otherwise the last one stays, whatever its weights
+            assert not mask[~dead[name]].any()
+    assert_equal(outputs(compact(net, keep), x), outputs(net, x))
+
+
+@settings(max_examples=40)
+@given(chains(), st.data())
+def test_layers_together_are_layers_one_after_the_other(chain, data):
+    """Without constants given: a unit stands for its bias, with what units removed before have left there."""
+    net, x = chain
+    keep = draw_masks(data, net)
+    small = net
+    for name, mask in keep.items():
+        bias = small.get_submodule(name).bias
+        bias = torch.zeros(len(mask), dtype=torch.float64) if bias is None else bias.detach()
+        expected = overwritten(small, x, {name: mask}, {name: bias})
+        small = compact(small, {name: mask})
+        assert_equal(outputs(small, x), expected)
+    assert_equal(outputs(compact(net, keep), x), outputs(small, x))
+
+
+def test_closed_form_of_two_linear_layers():
+    """y = 1 + 2 relu(x) + 3 relu(h), with h = 4 in the place of the second unit: y = 13 + 2 relu(x)."""
+    with torch.random.fork_rng():
+        net = make_net(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0], [5.0]])), net[0].bias.copy_(torch.tensor([0.0, -7.0]))
+        net[2].weight.copy_(torch.tensor([[2.0, 3.0]])), net[2].bias.fill_(1)
+    keep = {"0": torch.tensor([True, False])}
+    small = compact(
+        net, keep, h={"0": torch.tensor([float("nan"), 4.0])}
+    )  # that of a unit that stays: unused
+    assert (small[2].weight.tolist(), small[2].bias.tolist()) == ([[2.0]], [13.0])
+    assert compact(net, keep, a={"0": torch.tensor([0.0, -2.0])})[2].bias.item() == 1 - 2 * 3
+    assert compact(net, keep)[2].bias.item() == 1  # relu(-7) = 0
+    assert (small[0].out_features, small[2].in_features) == (1, 1)
+    assert (parameter_count(net), parameter_count(small)) == (7, 4)
+
+
+def test_closed_form_of_a_flattened_convolution():
+    """Each position of the unit has its weight: 2 (1 + 2 + 3 + 4) = 20, or with a = 1, 0, 0, 10: 41."""
+    with torch.random.fork_rng():
+        net = make_net(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(8, 1, bias=False))
+    with torch.no_grad():
+        net[2].weight.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]]))
+    keep = {"0": torch.tensor([False, True])}
+    small = compact(net, keep, h={"0": torch.tensor([2.0, 0.0])})
+    assert (small[2].weight.tolist(), small[2].bias.tolist()) == ([[5.0, 6.0, 7.0, 8.0]], [20.0])
+    assert small[2].bias.requires_grad
+    a = torch.tensor([[1.0, 0.0, 0.0, 10.0], [9.0, 9.0, 9.0, 9.0]])
+    assert compact(net, keep, a={"0": a})[2].bias.tolist() == [41.0]
+    assert compact(net, keep, h={"0": torch.zeros(2)})[2].bias is None  # needs none
+
+
+def test_zero_padding_is_missed_at_the_border_and_there_alone():
+    """Weights of 1 and a constant of 2: each of the padded places, 5 at a corner, 3 at a side, misses 2."""
+    with torch.random.fork_rng():
+        net = make_net(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 1, 3, padding=1))
+    with torch.no_grad():
+        net[1].weight.fill_(1)
+    x, keep, h = (
+        make_batch(2, (1, 4, 4), 2).x,
+        {"0": torch.tensor([True, False])},
+        {"0": torch.tensor([0.0, 2.0])},
+    )
+    small = outputs(compact(net, keep, h=h), x)
+    assert_equal(small, outputs(propagate(net, keep, h=h), x))
+    difference = small - overwritten(net, x, keep, {"0": h["0"].double()})
+    side, corner = 2.0 * 3, 2.0 * 5
+    outer, inner = [corner, side, side, corner], [side, 0.0, 0.0, side]
+    expected = torch.tensor([outer, inner, inner, outer], dtype=torch.float64)
+    assert_equal(difference, expected.expand(2, 1, 4, 4))
+    zero = {"0": torch.zeros(2, dtype=torch.float64)}
+    assert_equal(outputs(compact(net, keep, h=zero), x), overwritten(net, x, keep, zero))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_other_paddings_dilation_and_nested_chains_are_exact(mode):
+    with torch.random.fork_rng():
+        first = nn.Sequential(nn.Conv2d(1, 3, 3, padding="same", padding_mode=mode), nn.Tanh())
+        second = nn.Conv2d(3, 4, 3, padding=2, stride=2, dilation=2, padding_mode=mode)
+        net = make_net(first, second, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)))
+    x = make_batch(3, (1, 8, 9), 2).x
+    keep = {"0.0": torch.tensor([False, True, False]), "1": torch.tensor([True, True, False, True])}
+    h = {"0.0": torch.tensor([0.3, 0.0, -0.8]).double(), "1": torch.tensor([0.0, 0.0, 0.7, 0.0]).double()}
+    small = compact(net, keep, h=h)
+    assert_equal(outputs(small, x), overwritten(net, x, keep, h))
+    assert small[1].padding_mode == mode
+    assert list(small.state_dict()) == list(net.state_dict())
+
+
+@pytest.mark.parametrize("fnz", [0.0, 0.25, 0.29, 0.5, 1.0])
+def test_idle_by_the_share_of_weights(fnz):
+    """Unit i has i of 100 weights in and 2 of 2 out; the last one 100 in and 1 of 2 out."""
+    with torch.random.fork_rng():
+        net = make_net(nn.Linear(100, 101), nn.ReLU(), nn.Linear(101, 2))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.ones(101, 100).tril(-1))
+        net[2].weight.fill_(1)[0, 100] = 0
+    mask = idle(net, fnz)["0"]
+    expected = torch.arange(101) > round(100 * fnz)
+    expected[100] = fnz < 0.5
+    expected[99] |= fnz == 1  # 99 in and 2 out; the last has 100 and 1, and comes later
+    assert torch.equal(mask, expected)
+
+
+def test_idle_counts_all_positions_and_leaves_a_unit():
+    with torch.random.fork_rng():
+        net = make_net(nn.Conv2d(1, 3, 2), nn.Flatten(), nn.Linear(12, 2))
+    with torch.no_grad():
+        net[2].weight.zero_()[:, 4] = 1  # one position of four of the second unit
+    assert idle(net)["0"].tolist() == [False, True, False]
+    assert idle(net, 0.25)["0"].tolist() == [False, True, False]  # none is left: the most weights
+    with torch.no_grad():
+        net[2].weight.zero_()
+    assert idle(net)["0"].tolist() == [True, False, False]
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 1.5"):
+        idle(net, 1.5)
+
+
+def cnn(**kwargs):
+    net = small_cnn((1, 28, 28), batch_norm=True, **kwargs)
+    net.register_forward_hook(lambda *_: pytest.fail("a hook has run in the compacted network"))
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(torch.linspace(0.5, 2, len(buffer)) + ("mean" in name))
+    keep = {"conv1": torch.arange(8) % 2 == 0, "conv2": torch.arange(16) > 4, "fc1": torch.arange(64) < 9}
+    return net.eval(), keep
+
+
+def assert_own_memory(net):
+    for tensor in net.state_dict().values():
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def test_all_else_is_as_it_was():
+    net, keep = cnn()
+    net.conv1.bias.requires_grad_(False)
+    net.act2.train(), net.bn3.eval()
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    small = compact(net, keep)
+    assert [m.training for m in small.modules()] == [m.training for m in net.modules()]
+    assert {n: p.requires_grad for n, p in small.named_parameters()} == {
+        n: p.requires_grad for n, p in net.named_parameters()
+    }
+    assert torch.equal(small.bn1.running_mean, net.bn1.running_mean[::2])
+    assert torch.equal(small.bn1.running_var, net.bn1.running_var[::2])
+    assert small.bn1.num_features == 4
+    assert (
+        small.conv2.weight.stride() == torch.empty(11, 4, 5, 5).to(memory_format=torch.channels_last).stride()
+    )
+    assert small.conv1.weight.stride() == (25, 1, 5, 1) == net.conv1.weight.stride()
+    net = net.to(memory_format=torch.contiguous_format)
+    assert compact(net, keep).conv2.weight.is_contiguous()
+    assert compact(net.bfloat16(), keep).fc2.bias.dtype == torch.bfloat16
+    for parameter in small.parameters():
+        assert parameter.grad is None
+    assert_own_memory(small)
+    assert not any(module._forward_hooks for module in small.modules())
+    assert net._forward_hooks
+
+
+def test_the_small_network_is_copied_and_trains_on():
+    net, keep = cnn(activation="tanh")
+    small = compact(net, keep)
+    twin = copy.deepcopy(small).train()
+    before = copy.deepcopy(twin.state_dict())
+    x = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    optimiser = torch.optim.SGD(twin.parameters(), 0.1)
+    twin(x).square().sum().backward()
+    optimiser.step()
+    for name, parameter in twin.named_parameters():
+        # in training mode a bias before batch norm goes out with the mean of the batch
+        assert parameter.grad is not None
+        assert name == "fc1.bias" or not torch.equal(parameter, before[name])
+    assert torch.equal(small.fc2.weight, before["fc2.weight"])
+
+
+def test_saved_and_loaded(tmp_path):
+    net, keep = cnn()
+    net = net.double()
+    net.conv2.bias = None  # the compacted one has a bias, from constants
+    small = compact(net, keep)
+    folder = tmp_path / "deep" / "small"
+    save(small, keep, folder)
+    save(small, keep, folder)  # over what is there
+    torch.save(net.state_dict(), tmp_path / "whole.pt")
+    assert sorted(path.name for path in folder.iterdir()) == ["kept.json", "state.pt"]
+    assert (folder / "state.pt").stat().st_size < (tmp_path / "whole.pt").stat().st_size / 2
+    assert json.loads((folder / "kept.json").read_text())["kept"]["conv1"] == [0, 2, 4, 6]
+    other, _ = cnn(seed=1)  # another seed, float32
+    other.conv2.bias = None
+    back = load(other, folder)
+    x = make_batch(3, (1, 28, 28), 2).x
+    assert torch.equal(outputs(back, x), outputs(small, x))
+    for (name, tensor), (same, expected) in zip(
+        back.state_dict().items(), small.state_dict().items(), strict=True
+    ):
+        assert (name, tensor.dtype, tensor.stride()) == (same, expected.dtype, expected.stride())
+    assert back.conv2.bias.requires_grad
+    assert other.conv2.out_channels == 16
+    assert parameter_count(copy.deepcopy(back)) == parameter_count(small)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_and_back(tmp_path):
+    net, keep = cnn()
+    x, net = make_batch(3, (1, 28, 28), 2).x, net.double()
+    expected = outputs(compact(net, keep), x)
+    save(compact(net.cuda(), keep), keep, tmp_path)  # masks on the CPU
+    assert idle(net)["conv1"].is_cuda
+    for device in ("cpu", "cuda"):
+        assert_equal(outputs(load(net, tmp_path, device), x.to(device)).cpu(), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda info: info["kept"].update(conv1=[0, 8]), r"'conv1' has units 0 to 7.*got \[8\]"),
+        (lambda info: info["kept"].update(conv1=[-1]), r"got \[-1\]"),
+        (lambda info: info["kept"].update(conv1=[2, 1]), "ascending order"),
+        (lambda info: info["kept"].update(conv1=[]), "at least one"),
+        (lambda info: info["kept"].update(conv1=[True]), r"got \[True\]"),
+        (lambda info: info["kept"].update(conv9=[0]), "'conv9'"),
+        (lambda info: info["kept"].update(fc2=[0]), "no units of 'fc2' can be removed"),
+        (lambda info: info["kept"].update(conv1=[0, 1]), "state.pt is damaged or does not fit"),
+        (lambda info: info["widths"].update(conv2=17), "'conv2' had 17 units; the network's has 16"),
+        (
+            lambda info: info["widths"].pop("conv2"),
+            "is of layers conv1, fc1, fc2; the network has conv1, conv2",
+        ),
+        (lambda info: info.pop("kept"), "kept.json is damaged: KeyError"),
+    ],
+)
+def test_a_folder_that_does_not_fit_says_why(tmp_path, change, message):
+    net, keep = cnn()
+    save(compact(net, keep), keep, tmp_path)
+    info = json.loads((tmp_path / "kept.json").read_text())
+    change(info)
+    (tmp_path / "kept.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=message):
+        load(net, tmp_path)
+
+
+def test_damaged_and_missing_files(tmp_path):
+    net, keep = cnn()
+    with pytest.raises(FileNotFoundError):
+        load(net, tmp_path)
+    with pytest.raises(ValueError, match=r"'conv1' has 8 units, its mask keeps 4"):
+        save(net, keep, tmp_path)
+    with pytest.raises(ValueError, match="no layer 'conv9'"):
+        save(net, {"conv9": keep["conv1"]}, tmp_path)
+    assert not list(tmp_path.iterdir())
+    save(compact(net, keep), keep, tmp_path)
+    (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:999])
+    with pytest.raises(ValueError, match=r"state.pt is damaged"):
+        load(net, tmp_path)
+
+
+def test_an_empty_batch_a_single_unit_and_nothing_to_do():
+    net, keep = cnn()
+    assert outputs(compact(net, keep), torch.zeros(0, 1, 28, 28)).shape == (0, 10)
+    one = {name: torch.arange(len(mask)) == 3 for name, mask in keep.items()}
+    small = compact(net, one)
+    assert [small.conv1.out_channels, small.conv2.out_channels, small.fc1.out_features] == [1, 1, 1]
+    assert outputs(small, torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert_own_memory(small)
+    same = compact(net, {"conv1": torch.ones(8, dtype=torch.bool)})
+    for name, tensor in same.state_dict().items():
+        assert torch.equal(tensor, net.state_dict()[name])
+        assert tensor.data_ptr() != net.state_dict()[name].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("keep", "constants", "message"),
+    [
+        ({"2": torch.ones(4, dtype=torch.bool)}, {}, r"no units of '2' can be removed, only of 0, 3"),
+        ({"5": torch.tensor([True, False])}, {}, r"no units of '5'.*the last, whose units are the outputs"),
+        ({"0": torch.ones(5, dtype=torch.bool)}, {}, r"shape \(4,\), got torch.bool of shape \(5,\)"),
+        ({"0": torch.ones(4)}, {}, r"got torch.float32 of shape \(4,\)"),
+        ({"0": [True] * 4}, {}, "got list"),
+        ({"0": torch.zeros(4, dtype=torch.bool)}, {}, "keeps none of 4 units"),
+        ({}, {"h": {"7": torch.zeros(4)}}, "no units of '7'"),
+        ({}, {"h": {"0": torch.zeros(3)}}, r"have shape \(3,\), not \(4,\)"),
+        ({}, {"h": {"0": torch.zeros(4, 1)}}, r"have shape \(4, 1\), not \(4,\)"),
+        ({}, {"a": {"0": torch.zeros(4, 2)}}, r"not \(4,\) or \(4, 1\)"),
+        ({}, {"a": {"0": torch.zeros(4)}, "h": {"0": torch.zeros(4)}}, "both h and a are given for '0'"),
+        ({"0": torch.arange(4) > 0}, {"h": {"0": torch.full((4,), torch.inf)}}, "'0' is not finite"),
+    ],
+)
+@pytest.mark.parametrize("do", [compact, propagate])
+def test_masks_and_constants_that_do_not_fit(do, keep, constants, message):
+    with torch.random.fork_rng():
+        net = make_net(
+            nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Identity(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)
+        )
+    with pytest.raises(ValueError, match=message):
+        do(net, keep, **constants)
+
+
+def pruned_layer():
+    layer = nn.Linear(3, 3)
+    prune.l1_unstructured(layer, "bias", amount=1)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (lambda: [nn.Linear(3, 4), nn.Softmax(1), nn.Linear(4, 2)], r"'1', Softmax\(dim=1\), behind '0'"),
+        (lambda: [nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)], "'1', LayerNorm"),
+        (lambda: [nn.Linear(3, 4), nn.PReLU(4), nn.Linear(4, 2)], "'1', PReLU"),
+        (lambda: [nn.Linear(3, 4), nn.MaxPool2d(2), nn.Linear(2, 2)], "'1', MaxPool2d"),
+        (lambda: [nn.Linear(3, 4), nn.Flatten(), nn.Linear(8, 2)], "'2' takes 8 inputs, '0' has 4 units"),
+        (lambda: [nn.Linear(3, 4), nn.BatchNorm1d(5), nn.Linear(4, 2)], "'1' takes 5 inputs"),
+        (lambda: [nn.Conv2d(1, 4, 1), nn.Linear(4, 2)], "'1', Linear.*Flatten"),
+        (lambda: [nn.Conv2d(1, 4, 1), nn.Flatten(2), nn.Linear(4, 2)], "'1', Flatten"),
+        (lambda: [nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2)], "'1'.*2 groups"),
+        (lambda: [nn.Linear(3, 4)] * 2, "stands twice"),
+        (lambda: [nn.Linear(3, 3), nn.Tanh(), pruned_layer()], "'2' .Linear. is no plain"),
+        (lambda: [parametrizations.weight_norm(nn.Linear(3, 3)), nn.Linear(3, 2)], "'0' .*is no plain"),
+        (lambda: [nn.ReLU()], "no Conv2d or Linear"),
+    ],
+)
+def test_unknown_structure_is_refused_by_name(layers, message):
+    with torch.random.fork_rng():
+        net = nn.Sequential(*layers()).eval()
+    with pytest.raises(ValueError, match=message):
+        compact(net, {})
+    with pytest.raises(ValueError, match=message):
+        idle(net)
+
+
+def test_shared_weights_are_refused_and_a_shared_nonlinearity_is_not():
+    tanh = nn.Tanh()
+    with torch.random.fork_rng():
+        net = make_net(nn.Linear(3, 3), tanh, nn.Linear(3, 3), tanh, nn.Linear(3, 2))
+    keep, x = {"0": torch.arange(3) > 0, "2": torch.arange(3) < 2}, make_batch(4, (3,), 2).x
+    h = {name: torch.full((3,), 0.4, dtype=torch.float64) for name in keep}
+    assert_equal(outputs(compact(net, keep, h=h), x), overwritten(net, x, keep, h))
+    net[2].weight = net[0].weight
+    with pytest.raises(ValueError, match=r"'0' .Linear. stands twice in the chain or shares its weights"):
+        compact(net, keep)
+    with pytest.raises(ValueError, match=r"is not a chain: an nn.Sequential is needed"):
+        compact(net[0], keep)
+
+
+def test_batch_norm_in_training_mode_and_padded_means_need_what_enters_the_next_layer():
+    with torch.random.fork_rng():
+        normed = make_net(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).train()
+        padded = make_net(nn.Conv2d(1, 2, 1), nn.AvgPool2d(2, padding=1), nn.Conv2d(2, 2, 1))
+    keep, a = {"0": torch.tensor([True, False])}, {"0": torch.zeros(2)}
+    with pytest.raises(ValueError, match=r"'1' .BatchNorm1d. is in training mode.*call net.eval\(\) first"):
+        compact(normed, keep)
+    assert compact(normed, {"0": torch.tensor([True, True])})[1].training
+    assert compact(normed, keep, a=a)[1].num_features == 1
+    with pytest.raises(ValueError, match=r"'1', AvgPool2d.*averages zeros in"):
+        compact(padded, keep, h={"0": torch.ones(2)})
+    assert compact(padded, keep, h={"0": torch.zeros(2)})[0].out_channels == 1
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
+        lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.01),
+    ],
+)
+def test_units_removed_in_training_stay_away_and_compact_says_the_same(optimizer, batch_norm):
+    net = small_cnn((1, 16, 16), 3, (3, 4, 5), "tanh", batch_norm).double()
+    batch = make_batch(12, (1, 16, 16), 3)
+    chosen = optimizer(net.parameters())
+
+    def step():
+        net.train()
+        chosen.zero_grad()
+        nn.functional.cross_entropy(net(batch.x), batch.y).backward()
+        chosen.step()
+        net.eval()
+
+    step()  # there is momentum before the removal
+    layers = ["conv1", "conv2", "fc1"]
+    keep = {layer: torch.ones(n, dtype=torch.bool) for layer, n in zip(layers, (3, 4, 5), strict=True)}
+    keep["conv1"][1] = keep["conv2"][0] = keep["fc1"][3] = False
+    net.eval()
+    means = {layer: one.mean for layer, one in observe(net, batch, layers).items()}
+    expected = compact(net, keep, h=means)(batch.x)
+    known = {name: id(p) for name, p in net.named_parameters()}
+    masks = remove(net, keep, h=means)
+    assert known == {name: id(p) for name, p in net.named_parameters()}  # the optimizer's own still
+    torch.testing.assert_close(net(batch.x), expected, rtol=0, atol=1e-12)
+    handle = hold(net, masks, chosen)
+    for _ in range(5):
+        step()
+    assert not torch.allclose(net(batch.x), expected, atol=1e-3)  # it went on learning
+    small = compact(net, keep)
+    torch.testing.assert_close(small(batch.x), net(batch.x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(small.conv2.weight, net.conv2.weight[keep["conv2"]][:, keep["conv1"]])
+    assert (net.conv1.weight[1] == 0).all()
+    assert (net.conv2.weight[:, 1] == 0).all()
+    handle.remove()
+
+
+def test_removal_in_place_refuses_a_bias_that_an_optimizer_would_not_know():
+    first, last = (nn.utils.skip_init(nn.Linear, *sizes) for sizes in ((3, 2), (2, 2)))
+    last.bias = None
+    net = make_net(first, nn.ReLU(), last)
+    keep = {"0": torch.tensor([True, False])}
+    with pytest.raises(ValueError, match=r"2.bias would be new: give that layer a bias first"):
+        remove(net, keep, h={"0": torch.ones(2)})
+    before = copy.deepcopy(net.state_dict())
+    assert remove(net, {"0": torch.tensor([True, True])}).keys() == {"0.weight", "0.bias", "2.weight"}
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

@@ -1,0 +1,135 @@
+"""The committed results are what today's code computes, and what the committed chapters show."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from deadbook import claims, runs
+from deadbook.analysis import trials
+from deadbook.build import book, ledger
+
+CHAPTERS = sorted(Path("book/chapters").glob("*.ipynb"))
+
+
+def published() -> list[runs.Run]:
+    return runs.runs_in(Path("book/results"))
+
+
+def test_there_are_results_and_chapters():
+    assert published()
+    assert [path.stem for path in CHAPTERS] == book.chapters()
+
+
+def test_a_run_lies_under_its_own_key():
+    wrong = [
+        run.folder.name
+        for run in published()
+        if run.folder.name != runs.key(run.info["experiment"], run.info["settings"])
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_has_no_error_and_its_runs_are_there(path):
+    assert book.errors(path) == []
+    shown = set(book.runs_shown(path))
+    assert bool(shown) == bool(re.search(r"runs\.ensure|trials\.compute", path.read_text()))
+    assert shown <= {run.folder.name for run in published()}
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_is_the_execution_of_todays_source(path):
+    """Cell by cell, but for the parameters that papermill puts in."""
+
+    def sources(file: Path) -> list[str]:
+        cells = json.loads(file.read_text())["cells"]
+        kept = (c for c in cells if "injected-parameters" not in c["metadata"].get("tags", []))
+        return ["".join(cell["source"]) for cell in kept]
+
+    assert sources(path) == sources(Path("notebooks") / path.name)
+
+
+def test_an_attacked_training_is_its_twin_to_the_last_bit_until_the_attack_begins():
+    """So both were computed on one kind of processor: on another, sums differ in their last digits."""
+    attacks = [run for run in published() if run.info["experiment"] == "attacks"]
+    names = ["step", "set", "layer", "unit", "mrp", "mrs", "gradient", "norm_in", "norm_out"]
+
+    compared = 0
+    for twin in (run for run in attacks if trials.kind(run) == "twin"):
+        before = twin.table("units")[names]
+        for run in (one for one in attacks if trials.common(one) == trials.common(twin)):
+            start = run.info["settings"]["start"]
+            own = run.table("units")
+            own = own[own["step"] < start][names].reset_index(drop=True)
+            same = before[before["step"] < start].reset_index(drop=True)
+            assert own.equals(same), run.folder.name
+            compared += bool(len(own))
+    assert compared > 150
+
+
+def test_the_numbers_in_the_readme_are_the_chapters():
+    readme = Path("README.md").read_text()
+    assert book.with_numbers(readme) == readme
+    assert readme.count("<!-- -->") > 10
+    with pytest.raises(book.Failed, match="wants nothing of 03-4-relu, which has: attacked, "):
+        book.with_numbers("<!-- 03-4-relu:nothing:d -->1<!-- -->")
+
+
+def test_the_figure_of_the_title_page_shows_the_committed_runs():
+    assert Path(book.FRONT).read_bytes() == book.front(published())
+    assert book.front([run for run in published() if run.info["experiment"] != "units"]) is None
+
+
+def test_all_claims_are_there_at_a_glance():
+    text = ledger.verdicts(Path("book/chapters"))
+    found = re.findall(r"\[\[(.) (C[\d.]+)\]\(#([\w-]+)\)\]\{\.mark \.verdict-([\w-]+)\}", text)
+    found = [(mark, claim, target, word.replace("-", " ")) for mark, claim, target, word in found]
+    assert sorted(claim for _, claim, _, _ in found) == sorted(claims.CLAIMS)
+    assert all(ledger.MARKS[word] == mark for mark, _, _, word in found)
+    assert all(ledger.anchor(claim) == target for _, claim, target, _ in found)
+    assert f"{len(found)} claims." in text
+    by = Counter((mark, word) for mark, _, _, word in found)
+    assert all(f"{mark} {word}: {number}" in text for (mark, word), number in by.items())
+    counts = ledger.tally(Path("book/chapters"), published())
+    assert all(counts[word] == str(number) for (_, word), number in by.items())
+    assert counts["claims"] == str(len(claims.CLAIMS))
+
+
+def test_the_ledger_has_every_claim_as_its_chapter_shows_it_and_a_figure_there():
+    """So the verdicts shown are what the criteria say of the tables: the ledger judges anew."""
+    text = ledger.ledger(Path("book/chapters"), published())
+    for path in CHAPTERS:
+        cells = json.loads(path.read_text())["cells"]
+        names = {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells}
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        verdicts = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
+        for claim, word in ledger.shown(path):
+            block = text.partition(f"({ledger.anchor(claim)})=")[2].partition("\n(claim")[0]
+            judged = [html for html in verdicts if f'"verdict-id">{claim}<' in html]
+            assert len(judged) == 1
+            assert judged[0] in block, claim
+            assert f'"verdict-word">{word.partition(" (")[0]}<' in judged[0]
+            figure = claims.CLAIMS[claim].figure
+            assert not figure or (figure in names and f"{{numref}}`{figure}`" in block)
+    assert text.count("verdict-id") == len(claims.CLAIMS)
+
+
+def some_of_each(number: int = 1) -> list[runs.Run]:
+    """So many runs of each experiment that measures while it trains; their keys say which, so chance."""
+    found = [run for run in published() if run.has_steps]
+    kinds = sorted({run.info["experiment"] for run in found})
+    return [
+        run for kind in kinds for run in [one for one in found if one.info["experiment"] == kind][:number]
+    ]
+
+
+@pytest.mark.parametrize("run", some_of_each(), ids=lambda run: run.folder.name)
+def test_the_first_measurement_gives_the_committed_numbers(run, mnist_root):
+    if run.info["settings"]["dataset"] == "cifar10" and not (mnist_root / "cifar10").is_dir():
+        pytest.skip("no CIFAR-10 here")
+    assert runs.verify(run, mnist_root) <= runs.VERIFY_TOLERANCE
