@@ -112,7 +112,7 @@ def test_tanh_with_relu_and_batch_norm(chapter_runs):
 
 
 def test_tanh_with_a_network_of_ones_own(chapter_runs, monkeypatch):
-    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(Path(__file__).parents[1] / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     own = {"network": "sweep_nets:two_layers", "activation": "own", "layers": ["1"], "seeds": 2}
     own |= {"attacked": [["1", 2]], "timed": [["1", 2]], "starts": [5], "multiplier": 3}

@@ -18,7 +18,7 @@ ONCE = {"measure_every": 40, "fractions": [0.5]}  # few frames of the slider
 
 @pytest.fixture(autouse=True)
 def _networks_are_found(monkeypatch):
-    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(Path(__file__).parents[1] / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
 
 

@@ -36,7 +36,8 @@ def cluster():
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
     """A plan of runs of a network of the tests, by their seeds; its jobs are cancelled afterwards."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    path = [str(Path(__file__).parents[1] / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     made = []
 
     def make(*seeds, minutes=5, memory=2, chapter=None, **own):

@@ -30,7 +30,8 @@ ONE |= {"probe_size": 50, "schedule": [], "by": "layer"}
 @pytest.fixture(autouse=True)
 def nets(monkeypatch):
     """Other processes find the networks of the tests, too."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    path = [str(Path(__file__).parents[1] / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from IPython.utils.capture import capture_output
 from deadbook import runs, settings
 from deadbook.build import book
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GLUED = re.compile(r"\{glue:text\}`([^`:]+)(?::([^`]*))?`")
 #: Of chapters that train: small enough for a run to take a second or two.
 SMALL = {"dataset": "digits", "epochs": 1, "probe_size": 20, "seeds": 1}
