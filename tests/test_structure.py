@@ -44,6 +44,7 @@ CORE = (
     "attack",
     "recorder",
     "counting",
+    "graph",
 )
 
 

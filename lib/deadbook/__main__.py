@@ -101,11 +101,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _book(chosen: argparse.Namespace) -> None:
     profile, folder = chosen.profile, chosen.results
-    for chapter in book.chapters():  # all are checked before the first one starts
-        book.parameters(chapter, profile, {"results": folder})
     if not chosen.only_site:
-        for chapter in book.chapters():
-            print(f"executed: {book.execute(chapter, profile, results=folder)}")
+        for path in book.execute_all(profile, folder):
+            print(f"executed: {path}", flush=True)
     if not chosen.no_site:
         _say_site(book.build(profile, folder))
 

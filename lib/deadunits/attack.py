@@ -14,6 +14,8 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
+from deadunits import graph
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -81,17 +83,15 @@ class Attack:
         schedule: Schedule,
         multiplier: float,
     ):
-        known = {name: one for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))}
-        if layer not in known:
-            raise ValueError(f"no linear or convolutional layer {layer!r}; there are: {', '.join(known)}")
-        self.weight, count = known[layer].weight, len(known[layer].weight)
+        self.weight = graph.linear_layer(net, layer).weight
+        count = len(self.weight)
         for unit in units:
             if type(unit) is not int or not 0 <= unit < count:
                 raise ValueError(f"{layer} has units 0 to {count - 1}, got {unit!r}")
         if not any(self.weight is one for group in optimizer.param_groups for one in group["params"]):
             raise ValueError(f"the optimizer does not train {layer}.weight")
         if not math.isfinite(multiplier):
-            raise ValueError(f"multiplier is to be a finite number, got {multiplier!r}")
+            raise ValueError(f"multiplier must be a finite number, got {multiplier!r}")
         self.optimizer, self.schedule, self.multiplier = optimizer, schedule, multiplier
         self.units = torch.tensor(list(units), dtype=torch.long, device=self.weight.device)
         self.step = 0

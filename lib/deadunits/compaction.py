@@ -19,7 +19,7 @@ import itertools
 import json
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_LINEAR = (nn.Conv2d, nn.Linear)
-_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
-_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)  # to a constant, on average
-_ELEMENTWISE = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus),
-    *(nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish),
-    *(nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.Threshold),
-)
+from deadunits import graph
 
 
 class _Link(NamedTuple):
@@ -279,20 +271,12 @@ def load(net: nn.Sequential, folder: str | os.PathLike, device: str | torch.devi
     return small.to(device)
 
 
-def _chain(net: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Names and modules in the order of the forward pass; nested chains are entered."""
-    for name, module in net._modules.items():  # not `named_children`: it leaves out what stands there twice
-        if type(module).forward is nn.Sequential.forward:
-            yield from _chain(module, f"{prefix}{name}.")
-        else:
-            yield prefix + name, module
-
-
 def _linear(net: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     """Convolutions and linear layers of a chain, by name."""
-    if type(net).forward is not nn.Sequential.forward:
+    chain = graph.chain(net)
+    if chain is None:
         raise ValueError(f"{type(net).__name__} is not a chain: an nn.Sequential is needed")
-    layers = {name: module for name, module in _chain(net) if isinstance(module, _LINEAR)}
+    layers = {name: module for name, module in chain.items() if isinstance(module, graph.LINEAR)}
     if not layers:
         raise ValueError("no Conv2d or Linear in the chain")
     return layers
@@ -301,8 +285,8 @@ def _linear(net: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
 def _links(net: nn.Module) -> list[_Link]:
     """The linear maps but the last, each with what is behind it, or ValueError: not known, and which."""
     _linear(net)  # it is a chain
-    chain = list(_chain(net))
-    at = [i for i, (_, module) in enumerate(chain) if isinstance(module, _LINEAR)]
+    chain = list(graph.chain(net).items())
+    at = [i for i, (_, module) in enumerate(chain) if isinstance(module, graph.LINEAR)]
     for name, module in chain[at[0] : at[-1] + 1]:
         _check_alone(net, chain, name, module)
     links = [_Link(*chain[i], chain[i + 1 : j], chain[j][1]) for i, j in itertools.pairwise(at)]
@@ -314,8 +298,8 @@ def _links(net: nn.Module) -> list[_Link]:
 def _check_alone(net: nn.Module, chain: list[tuple[str, nn.Module]], name: str, module: nn.Module) -> None:
     """Raise ValueError if a layer is no plain one, or if what changes in it changes elsewhere."""
     kind = f"{name!r} ({type(module).__name__})"
-    plain = type(module) in _LINEAR and {"weight", "bias"} <= module._parameters.keys()
-    if isinstance(module, _LINEAR) and not plain:
+    plain = type(module) in graph.LINEAR and {"weight", "bias"} <= module._parameters.keys()
+    if isinstance(module, graph.LINEAR) and not plain:
         raise ValueError(
             f"{kind} is no plain Conv2d or Linear: make pruning or parametrizations permanent first"
         )
@@ -332,8 +316,13 @@ def _check_between(link: _Link, behind: list[tuple[str, nn.Module]]) -> None:
     """Raise ValueError if a layer behind does not act on each channel alone, or nobody knows here whether."""
     image, flat = isinstance(link.layer, nn.Conv2d), False
     for name, module in behind:
-        known = type(module) in (*_ELEMENTWISE, *_NOTHING, *_BATCH_NORM, nn.Conv2d if image else nn.Linear)
-        known |= type(module) in _POOLS and image and not getattr(module, "return_indices", False)
+        known = type(module) in (
+            *graph.ELEMENTWISE,
+            *graph.NOTHING,
+            *graph.BATCH_NORM,
+            nn.Conv2d if image else nn.Linear,
+        )
+        known |= type(module) in graph.POOLS and image and not getattr(module, "return_indices", False)
         if isinstance(module, nn.Flatten):
             known &= (module.start_dim, module.end_dim) == (1, -1)
             flat, image = flat or image, False
@@ -343,7 +332,7 @@ def _check_between(link: _Link, behind: list[tuple[str, nn.Module]]) -> None:
                 "2d pooling, batch norm, Dropout, Identity are, and Flatten() between a Conv2d and a Linear"
             )
         width = getattr(module, "num_features", link.units)
-        width = module.weight.shape[1] if type(module) in _LINEAR else width
+        width = module.weight.shape[1] if type(module) in graph.LINEAR else width
         if width % link.units if flat else width != link.units:
             raise ValueError(f"{name!r} takes {width} inputs, {link.name!r} has {link.units} units")
 
@@ -396,9 +385,9 @@ def _constant(link: _Link, gone: Tensor, h: Mapping[str, Tensor], a: Mapping[str
 
 def _through(name: str, module: nn.Module, constant: Tensor, gone: Tensor) -> Tensor:
     """What a layer makes of a constant channel: (units, 1 or positions) -> (units, 1 or positions)."""
-    if type(module) in _ELEMENTWISE:
+    if type(module) in graph.ELEMENTWISE:
         return module.forward(constant.clone())  # cloned for those in place; no hooks run
-    if type(module) in _BATCH_NORM:
+    if type(module) in graph.BATCH_NORM:
         if module.training or module.running_mean is None:
             raise ValueError(
                 f"{name!r} ({type(module).__name__}) is in training mode or without running statistics, so "
@@ -424,7 +413,7 @@ def _slice(net: nn.Sequential, kept: Mapping[str, Tensor]) -> None:
             continue
         index = kept[link.name].to(link.layer.weight.device)
         for _, module in link.between:
-            if type(module) in _BATCH_NORM:
+            if type(module) in graph.BATCH_NORM:
                 features = link.inputs(index, module.num_features)
                 for name in ("weight", "bias", "running_mean", "running_var"):
                     _pick(module, name, 0, features)

@@ -22,14 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deadunits import graph
 from deadunits.data import Batch
 
 Loss = Callable[[Tensor, Tensor], Tensor]  #: (outputs, labels) -> (N,), the loss of each sample
 Passing = dict[int, Tensor]  #: what entered each module of a chain, by its place; at last, the outputs
 
-_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
-NONLINEAR = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Hardtanh)
-_CHANNELWISE = (*NONLINEAR, *_BATCH_NORM, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Dropout, nn.Identity)
+_CHANNELWISE = (*graph.ELEMENTWISE, *graph.BATCH_NORM, *graph.POOLS, *graph.NOTHING)
 _RANDOM = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)  # while in training mode
 _FLOATS = 1 << 20  # of one intermediate result at once: what stays in the processor's cache
 
@@ -54,22 +53,21 @@ def refuse_train_mode(net: nn.Module) -> None:
 
 
 def chain_behind(net: nn.Module, layer: str) -> list[nn.Module] | None:
-    """The layers behind a linear or convolutional one in an `nn.Sequential`; None if it is no such chain."""
-    if not isinstance(net, nn.Sequential) or layer not in net._modules:
+    """The layers behind a linear or convolutional one in a chain; None if it is no such chain."""
+    behind = graph.behind(net, layer)
+    if behind is None:
         return None
-    # not `named_children`: it leaves out a module that stands in the chain a second time
-    names, modules = list(net._modules), list(net)
-    chosen = net._modules[layer]
-    if not isinstance(chosen, (nn.Conv2d, nn.Linear)) or _special(chosen) or _shared(net, chosen):
+    chosen = net.get_submodule(layer)
+    if not isinstance(chosen, graph.LINEAR) or _special(chosen) or graph.is_shared(net, layer):
         return None
-    return modules[names.index(layer) + 1 :]
+    return list(behind.values())
 
 
 class Counterfactual:
     """Losses of a network on a batch, had one unit of one layer given another pre-activation.
 
     Args:
-        net: an `nn.Sequential` of layers in which the chosen one stands by name.
+        net: an `nn.Sequential`, nested or not, in which the chosen layer stands by name.
         batch: images (N, ...) and labels (N,).
         layer: name of an `nn.Linear` or `nn.Conv2d` in `net`.
         loss: a callable (outputs, labels) -> (N,); cross entropy by default.
@@ -99,7 +97,8 @@ class Counterfactual:
         if not self.supports(net, layer):
             raise ValueError(f"the layers behind {layer!r} are not a chain of known ones")
         seen = pass_through(net, batch, [layer]) if passing is None else passing
-        modules, here = list(net), list(net._modules).index(layer)
+        names, modules = map(list, zip(*graph.chain(net).items(), strict=True))
+        here = names.index(layer)
         after = _next_linear(modules, here)
         self.channelwise, self.suffix = modules[here + 1 : after], modules[after + 1 :]
         self.next = modules[after] if after < len(modules) else None
@@ -132,7 +131,9 @@ class Counterfactual:
                 return False
             if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (1, -1):
                 return False
-            if isinstance(module, _BATCH_NORM) and module.running_mean is None:
+            if getattr(module, "return_indices", False):
+                return False
+            if isinstance(module, graph.BATCH_NORM) and module.running_mean is None:
                 return False
         return behind is not None
 
@@ -169,7 +170,7 @@ class Counterfactual:
 @torch.no_grad()
 def pass_through(net: nn.Sequential, batch: Batch, layers: Sequence[str]) -> Passing:
     """One forward pass, with what `Counterfactual` needs of it for some layers: it can then be shared."""
-    modules, names = list(net), list(net._modules)
+    names, modules = map(list, zip(*graph.chain(net).items(), strict=True))
     wanted = {len(modules)}
     for here in map(names.index, layers):
         after = _next_linear(modules, here)
@@ -186,19 +187,13 @@ def pass_through(net: nn.Sequential, batch: Batch, layers: Sequence[str]) -> Pas
 
 def _next_linear(modules: list[nn.Module], here: int) -> int:
     """Index of the first linear map behind a module; if there is none, how many modules there are."""
-    linear = (i for i in range(here + 1, len(modules)) if isinstance(modules[i], (nn.Conv2d, nn.Linear)))
+    linear = (i for i in range(here + 1, len(modules)) if isinstance(modules[i], graph.LINEAR))
     return next(linear, len(modules))
 
 
 def _special(module: nn.Module) -> bool:
     """Convolutions that are left to the slow way: of groups of channels, or padded by a word."""
     return isinstance(module, nn.Conv2d) and (module.groups > 1 or isinstance(module.padding, str))
-
-
-def _shared(net: nn.Sequential, module: nn.Module) -> bool:
-    """Whether the module is used twice, or another one has its weight: a change would act in both places."""
-    owners = sum(weight is module.weight for one in net.modules() for weight in one._parameters.values())
-    return owners > 1 or sum(one is module for one in net) > 1
 
 
 def _in_place(modules: list[nn.Module]) -> bool:
@@ -261,7 +256,7 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 def _channel(module: nn.Module, unit: int, x: Tensor) -> Tensor:
     """What a layer does to one channel alone: (M, 1, ...) -> (M, 1, ...)."""
-    if not isinstance(module, _BATCH_NORM):
+    if not isinstance(module, graph.BATCH_NORM):
         return _run([module], x)
     own = slice(unit * x.shape[1], (unit + 1) * x.shape[1])
     weight, bias = (p[own] if p is not None else None for p in (module.weight, module.bias))

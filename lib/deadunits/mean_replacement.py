@@ -16,6 +16,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
+from deadunits import graph
 from deadunits.counterfactual import (
     Counterfactual,
     Loss,
@@ -327,7 +328,8 @@ def _constants(
     """What stands for each unit: name of a layer -> (units,), float64."""
     if not isinstance(constant, str):
         return {layer: constant[layer].double() for layer in layers}
-    behind = {layer: list(net._modules).index(layer) + 1 for layer in layers}
+    names = list(graph.chain(net) or ())
+    behind = {layer: names.index(layer) + 1 for layer in layers}
     kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     for passing in passings if layers else ():
         for layer, values in kept.items():

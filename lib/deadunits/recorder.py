@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from deadunits import graph
 from deadunits.data import Batch
 from deadunits.mean_replacement import MeanReplacement, mean_replacement_penalty
 
@@ -28,18 +29,15 @@ class Recorder:
     """
 
     def __init__(self, net: nn.Module, layers: Sequence[str]):
-        linear = {name: one for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))}
-        order = list(linear)
         self.net, self.layers = net, list(layers)
         self._modules: dict[str, nn.Module] = {}
         self._next: dict[str, nn.Module] = {}
         for layer in layers:
-            if layer not in linear:
-                raise ValueError(f"no linear or convolutional layer {layer!r}; there are: {', '.join(order)}")
-            behind = order[order.index(layer) + 1 :]
-            if not behind or linear[behind[0]].weight.shape[1] % len(linear[layer].weight):
+            self._modules[layer] = graph.linear_layer(net, layer)
+            following = graph.next_linear(net, layer)
+            if following is None:
                 raise ValueError(f"behind {layer!r} there is no layer that takes its units")
-            self._modules[layer], self._next[layer] = linear[layer], linear[behind[0]]
+            self._next[layer] = net.get_submodule(following)
         self._reset()
 
     def _reset(self) -> None:

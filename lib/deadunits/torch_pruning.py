@@ -33,6 +33,7 @@ from deadunits.compaction import copy_without_hooks
 from deadunits.counterfactual import Loss, refuse_train_mode, sample_losses
 from deadunits.counting import count
 from deadunits.data import Batch
+from deadunits.graph import LINEAR, linear_layers
 from deadunits.mean_replacement import Batches
 from deadunits.unit_scorers import UNIT_SCORERS, UnitScorer
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 CONSTANTS = ("mean", "output", "zero")
 
-_LAYERS = (nn.Conv2d, nn.Linear)
 _KINDS = (  # Torch-Pruning's names for what acts on each channel alone, besides layers
     *("CONV", "DEPTHWISE_CONV", "LINEAR", "BN", "PRELU"),
     *("ELEMENTWISE", "CONCAT", "SPLIT", "SLICE", "RESHAPE", "OUTPUT"),
@@ -98,7 +98,7 @@ class UnitImportance:
             raise ValueError(f"unknown scorer {scorer!r}; there are: {', '.join(UNIT_SCORERS)}")
         if combine not in ("sum", "mean"):
             raise ValueError(f"combine is to be 'sum' or 'mean', got {combine!r}")
-        known = {name: one for name, one in net.named_modules() if isinstance(one, _LAYERS)}
+        known = linear_layers(net)
         scorer = UNIT_SCORERS[scorer] if isinstance(scorer, str) else scorer
         layers = list(known) if layers is None else layers
         scores = scorer(net, batches, layers, loss=loss, generator=generator)
@@ -187,7 +187,7 @@ def prune(
     with _modes_and_flags(small), torch.enable_grad():
         # called by a function of our own: the library would unpack x first, into images without a batch
         graph = library.DependencyGraph().build_dependency(small, x, lambda net, x: net(x), verbose=False)
-        layers = [names[one] for one in graph.module2node if isinstance(one, _LAYERS)]
+        layers = [names[one] for one in graph.module2node if isinstance(one, LINEAR)]
         importance = UnitImportance(small, batches, scorer, layers=layers, loss=loss, generator=generator)
         ignoring = [one for one, name in names.items() if name in ignored]
         chosen = [_lowest(group, importance, fraction) for group in _groups(graph, ignoring, names)]
@@ -203,7 +203,7 @@ def prune(
                 raise ValueError("some outputs of the network would go: name their layers in `ignored`")
     if any(one.dim() == 4 and not one.is_contiguous() for one in net.parameters()):
         small.to(memory_format=torch.channels_last)  # the library does not keep it
-    sizes = {name: len(one.weight) for name, one in net.named_modules() if isinstance(one, _LAYERS)}
+    sizes = {name: len(layer.weight) for name, layer in linear_layers(net).items()}
     keep = {}
     for layer, at in lost["out"].items():
         keep[names[layer]] = torch.ones(sizes[names[layer]], dtype=torch.bool)
@@ -239,15 +239,15 @@ def _groups(
     """All groups but those of the network's outputs; ValueError for one that cannot be pruned here."""
     kinds = {getattr(graph.ops.OPTYPE, kind) for kind in _KINDS}
     owners = [id(one) for module in names for one in module._parameters.values() if one is not None]
-    for group in graph.get_all_groups(ignored_layers=ignoring, root_module_types=_LAYERS):
+    for group in graph.get_all_groups(ignored_layers=ignoring, root_module_types=LINEAR):
         nodes = [(item.dep.target, _takes_in(item.dep.handler)) for item in group.items]
         if any(not node.outputs and not takes_in for node, takes_in in nodes):
             continue
         for node, _ in nodes:
             layer, right = node.module, node.type in kinds
-            if isinstance(layer, (*_LAYERS, nn.modules.conv._ConvNd)):
+            if isinstance(layer, (*LINEAR, nn.modules.conv._ConvNd)):
                 groups = getattr(layer, "groups", 1)
-                right = type(layer) in _LAYERS and {"weight", "bias"} <= layer._parameters.keys()
+                right = type(layer) in LINEAR and {"weight", "bias"} <= layer._parameters.keys()
                 right = right and (groups == 1 or layer.in_channels == layer.out_channels == groups)
                 right = right and owners.count(id(layer.weight)) == 1
             if not right:
@@ -280,7 +280,7 @@ def _lost(groups: list[Group]) -> dict[str, dict[nn.Module, list[int]]]:
     lost: dict[str, dict[nn.Module, list[int]]] = {"in": {}, "out": {}}
     for group in groups:
         for dep, at in group.items:
-            if isinstance(dep.target.module, _LAYERS):
+            if isinstance(dep.target.module, LINEAR):
                 side = lost["in" if _takes_in(dep.handler) else "out"]
                 side.setdefault(dep.target.module, []).extend(at)
     return lost

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from deadunits.counterfactual import NONLINEAR, Loss, refuse_train_mode, sample_losses
+from deadunits import graph
+from deadunits.counterfactual import Loss, refuse_train_mode, sample_losses
 from deadunits.data import Batch
+from deadunits.graph import activation_of
 from deadunits.mean_replacement import Batches, mean_replacement_penalty, observe
 
 UnitScores = dict[str, Tensor]
@@ -175,24 +177,6 @@ UNIT_SCORERS: dict[str, UnitScorer] = {
 }
 
 
-def activation_of(net: nn.Module, layer: str) -> str | None:
-    """Name of the module that gives a layer's activations: the first nonlinearity behind it, if known."""
-    module = dict(net.named_modules()).get(layer)
-    if not isinstance(module, (nn.Linear, nn.Conv2d)):
-        return layer
-    names = list(net._modules) if layer in net._modules and isinstance(net, nn.Sequential) else []
-    for name in names[names.index(layer) + 1 :] if names else ():
-        if isinstance(net._modules[name], (nn.Linear, nn.Conv2d)):
-            break
-        if isinstance(net._modules[name], NONLINEAR):
-            return name
-    return None
-
-
 def _incoming(net: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
     """Incoming weights of each layer: (units, fan-in)."""
-    known = {name: one for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))}
-    for layer in layers:
-        if layer not in known:
-            raise ValueError(f"no linear or convolutional layer {layer!r}; there are: {', '.join(known)}")
-    return {layer: known[layer].weight.detach().flatten(1) for layer in layers}
+    return {layer: graph.linear_layer(net, layer).weight.detach().flatten(1) for layer in layers}

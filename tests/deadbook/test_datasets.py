@@ -65,14 +65,14 @@ def test_root_by_argument_or_variable(monkeypatch):
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
 def test_no_files_and_no_network(tmp_path, monkeypatch, name, folder):
     asked = []
-    monkeypatch.setattr(data, "_reachable", asked.append)
+    monkeypatch.setattr(datasets, "_reachable", asked.append)
     raw = tmp_path / folder / "raw"
     missing = rf"no {folder} in {raw} \(train-images-idx3-ubyte.gz.* missing.*no network.*holds {folder}/raw"
     with pytest.raises(Invalid, match=missing):
         datasets.load(name, tmp_path)
     assert len(asked) == 1
     raw.mkdir(parents=True)
-    for file, size in data._MNIST_FILES.items():
+    for file, size in datasets._MNIST_FILES.items():
         with open(raw / file, "wb") as sparse:
             sparse.truncate(size)
     datasets.check(name, tmp_path)
@@ -80,13 +80,13 @@ def test_no_files_and_no_network(tmp_path, monkeypatch, name, folder):
 
 
 def test_the_hosts_are_those_that_torchvision_asks():
-    from torchvision import datasets
+    from torchvision import datasets as official
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    for kind, host in data._MNISTS.values():
-        port = {"https": 443, "http": 80}[getattr(datasets, kind).mirrors[0].split(":")[0]]
-        assert host == f"{getattr(datasets, kind).mirrors[0].split('/')[2]}:{port}"
-    assert data._EXTENSIONS == IMG_EXTENSIONS
+    for kind, host in datasets._MNISTS.values():
+        port = {"https": 443, "http": 80}[getattr(official, kind).mirrors[0].split(":")[0]]
+        assert host == f"{getattr(official, kind).mirrors[0].split('/')[2]}:{port}"
+    assert datasets._EXTENSIONS == IMG_EXTENSIONS
 
 
 BROKEN = {"no gzip": b"not gzip", "short": gzip.compress(b"short"), "cut": gzip.compress(bytes(60_008))[:-9]}
@@ -94,7 +94,7 @@ BROKEN = {"no gzip": b"not gzip", "short": gzip.compress(b"short"), "cut": gzip.
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_broken_archive_is_named(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(data, "_reachable", lambda host: True)
+    monkeypatch.setattr(datasets, "_reachable", lambda host: True)
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / "train-labels-idx1-ubyte.gz").write_bytes(content)
@@ -103,7 +103,7 @@ def test_a_broken_archive_is_named(tmp_path, monkeypatch, content):
 
 
 def test_a_host_that_does_not_answer():
-    assert not data._reachable("nowhere.invalid:443", seconds=1)
+    assert not datasets._reachable("nowhere.invalid:443", seconds=1)
 
 
 def test_mnist_from_its_archives(mnist_root):
@@ -351,7 +351,7 @@ def cifar_tree(root: Path, train: int, test: int) -> Path:
 
 def cifar_batches(root: Path, monkeypatch, train: int = 20, test: int = 10) -> dict[str, list[np.ndarray]]:
     """Batches in the official format with a few images; torchvision is told their sums."""
-    from torchvision import datasets
+    from torchvision import datasets as official
 
     folder, generator, pixels = root / "cifar-10-batches-py", np.random.default_rng(0), {}
     folder.mkdir(parents=True)
@@ -365,7 +365,7 @@ def cifar_batches(root: Path, monkeypatch, train: int = 20, test: int = 10) -> d
         pixels.setdefault(split, []).append(x)
         return write(name, {"data": x, "labels": [number % 10 for number in range(count)]})
 
-    kind = datasets.CIFAR10
+    kind = official.CIFAR10
     names = [f"data_batch_{number}" for number in range(1, 6)]
     monkeypatch.setattr(kind, "train_list", [batch("train", name, train // 5) for name in names])
     monkeypatch.setattr(kind, "test_list", [batch("test", "test_batch", test)])
@@ -376,7 +376,7 @@ def cifar_batches(root: Path, monkeypatch, train: int = 20, test: int = 10) -> d
 
 
 def test_cifar10_from_the_official_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_reachable", lambda host: pytest.fail("asked the network"))
+    monkeypatch.setattr(datasets, "_reachable", lambda host: pytest.fail("asked the network"))
     pixels = cifar_batches(tmp_path, monkeypatch)
     assert not datasets.decodes("cifar10", tmp_path)
     images = datasets.load("cifar10", tmp_path, probe_size=3)
@@ -398,16 +398,16 @@ def test_broken_batches_are_named(tmp_path, monkeypatch):
     cifar_batches(tmp_path, monkeypatch)
     broken = tmp_path / "cifar-10-batches-py" / "data_batch_3"
     broken.write_bytes(broken.read_bytes()[:-1])
-    from torchvision import datasets
+    from torchvision import datasets as official
 
-    monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: None)  # what it has is broken, too
+    monkeypatch.setattr(official.CIFAR10, "download", lambda self: None)  # what it has is broken, too
     with pytest.raises(Invalid, match=r"broken or incomplete: .*/cifar-10-batches-py or .*Delete them"):
         datasets.load("cifar10", tmp_path, probe_size=3)
 
 
 @pytest.mark.parametrize("lacking", ["data_batch_3", "the archive"])
 def test_incomplete_batches_that_cannot_be_fetched_are_named(tmp_path, monkeypatch, lacking):
-    from torchvision import datasets
+    from torchvision import datasets as official
 
     cifar_batches(tmp_path, monkeypatch)
     if lacking == "the archive":  # it breaks off, and goes before a tree all the same
@@ -420,7 +420,7 @@ def test_incomplete_batches_that_cannot_be_fetched_are_named(tmp_path, monkeypat
     def fail(self):
         raise urllib.error.URLError("no network")
 
-    monkeypatch.setattr(datasets.CIFAR10, "download", fail)
+    monkeypatch.setattr(official.CIFAR10, "download", fail)
     with pytest.raises(Invalid, match=r"broken or incomplete: .*cifar-10-python.tar.gz.*no network"):
         datasets.load("cifar10", tmp_path, probe_size=3)
 
@@ -429,20 +429,20 @@ def test_cifar10_from_a_tree(tmp_path, opened):
     """Its pixels, and the name says that they were re-coded."""
     tree = cifar_tree(tmp_path, 20, 10)
     assert datasets.decodes("cifar10", tmp_path)
-    train, test, title = data._cifar10(tmp_path)
+    train, test, title = datasets._cifar10(tmp_path)
     assert title == "cifar10 (folder)"
     assert (train[0].shape, test[0].shape) == ((20, 3, 4, 4), (10, 3, 4, 4))
     first = sorted((tree / "test" / "class3").iterdir())[0]
     assert np.array_equal(test[0][3].permute(1, 2, 0).numpy(), np.asarray(Image.open(first)))
     assert test[1].tolist() == list(range(10))
     opened.clear()
-    assert torch.equal(data._cifar10(tmp_path)[0][0], train[0])
+    assert torch.equal(datasets._cifar10(tmp_path)[0][0], train[0])
     assert not opened  # decoded once
 
 
 def test_loaded_from_a_tree_it_is_standardised_as_any_other(tmp_path, monkeypatch):
     cifar_tree(tmp_path, 20, 10)
-    monkeypatch.setattr(data, "_check_cifar10", lambda root: None)
+    monkeypatch.setattr(datasets, "_check_cifar10", lambda root: None)
     monkeypatch.setitem(datasets.TRAIN_SIZES, "cifar10", 20)
     images = datasets.load("cifar10", tmp_path, probe_size=3)
     assert (images.name, images.shape, images.classes) == ("cifar10 (folder)", (3, 4, 4), 10)
@@ -465,7 +465,7 @@ def test_a_tree_that_is_not_cifar10_is_refused_by_its_size(tmp_path, train, test
 
 def test_no_cifar10_and_no_network(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(data, "_reachable", asked.append)
+    monkeypatch.setattr(datasets, "_reachable", asked.append)
     ways = (
         rf"no CIFAR-10 in {tmp_path} and no network .* the official cifar-10-python.tar.gz or "
         r"cifar-10-batches-py/ there, or .* as cifar10/\{train,test\}/<class>/\*, "
@@ -474,26 +474,26 @@ def test_no_cifar10_and_no_network(tmp_path, monkeypatch):
     for work in (datasets.check, datasets.load):
         with pytest.raises(Invalid, match=ways):
             work("cifar10", tmp_path, probe_size=3)
-    assert asked == [data._CIFAR_HOST] * 2
+    assert asked == [datasets._CIFAR_HOST] * 2
     assert datasets.decodes("cifar10", tmp_path)  # a download is for one process alone, too
-    monkeypatch.setattr(data, "_writable", lambda folder: False)
+    monkeypatch.setattr(datasets, "_writable", lambda folder: False)
     with pytest.raises(Invalid, match=f"no CIFAR-10 in {tmp_path}, which is not writable: name a folder"):
         datasets.check("cifar10", tmp_path, probe_size=3)
     (tmp_path / "cifar-10-python.tar.gz").touch()  # torchvision checks its sum
     with pytest.raises(Invalid, match=r"cifar-10-python.tar.gz cannot be unpacked: .* is not writable"):
         datasets.check("cifar10", tmp_path, probe_size=3)
     monkeypatch.undo()
-    monkeypatch.setattr(data, "_reachable", asked.append)
+    monkeypatch.setattr(datasets, "_reachable", asked.append)
     datasets.check("cifar10", tmp_path, probe_size=3)
     assert len(asked) == 2
 
 
 def test_the_host_of_cifar10_is_the_one_that_torchvision_asks():
-    from torchvision import datasets
+    from torchvision import datasets as official
 
-    assert datasets.CIFAR10.url.startswith(f"https://{data._CIFAR_HOST.removesuffix(':443')}/")
-    assert datasets.CIFAR10.base_folder == data._CIFAR_BATCHES
-    assert datasets.CIFAR10.filename == "cifar-10-python.tar.gz"
+    assert official.CIFAR10.url.startswith(f"https://{datasets._CIFAR_HOST.removesuffix(':443')}/")
+    assert official.CIFAR10.base_folder == datasets._CIFAR_BATCHES
+    assert official.CIFAR10.filename == "cifar-10-python.tar.gz"
 
 
 def test_only_what_is_files_is_decoded(tmp_path):
@@ -507,7 +507,7 @@ def test_only_what_is_files_is_decoded(tmp_path):
 
 def test_names_and_sizes_are_refused_before_torch_is_loaded(tree):
     code = (
-        "import sys\nfrom deadunits import Invalid, data\n"
+        "import sys\nfrom deadbook import datasets\nfrom deadunits import Invalid\n"
         f"assert datasets.train_size({str(tree)!r}) == 12\n"
         f"for name, size in (('svhn', 1), ('./none', 1), ('~no/x', 1), ({str(tree)!r}, 5), ('mnist', 0)):\n"
         "    try: datasets.check(name, '', size)\n"
@@ -516,5 +516,5 @@ def test_names_and_sizes_are_refused_before_torch_is_loaded(tree):
         f"datasets.check({str(tree)!r}, '', 3)\n"
         "assert 'torch' not in sys.modules\n"
     )
-    path = str(Path(data.__file__).parents[1])
+    path = str(Path(datasets.__file__).parents[1])
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": path})

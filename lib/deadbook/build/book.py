@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,25 @@ def execute(
     finally:
         draft.unlink(missing_ok=True)
     return place
+
+
+def execute_all(profile: str, results: str) -> Iterator[Path]:
+    """Execute all chapters, as many at a time as there are cores; each one's notebook when it is done.
+
+    Raises:
+        Invalid: as `execute`, for any chapter, before one starts.
+        Failed: a chapter failed; those that are being executed come to their end first.
+    """
+    for chapter in chapters():
+        parameters(chapter, profile, {"results": results})
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(execute, chapter, profile, results=results) for chapter in chapters()]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def normalise(text: str) -> str:

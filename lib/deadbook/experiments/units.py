@@ -20,7 +20,7 @@ from deadbook.experiments.common import (
     shapes,
     weights_of,
 )
-from deadunits import Invalid, mean_replacement, models, pruning, training, unit_scorers
+from deadunits import Invalid, graph, mean_replacement, models, pruning, training, unit_scorers
 from deadunits.counterfactual import Counterfactual, chain_behind, sample_losses
 from deadunits.data import Batch
 from deadunits.mean_replacement import Units
@@ -141,26 +141,28 @@ def constants(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
         mean = mean_replacement.observe(net, batch, [layer])[layer].mean
         return {"mean of h": mean.float()}
     between = between_linear(net, layer)
-    place = list(net._modules).index(layer) + 1
-    h = net[:place](batch.x)
+    modules = graph.chain(net)
+    place = list(modules).index(layer) + 1
+    before, behind = nn.Sequential(*list(modules.values())[:place]), nn.Sequential(*between)
+    h = before(batch.x)
     values = h.movedim(1, 0).flatten(1)  # (units, N positions)
     one = torch.ones_like(h[:1])  # (1, units, ...)
     shape = (1, -1, *[1] * (h.dim() - 2))
-    a = net[place : place + len(between)](h)
+    a = behind(h)
     size = a.shape[1] // h.shape[1]  # features a unit has: 1, or behind a Flatten the positions
     by_unit = a.unflatten(1, (h.shape[1], size)).movedim(1, 0).flatten(1)  # (units, ...)
     mean = by_unit.mean(1).repeat_interleave(size).view(1, -1, *[1] * (a.dim() - 2))
     through = {
         name: c.view(shape) * one for name, c in (("mean", values.mean(1)), ("median", values.median(1)[0]))
     }
-    found = {f"{name} of h": net[place : place + len(between)](c) for name, c in through.items()}
+    found = {f"{name} of h": behind(c) for name, c in through.items()}
     return found | {"mean of a": mean.expand_as(a[:1]), "zero": torch.zeros_like(a[:1])}
 
 
 def between_linear(net: nn.Sequential, layer: str) -> list[nn.Module]:
     """The layers between a linear map and the next one."""
     behind = chain_behind(net, layer)
-    return list(itertools.takewhile(lambda one: not isinstance(one, (nn.Linear, nn.Conv2d)), behind))
+    return list(itertools.takewhile(lambda module: not isinstance(module, graph.LINEAR), behind))
 
 
 class Replacing:
@@ -175,10 +177,11 @@ class Replacing:
         self.known: dict[tuple, float] = {}  # scorers often choose the same units
         if chain_behind(net, layer) is not None:
             between = between_linear(net, layer)
-            place = list(net._modules).index(layer) + 1
+            modules = graph.chain(net)
+            place = list(modules).index(layer) + 1 + len(between)
             self.units = len(net.get_submodule(layer).weight)
-            self.a = net[: place + len(between)](batch.x)
-            self.rest = net[place + len(between) :]
+            self.a = nn.Sequential(*list(modules.values())[:place])(batch.x)
+            self.rest = nn.Sequential(*list(modules.values())[place:])
 
     @torch.no_grad()
     def loss(self, gone: Tensor, constant: Tensor, name: str) -> float:
