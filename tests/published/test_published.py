@@ -117,19 +117,3 @@ def test_the_ledger_has_every_claim_as_its_chapter_shows_it_and_a_figure_there()
             figure = claims.CLAIMS[claim].figure
             assert not figure or (figure in names and f"{{numref}}`{figure}`" in block)
     assert text.count("verdict-id") == len(claims.CLAIMS)
-
-
-def some_of_each(number: int = 1) -> list[runs.Run]:
-    """So many runs of each experiment that measures while it trains; their keys say which, so chance."""
-    found = [run for run in published() if run.has_steps]
-    kinds = sorted({run.info["experiment"] for run in found})
-    return [
-        run for kind in kinds for run in [one for one in found if one.info["experiment"] == kind][:number]
-    ]
-
-
-@pytest.mark.parametrize("run", some_of_each(), ids=lambda run: run.folder.name)
-def test_the_first_measurement_gives_the_committed_numbers(run, mnist_root):
-    if run.info["settings"]["dataset"] == "cifar10" and not (mnist_root / "cifar10").is_dir():
-        pytest.skip("no CIFAR-10 here")
-    assert runs.verify(run, mnist_root) <= runs.VERIFY_TOLERANCE
