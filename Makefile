@@ -15,7 +15,7 @@ NBVAL     := $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 -p n
 QUIET     := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test unit notebooks browser lint site chapter sweep results publish verify lab bench clean
+.PHONY: help install book test check unit notebooks browser lint site chapter sweep results publish verify lab bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,16 +36,18 @@ book: install ## execute all chapters (PROFILE=quick) and build the site
 
 test: install lint unit notebooks browser ## everything below, in this order
 
+check: lint ## lint and the tests of the library: what to run while you work
+	@$(QUIET) $(PYTEST) tests/deadunits -n 2 --dist worksteal
+
 lint: install ## ruff: rules and format
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 
 unit: install ## unit and property tests
-	@$(QUIET) $(PYTEST) tests --ignore tests/site -n 2
+	@$(QUIET) $(PYTEST) tests --ignore tests/site -n 2 --dist worksteal
 
-notebooks: install ## chapters executed twice from nothing (quick), compared by nbval; unit does the committed ones
+notebooks: install ## chapters executed from nothing (quick), then again by nbval; unit does the committed ones
 	@rm -rf _build/test
 	@$(DEADBOOK) book --profile quick --results _build/test --no-site
-	@rm -rf _build/test
 	@$(QUIET) $(NBVAL) _build/quick/chapters
 
 browser: install ## the site of the chapters just executed, in Chromium

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deadbook.analysis.measures import NAMES, steady
+from deadbook.analysis.measures import NAMES, steady, unit_correlations
 from deadbook.runs import Run, ensure, grid
 
 Unit = Sequence[Any]  #: the name of a layer, and the unit's index in it
@@ -558,12 +558,7 @@ def agreement(some: Sequence[Run], scores: Sequence[str] = ("mrs", "norm_in", "g
     for run in (one for one in some if lasted(one)):
         rows = run.table("units").query("set == 'probe'").dropna(subset=["mrp", "mrs"])
         by = ["layer", "step"]
-        ranks = rows.groupby(by, sort=False)[["mrp", *scores]].rank()
-        centred = ranks - ranks.groupby([rows[one] for one in by], sort=False).transform("mean")
-        keys = [rows[one] for one in by]
-        squares = centred.pow(2).groupby(keys, sort=False).sum()
-        products = centred.mul(centred["mrp"], axis=0).groupby(keys, sort=False).sum()
-        correlations = products.div((squares.mul(squares["mrp"], axis=0)) ** 0.5)[list(scores)]
+        correlations = unit_correlations(rows, scores, by)
         mean = correlations.groupby("layer", sort=False).mean().reset_index()
         found = rows.loc[rows.groupby(by, sort=False)["mrs"].idxmin()].set_index(by)["mrp"]
         same = found == rows.groupby(by, sort=False)["mrp"].min().reindex(found.index)
