@@ -330,7 +330,7 @@ def test_each_pruning_of_units_is_measured_with_each_stand_in(of_unit_pruning):
 
 def test_a_network_whose_units_cannot_be_removed_is_refused_at_once():
     settings = UNITS | {
-        "network": "test_experiments:residual",
+        "network": "toys:residual",
         "schedule": [],
         "scorer": "mrs",
         "by": "layer",
@@ -355,19 +355,6 @@ def test_sizes_and_times_of_each_network():
     assert set(speeds["engine"]) == {"PyTorch, contiguous", "PyTorch, channels last", "ONNX Runtime"}
     assert (speeds["seconds"] > 0).all()
     assert speeds.query("network == 'dense'")["over_dense"].eq(1).all()
-
-
-class Residual(nn.Module):
-    def __init__(self, channels, classes):
-        super().__init__()
-        self.conv, self.fc = nn.Conv2d(channels, channels, 3, padding=1), nn.Linear(channels, classes)
-
-    def forward(self, x):
-        return self.fc((x + self.conv(x)).mean((2, 3)))
-
-
-def residual(shape, classes):
-    return Residual(shape[0], classes)
 
 
 @pytest.fixture(scope="module")

@@ -295,7 +295,7 @@ def test_an_interrupt_keeps_what_is_finished_and_ends_the_workers(tmp_path, star
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_process_that_started_them(tmp_path, how):
     code = (
-        "from deadunits import runs\n"
+        "from deadbook import runs\n"
         f"runs.ensure('saliency', runs.grid({LONG!r}, seed=[0, 1]), {str(tmp_path)!r}, processes=2)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
