@@ -33,7 +33,7 @@ class Schedule:
         for name, low in {"start": 1, "interval": 1, "repeats": 0}.items():
             value = getattr(self, name)
             if type(value) is not int or value < low:
-                raise ValueError(f"{name} is to be a whole number from {low}, got {value!r}")
+                raise ValueError(f"{name} must be an integer from {low}, got {value!r}")
 
     def __contains__(self, step: int) -> bool:
         beyond = step - self.start

@@ -1,4 +1,4 @@
-"""A smaller network: units taken out for good, and the constants that stood for them kept.
+"""A smaller network: units removed, their constants propagated into the next biases.
 
 A unit that always gives the same is not needed for it: with W the weights from the unit to the next linear
 map, g its nonlinearity and h the constant pre-activation, the next bias takes W g(h) (thesis: Eq. 1.6),
@@ -60,14 +60,14 @@ def compact(
     h: Mapping[str, Tensor] | None = None,
     a: Mapping[str, Tensor] | None = None,
 ) -> nn.Sequential:
-    """The network without the units that `keep` gives up, their constants in the next biases (Eq. 1.6).
+    """The network without the units that `keep` prunes, their constants in the next biases (Eq. 1.6).
 
     A new network, with the same names of layers and without hooks; `net` is left as it is. Layers are taken
     from the input on, as if compacted one after the other. A next layer without bias gets one if a constant
     is not 0. Dropout passes a constant on as it is. For zero padding see the top of this module.
 
     Args:
-        net: a chain of layers, in eval mode if a constant has to go through batch norm.
+        net: a chain of layers, in eval mode if a constant goes through batch norm.
         keep: name of a layer -> (units,) bool, True keeps, as in `torch.nn.utils.prune`. Layers that are not
             named keep all.
         h: name of a layer -> (units,), the pre-activation that stands for each unit; that of units which stay
@@ -94,7 +94,7 @@ def propagate(
     h: Mapping[str, Tensor] | None = None,
     a: Mapping[str, Tensor] | None = None,
 ) -> nn.Sequential:
-    """The network as large as it was, with nothing going out from the units that `keep` gives up.
+    """The network as large as it was, with nothing going out from the units that `keep` prunes.
 
     Their outgoing weights are zero and the next biases have taken the constants. Its outputs are those of
     `compact`, whose arguments and errors it has.
@@ -131,7 +131,7 @@ def remove(
 
     The constants go into the next biases; what leads to the units and away from them becomes zero. The masks
     keep it so under any optimizer: `pruning.hold(net, masks, optimizer)`. Later, `compact(net, keep)` takes
-    the units out for good and gives the same outputs: what is left of them is zero.
+    the units out and gives the same outputs: what is left of them is zero.
 
     Returns: name of a parameter -> bool tensor of its shape, True keeps, for `pruning.hold`.
 
@@ -313,7 +313,7 @@ def _check_alone(net: nn.Module, chain: list[tuple[str, nn.Module]], name: str, 
 
 
 def _check_between(link: _Link, behind: list[tuple[str, nn.Module]]) -> None:
-    """Raise ValueError if a layer behind does not act on each channel alone, or nobody knows here whether."""
+    """Raise ValueError if a layer behind does not act on each channel alone, as far as is known here."""
     image, flat = isinstance(link.layer, nn.Conv2d), False
     for name, module in behind:
         known = type(module) in (
@@ -349,13 +349,13 @@ def _check(
                 "Linear but the last, whose units are the outputs"
             )
     for name, mask in keep.items():
-        right = f"the mask of {name!r} has to be a bool tensor of shape ({known[name].units},)"
+        right = f"the mask of {name!r} must be a bool tensor of shape ({known[name].units},)"
         if not isinstance(mask, Tensor):
             raise ValueError(f"{right}, got {type(mask).__name__}")
         if mask.dtype != torch.bool or mask.shape != (known[name].units,):
             raise ValueError(f"{right}, got {mask.dtype} of shape {tuple(mask.shape)}")
         if not mask.any():
-            raise ValueError(f"the mask of {name!r} keeps none of {known[name].units} units: one has to stay")
+            raise ValueError(f"the mask of {name!r} keeps none of {known[name].units} units: one must stay")
     for name in h.keys() & a.keys():
         raise ValueError(f"both h and a are given for {name!r}: one of them is enough")
     for name, constant in (*h.items(), *a.items()):

@@ -223,7 +223,7 @@ def parameters(net: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
     for name in [names] if isinstance(names, str) else names:
         if name not in known or isinstance(names, str):
             raise ValueError(
-                f"names are to be a list of parameters of this network, among: {', '.join(known)}; "
+                f"names must be a list of parameters of this network, among: {', '.join(known)}; "
                 f"got {names!r}"
             )
     return known
@@ -321,7 +321,7 @@ def _captured(net: nn.Module, batch: Batch, layer: str) -> tuple[Tensor, Tensor,
     """Inputs of a layer by weight and position, its pre-activations, and the outputs as their function."""
     module = net.get_submodule(layer)
     if not isinstance(module, (nn.Linear, nn.Conv2d)) or getattr(module, "groups", 1) > 1:
-        raise ValueError(f"{layer} is to be an nn.Linear or an nn.Conv2d without groups, got {module}")
+        raise ValueError(f"{layer} must be an nn.Linear or an nn.Conv2d without groups, got {module}")
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...], h: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class MeanReplacement:
     ):
         _check(net, layers, constant)
         if absolute not in ABSOLUTES:
-            raise ValueError(f"absolute is to be one of {', '.join(ABSOLUTES)}, got {absolute!r}")
+            raise ValueError(f"absolute must be one of {', '.join(ABSOLUTES)}, got {absolute!r}")
         self.net, self.constant, self.absolute = net, constant, absolute
         self._modules = {layer: net.get_submodule(layer) for layer in layers}
         self._sums = self._empty()
@@ -258,7 +258,7 @@ def _check(net: nn.Module, layers: Sequence[str], constant: Constants) -> None:
         if layer not in known:
             raise ValueError(f"no module {layer!r}; there are: {', '.join(known)}")
     if isinstance(constant, str) and constant not in CONSTANTS:
-        raise ValueError(f"constant is to be one of {', '.join(CONSTANTS)} or a dict, got {constant!r}")
+        raise ValueError(f"constant must be one of {', '.join(CONSTANTS)} or a dict, got {constant!r}")
 
 
 def observe(

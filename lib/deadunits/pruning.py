@@ -1,4 +1,4 @@
-"""Masks of weights and units: what a score gives up, and the network without, for a moment or for good.
+"""Masks of weights and units from scores, and the network without them, temporarily or permanently.
 
 A mask is True (1) where a weight is kept, as in `torch.nn.utils.prune`; masks are a dict from the name of a
 parameter to a tensor of its shape. Masks of units are a dict from the name of a layer to (units,).
@@ -20,7 +20,7 @@ Masks = dict[str, Tensor]  #: from the name of a parameter to a mask of its shap
 
 
 def lowest(scores: Tensor, fraction: float) -> Tensor:
-    """Mask that gives up the floor(f n) lowest scores: True keeps, as in `torch.nn.utils.prune`.
+    """Mask that prunes the floor(f n) lowest scores: True keeps, as in `torch.nn.utils.prune`.
 
     Of equal scores the one that comes first is given up first. Any shape; the mask has the same.
     """
@@ -37,7 +37,7 @@ def masks(
     existing: Mapping[str, Tensor] | None = None,
     whole_layers: bool = False,
 ) -> Masks:
-    """Masks that give up the floor(f n) lowest scores, of each tensor or of all of them together.
+    """Masks that prune the floor(f n) lowest scores, of each tensor or of all of them together.
 
     The fraction counts what `existing` masks have given up: those weights stay given up, and the lowest
     scores among the others fill up the number. A schedule is this function at growing fractions.
@@ -58,7 +58,7 @@ def masks(
     if by == "network":
         return _over_network(scores, fraction, existing, whole_layers)
     if by != "layer":
-        raise ValueError(f"by is to be 'layer' or 'network', got {by!r}")
+        raise ValueError(f"by must be 'layer' or 'network', got {by!r}")
     found = {}
     for name, score in scores.items():
         one = None if existing is None else {name: existing[name]} if name in existing else {}
@@ -74,7 +74,7 @@ def unit_masks(
     existing: Mapping[str, Tensor] | None = None,
     whole_layers: bool = False,
 ) -> Masks:
-    """Masks that give up the floor(f n) units of lowest scores, of each layer or of all of them together.
+    """Masks that prune the floor(f n) units of lowest scores, of each layer or of all of them together.
 
     As `masks`, for scores of units (`unit_scorers`), with one difference: by layer too, the best unit of a
     layer stays, unless `whole_layers` is set. Scores of different layers can be compared if they are losses
@@ -112,7 +112,7 @@ def _over_network(
     wanted, before = count(fraction, len(flat)), int(given_up.sum())
     if wanted < before:
         raise ValueError(
-            f"fraction {fraction} gives up {wanted} of {len(flat)} weights, {before} are already"
+            f"fraction {fraction} prunes {wanted} of {len(flat)} weights, {before} are already"
         )
     order = flat.argsort(stable=True)
     rank = torch.empty_like(order)

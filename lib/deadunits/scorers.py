@@ -1,7 +1,7 @@
 """Saliency scores of weights: how much each would be missed.
 
 One signature: `scorer(net, batches, names, delta=..., loss=..., generator=...)` gives a dict from the name of
-each parameter to a tensor of scores of its shape. Low scores are to be pruned first. `SCORERS` maps names to
+each parameter to a tensor of scores of its shape. The lowest scores are pruned first. `SCORERS` maps names to
 scorers, signed and, as `..._abs`, absolute. The network, its mode, its gradients and the global random state
 are as before afterwards.
 

@@ -74,7 +74,7 @@ class UnitImportance:
         batches: images and labels to score on.
         scorer: a name in `UNIT_SCORERS` or a function of that signature.
         combine: "sum" or "mean".
-        layers: names of the Conv2d and Linear to score; all by default. Each has to run.
+        layers: names of the Conv2d and Linear to score; all by default. Each must run.
         loss, generator: handed on to the scorer.
 
     Raises:
@@ -97,7 +97,7 @@ class UnitImportance:
         if isinstance(scorer, str) and scorer not in UNIT_SCORERS:
             raise ValueError(f"unknown scorer {scorer!r}; there are: {', '.join(UNIT_SCORERS)}")
         if combine not in ("sum", "mean"):
-            raise ValueError(f"combine is to be 'sum' or 'mean', got {combine!r}")
+            raise ValueError(f"combine must be 'sum' or 'mean', got {combine!r}")
         known = linear_layers(net)
         scorer = UNIT_SCORERS[scorer] if isinstance(scorer, str) else scorer
         layers = list(known) if layers is None else layers
@@ -147,7 +147,7 @@ def prune(
     is removed (but see `constant`). A consumer without bias gets one if it is to take what is not 0. The
     outputs of the network stay. `net` is left as it is; the copy has no hooks.
 
-    Between producers and consumers everything has to act on each channel alone (batch norm, nonlinearities,
+    Between producers and consumers everything must act on each channel alone (batch norm, nonlinearities,
     pooling, additions, products); a normalisation over channels is refused, a function such as softmax over
     channels is not seen.
 
@@ -174,7 +174,7 @@ def prune(
     refuse_train_mode(net)
     count(fraction, 1)  # raises for what is no fraction
     if constant not in CONSTANTS:
-        raise ValueError(f"constant is to be one of {', '.join(CONSTANTS)}, got {constant!r}")
+        raise ValueError(f"constant must be one of {', '.join(CONSTANTS)}, got {constant!r}")
     batches = [batches] if isinstance(batches, Batch) else list(batches)
     if not batches:
         raise ValueError("no images to score on")

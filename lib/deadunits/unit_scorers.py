@@ -1,7 +1,7 @@
 """Saliency scores of units: how much each would be missed.
 
 One signature: `scorer(net, batches, layers, loss=..., generator=...)` gives a dict from the name of each
-layer to a tensor of scores, (units,). Low scores are to be pruned first. `UNIT_SCORERS` maps names to
+layer to a tensor of scores, (units,). The lowest scores are pruned first. `UNIT_SCORERS` maps names to
 scorers. The network, its mode, its gradients and the global random state are as before afterwards.
 """
 

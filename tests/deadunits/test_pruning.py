@@ -104,7 +104,7 @@ def test_masks_say_what_is_wrong():
     with pytest.raises(ValueError, match="'layer' or 'network', got 'unit'"):
         pruning.masks(scores, 0.5, by="unit")
     masks = pruning.masks(scores, 0.5)
-    with pytest.raises(ValueError, match="gives up 4 of 10 weights, 5 are already"):
+    with pytest.raises(ValueError, match="prunes 4 of 10 weights, 5 are already"):
         pruning.masks(scores, 0.4, existing=masks)
     with pytest.raises(ValueError, match=r"none of shape \(2, 5\) for '0.weight'"):
         pruning.masks(scores, 0.5, existing={"0.weight": torch.ones(5, 2, dtype=torch.bool)})

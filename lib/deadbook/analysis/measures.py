@@ -182,7 +182,7 @@ def unit_correlations(
 
 
 def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -> pd.Series:
-    """Whether all scorers give up the same units, by step; rows of one layer and one run."""
+    """Whether all scorers prune the same units, by step; rows of one layer and one run."""
 
     def chosen(rows: pd.DataFrame, scorer: str) -> frozenset:
         wanted = count(fraction, len(rows))
