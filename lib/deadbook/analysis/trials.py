@@ -14,6 +14,7 @@ import pandas as pd
 
 from deadbook.analysis.measures import NAMES, steady
 from deadbook.runs import Run, ensure, grid
+from deadbook.settings import shared
 
 Unit = Sequence[Any]  #: the name of a layer, and the unit's index in it
 #: The settings of a twin: the same training without an attack. One serves all attacks of its seed.
@@ -46,9 +47,6 @@ ANY = "None of the attacked units is one of `timed`, so there is no control besi
 _CURVES = ("step", "epoch", "kind", "seed", "layer", "unit", "start", "multiplier", "lasted", "mrp", "mrs")
 _CURVES += ("gradient", "norm_in", "norm_out", "weight_gradient", "minibatch", "what", "bin", "count")
 _TRIAL = ("seed", "layer", "unit", "start", "multiplier")  # what tells trials of one network apart
-# The parameters of a chapter that are settings of all its runs.
-_BASE = ("dataset", "image_size", "network", "layers", "activation", "batch_norm", "epochs", "lr")
-_BASE += ("batch_size", "measure_every", "probe_size")
 
 
 def some_units(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -60,7 +58,7 @@ def some_units(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     Args:
         chosen: the chapter's parameters by name.
     """
-    base = {name: chosen[name] for name in _BASE}
+    base = shared("attacks", chosen)
     how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
     how["multipliers"] = [chosen["multiplier"]]
     units, timed, first = chosen["attacked"], chosen["timed"], [chosen["start"]]
@@ -82,7 +80,7 @@ def whole_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     Args:
         chosen: the chapter's parameters by name.
     """
-    base = {name: chosen[name] for name in _BASE}
+    base = shared("attacks", chosen)
     how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
     how |= {"starts": [chosen["start"]], "multipliers": [chosen["multiplier"]]}
     units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
@@ -102,15 +100,20 @@ def milder(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     Args:
         chosen: the chapter's parameters by name.
     """
-    base, seeds = {name: chosen[name] for name in _BASE}, chosen["milder_seeds"]
+    base, seeds = shared("attacks", chosen), chosen["milder_seeds"]
     how = {"starts": [chosen["start"]], "multipliers": chosen["milder"], "seeds": seeds}
     how |= {name: chosen[name] for name in ("interval", "repeats")}
     units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
-    mild = [one | {"watch": []} for one in attacks(base, units, **how)]
+    mild = [run | {"watch": []} for run in attacks(base, units, **how)]
     return {"again": twins(base, [], seeds), "milder": mild}
 
 
-#: What each chapter runs, by its parameters.
+def one_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Settings of all runs of chapter 3.4: `whole_layer`, and `milder`."""
+    return whole_layer(chosen) | milder(chosen)
+
+
+#: What each chapter's claims are judged by.
 PLANS = {"03-2-batch-norm": some_units, "03-3-tanh": some_units, "03-4-relu": whole_layer}
 
 

@@ -81,10 +81,8 @@ def chosen(
     file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
     mine = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
     mine = dict(mine or {}) | dict(own or {})
-    names = settings.declared(runs.top() / f"notebooks/{chapter}.ipynb")
-    settings.check(mine, names)  # each name and value
-    settings.check(names | mine, names)  # and how they fit together
-    return names | mine if defaults else mine
+    every = settings.check(settings.chapter(chapter), mine)
+    return every.model_dump() if defaults else mine
 
 
 def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -97,14 +95,14 @@ def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None)
     folder = runs.top() / every["results"]
     runs.check_writable(folder)
     if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
-        datasets.check(every["dataset"], every["data_root"], every["probe_size"], every["image_size"])
+        datasets.check(root=every["data_root"], **datasets.chosen(every))
         runs.decode(every, every["data_root"])  # here, where its progress is seen
     return chosen(chapter, profile, own, defaults=False)
 
 
 def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All parameters of a chapter: `parameters`, and its defaults for the others."""
-    return settings.declared(runs.top() / f"notebooks/{chapter}.ipynb") | parameters(chapter, profile, own)
+    return settings.check(settings.chapter(chapter), parameters(chapter, profile, own)).model_dump()
 
 
 def execute(

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadunits import Invalid
+from deadbook import datasets
+from deadbook.settings import Experiment, Training
+from deadunits import Invalid, models, training
 from deadunits.counterfactual import sample_losses
-from deadunits.data import Batch
+from deadunits.data import Batch, Images
+from deadunits.training import Step
 
 Row = tuple[str, dict[str, Any]]
 Tensors = dict[str, Tensor]
@@ -18,6 +21,23 @@ Tensors = dict[str, Tensor]
 CHUNK = 250  # images at once: what stays in the processor's cache
 BITS = 13  # of mantissa, in the tables of scores and penalties
 SLOW = 2000  # forward passes a measurement, at most, for exact scores that have no fast way
+
+
+def load(settings: Experiment, data_root: str) -> Images:
+    """The images that an experiment uses."""
+    return datasets.load(root=data_root, **datasets.chosen(vars(settings)))
+
+
+def build(settings: Experiment, images: Images, **more: Any) -> nn.Module:
+    """Its network for these images; `more` as for `models.build`."""
+    chosen = {"activation": settings.activation, "seed": settings.seed}
+    return models.build(settings.network, images.shape, images.classes, **chosen, **more)
+
+
+def train(net: nn.Module, images: Images, settings: Training, **more: Any) -> Iterator[Step]:
+    """Its training, as a generator of steps; `more` as for `training.sgd`."""
+    how = {"epochs": settings.epochs, "lr": settings.lr, "batch_size": settings.batch_size}
+    return training.sgd(net, images.train, **how, seed=settings.seed, **more)
 
 
 def weights_of(net: nn.Module, layers: Sequence[str]) -> list[str]:

@@ -8,71 +8,60 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
 from deadbook.experiments.common import (
     SLOW,
     Row,
     Tensors,
     accuracy,
+    build,
+    load,
     mean_loss,
     rounded_columns,
     rounded_number,
     shapes,
+    train,
     weights_of,
 )
-from deadunits import Invalid, derivatives, models, pruning, scorers, training
+from deadbook.settings import Saliency
+from deadunits import Invalid, derivatives, pruning, scorers
 from deadunits.data import Batch
 
 FEW = 0.5  # below this fraction the signed scores and random ones are compared, above it the absolute ones
 SETS_EVERY = 5  # measurements: how often the weights are scored on the other two sets as well
 
 
-def saliency(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    layers: Sequence[str],
-    activation: str,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    measure_every: int,
-    probe_size: int,
-    fractions: Sequence[float],
-    draws: int,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def saliency(settings: Saliency, data_root: str = "") -> Iterator[Row]:
     """Section 2.1: train, and every so often score the weights of some layers and prune them for a moment.
 
     Tables: `weights` (a row a layer), `training` (losses in nats), `scores` (a row a weight and a set that it
     was scored on), `signals` (what Eq. 2.4 multiplies, a row a weight), `penalties` (loss after pruning minus
     loss before), `final` (test loss in nats, accuracy from 0 to 1).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    images = load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
-    net = models.build(network, images.shape, images.classes, activation, seed)
-    names = weights_of(net, layers)
+    net = build(settings, images)
+    names = weights_of(net, settings.layers)
+    every = settings.measure_every
     check_affordable(net, names)
     yield from shapes(net, names)
     # not the stream that the initial weights came from: the draws would resemble them
-    chance = torch.Generator().manual_seed(2**31 + seed)
-    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
-        if step.number % measure_every:
+    chance = torch.Generator().manual_seed(2**31 + settings.seed)
+    for step in train(net, images, settings):
+        if step.number % every:
             continue
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
         before = {name: mean_loss(net, batch) for name, batch in sets.items()}
         yield "training", now | {"minibatch": step.loss} | before
 
-        for scored_on in sets if step.number // measure_every % SETS_EVERY == 0 else ("probe",):
+        for scored_on in sets if step.number // every % SETS_EVERY == 0 else ("probe",):
             found = saliencies(net, sets[scored_on], names)
             yield from scores_by_weight(found, now | {"set": scored_on})
             # on the other sets the scores of the thesis are compared, at the fraction where it compares them
             own = scored_on == "probe"
-            random = [scorers.random(net, (), names, generator=chance) for _ in range(draws if own else 0)]
-            for fraction in fractions if own else [f for f in fractions if f >= FEW]:
+            draws = settings.draws if own else 0
+            random = [scorers.random(net, (), names, generator=chance) for _ in range(draws)]
+            for fraction in settings.fractions if own else [f for f in settings.fractions if f >= FEW]:
                 for scorer, draw, scores in candidates(found, random, fraction):
                     masks = pruning.masks(scores, fraction)
                     for judged_on in ("probe", "other") if own else (scored_on,):
@@ -81,8 +70,8 @@ def saliency(
                         chosen = {"scorer": scorer, "draw": draw, "fraction": fraction}
                         where = {"scored_on": scored_on, "set": judged_on}
                         yield "penalties", now | chosen | where | {"penalty": penalty}
-        if step.number // measure_every % SETS_EVERY == 0:
-            for layer in layers:
+        if step.number // every % SETS_EVERY == 0:
+            for layer in settings.layers:
                 yield "signals", now | {"layer": layer} | error_signals(net, images.probe, layer)
     net.eval()
     yield "final", {"test_loss": mean_loss(net, images.test), "accuracy": accuracy(net, images.test)}

@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
-from deadbook.experiments.common import Row, accuracy, mean_loss, shapes, weights_of
-from deadunits import compaction, mean_replacement, models, pruning, training, unit_scorers
+from deadbook.experiments.common import Row, accuracy, build, load, mean_loss, shapes, train, weights_of
+from deadbook.settings import UnitPruning
+from deadunits import compaction, mean_replacement, pruning, unit_scorers
 from deadunits.data import Images
 
 REMOVALS = ("propagated", "activation", "bare")  # what a unit is replaced by: g(E[h]), E[a], 0
 
 
-def unit_pruning(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    layers: Sequence[str],
-    activation: str,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    measure_every: int,
-    probe_size: int,
-    schedule: Sequence[Sequence[float]],
-    scorer: str,
-    by: str,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def unit_pruning(settings: UnitPruning, data_root: str = "") -> Iterator[Row]:
     """Section 4.2: train, and at the end of some epochs take out the units of lowest score for good.
 
     Their means are propagated into the next biases; units are scored on images trained on. `schedule` is a
@@ -45,28 +28,29 @@ def unit_pruning(
     `sizes` (parameters and bytes), `final` (losses in nats, accuracies from 0 to 1, of the masked and of the
     compacted network).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    images = load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
-    net = models.build(network, images.shape, images.classes, activation, seed)
+    net = build(settings, images)
     names = weights_of(
         net, [name for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
     )
     yield from shapes(net, names)
-    steps = -(-len(images.train.y) // batch_size)  # in an epoch
-    planned = {int(epoch) * steps: fraction for epoch, fraction in schedule}
+    layers = settings.layers
+    steps = -(-len(images.train.y) // settings.batch_size)  # in an epoch
+    planned = {int(epoch) * steps: fraction for epoch, fraction in settings.schedule}
     keep = {layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in layers}
     compaction.compact(net, keep)  # before any training: an error if this network's units cannot be removed
     masks: dict[str, Tensor] = {}
     dense = compaction.parameter_count(net)
     pruned = 0.0
-    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
+    for step in train(net, images, settings):
         pruning.zero(net, masks)
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
         if step.number in planned:
             before = {name: mean_loss(net, batch) for name, batch in sets.items()}
-            scores = unit_scorers.UNIT_SCORERS[scorer](net, images.train_probe, layers)
-            keep = pruning.unit_masks(scores, planned[step.number], by=by, existing=keep)
+            scores = unit_scorers.UNIT_SCORERS[settings.scorer](net, images.train_probe, layers)
+            keep = pruning.unit_masks(scores, planned[step.number], by=settings.by, existing=keep)
             for removal, constants in stand_ins(net, images, keep).items():
                 one = compaction.propagate(net, keep, **constants)
                 for name, batch in sets.items():
@@ -77,7 +61,7 @@ def unit_pruning(
                     )
             masks = compaction.remove(net, keep, **stand_ins(net, images, keep)["propagated"])
             pruned = 1 - compaction.parameter_count(compaction.compact(net, keep)) / dense
-        if step.number % measure_every == 0:
+        if step.number % settings.measure_every == 0:
             losses = {name: mean_loss(net, batch) for name, batch in sets.items()}
             yield "training", now | {"pruned": pruned, "minibatch": step.loss} | losses
     net.eval()

@@ -8,19 +8,22 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
 from deadbook.experiments.common import (
     CHUNK,
     SLOW,
     Row,
     accuracy,
+    build,
+    load,
     mean_loss,
     rounded_columns,
     rounded_number,
     shapes,
+    train,
     weights_of,
 )
-from deadunits import Invalid, mean_replacement, models, pruning, training, unit_scorers
+from deadbook.settings import UnitSaliency
+from deadunits import Invalid, mean_replacement, pruning, unit_scorers
 from deadunits.counterfactual import Counterfactual, chain_behind, sample_losses
 from deadunits.data import Batch
 from deadunits.mean_replacement import Units
@@ -34,41 +37,25 @@ CONSTANTS = (
 )  # that stand for units; the first is the thesis's
 
 
-def units(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    widths: Sequence[int],
-    layers: Sequence[str],
-    activation: str,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    measure_every: int,
-    probe_size: int,
-    fractions: Sequence[float],
-    draws: int,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
     """Section 4.1: train, and every so often score the units of some layers and replace them for a moment.
 
     Units are scored on images trained on, layer by layer. Tables: `weights` (a row a layer), `training`
     (losses in nats), `scores` (a row a unit), `penalties` (loss after pruning with bias propagation minus
     loss before, in nats), `final` (losses in nats, accuracy from 0 to 1).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    images = load(settings, data_root)
     sets = {"train_probe": images.train_probe, "other": images.other}
-    net = models.build(network, images.shape, images.classes, activation, seed, widths)
+    net = build(settings, images, widths=settings.widths)
+    layers = settings.layers
     yield from shapes(net, weights_of(net, layers))
     check_affordable(net, layers)
     active = all(unit_scorers.activation_of(net, layer) for layer in layers)
     known = [name for name in SCORERS if active or name != "mean_activation"]
     # not the stream that the initial weights came from: the draws would resemble them
-    chance = torch.Generator().manual_seed(2**31 + seed)
-    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
-        if step.number % measure_every:
+    chance = torch.Generator().manual_seed(2**31 + settings.seed)
+    for step in train(net, images, settings):
+        if step.number % settings.measure_every:
             continue
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
@@ -87,11 +74,11 @@ def units(
             where = {"layer": layer, "unit": torch.arange(len(seen[layer].mean))}
             yield "scores", now | where | rounded_columns(scores | other)
 
-        random = [unit_scorers.random(net, (), layers, generator=chance) for _ in range(draws)]
+        random = [unit_scorers.random(net, (), layers, generator=chance) for _ in range(settings.draws)]
         for layer in layers:
             stand_in = constants(net, images.train_probe, layer)
             judges = {name: Replacing(net, batch, layer) for name, batch in sets.items()}
-            for fraction in fractions:
+            for fraction in settings.fractions:
                 chosen = [(name, 0, scores) for name, scores in found.items()]
                 chosen += [("random", draw, scores) for draw, scores in enumerate(random)]
                 for scorer, draw, scores in chosen:
