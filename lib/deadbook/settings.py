@@ -15,7 +15,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from annotated_types import Predicate
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -31,8 +31,7 @@ def setting(kind: Any, must: str, meaning: str, *checks: Any) -> Any:
 
 def integer(low: int, high: int, meaning: str, note: str = "") -> Any:
     """The type of an integer from `low` to `high`."""
-    bounds = Field(ge=low, le=high)
-    return setting(Annotated[int, bounds], f"an integer from {low:,} to {high:,}{note}", meaning)
+    return setting(int, f"an integer from {low:,} to {high:,}{note}", meaning, Field(ge=low, le=high))
 
 
 def choice(meaning: str, *names: str) -> Any:
@@ -40,12 +39,36 @@ def choice(meaning: str, *names: str) -> Any:
     return setting(Literal[names], f"one of {', '.join(names)}", meaning)
 
 
+def distinct(kind: Any, what: str, meaning: str) -> Any:
+    """The type of a list of different values."""
+    return setting(list[kind], f"a list of different {what}", meaning, Predicate(_distinct))
+
+
+def rising(kind: Any, what: str, meaning: str, least: int = 1) -> Any:
+    """The type of a list of rising numbers."""
+    empty = "" if least else ", or empty"
+    return setting(list[kind], f"a rising list of {what}{empty}", meaning, Field(min_length=least), RISES)
+
+
+def schedule(meaning: str) -> Any:
+    """The type of a schedule of pruning."""
+    must = "a list of [epoch, fraction], both rising, fractions from 0 to 1"
+    return setting(list[list[Number]], must, meaning, Predicate(_is_schedule))
+
+
+def units(meaning: str, least: int = 0) -> Any:
+    """The type of a list of layers with one of their units each: [["conv1", 0]]."""
+    must = "a list of [layer, unit]" + least * ", at least one"
+    checks = Field(min_length=least), Predicate(_are_units)
+    return setting(list[list[str | int]], must, meaning, *checks)
+
+
 def _distinct(values: Sequence[Any]) -> bool:
     return len(values) > 0 and len(set(values)) == len(values) and "" not in values
 
 
-def _rises(values: Sequence[float]) -> bool:
-    return len(values) > 0 and all(a < b for a, b in itertools.pairwise(values))
+def _rise(values: Sequence[float]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(values))
 
 
 def _is_schedule(pairs: Sequence[Sequence[float]]) -> bool:
@@ -56,7 +79,6 @@ def _is_schedule(pairs: Sequence[Sequence[float]]) -> bool:
 
 
 def _are_units(pairs: Sequence[Sequence[Any]]) -> bool:
-    """Layers with one of their units each: [["conv1", 0]]."""
     return all(len(p) == 2 and type(p[0]) is str and type(p[1]) is int and p[1] >= 0 for p in pairs)
 
 
@@ -65,24 +87,28 @@ def _importable(network: str) -> str:
     path = network.partition(":")[0]
     if network == "small_cnn" or path in sys.modules:
         return network
-    top, *inner = path.split(".")
+    top, *inner = itertools.accumulate(path.split("."), "{}.{}".format)
     try:
         spec = importlib.util.find_spec(top)
-        for number in range(len(inner)):
-            name, places = ".".join([top, *inner[: number + 1]]), spec.submodule_search_locations
-            spec = importlib.machinery.PathFinder.find_spec(name, places) if places else None
-    except (ImportError, ValueError, AttributeError):
+        for name in inner:
+            spec = spec and importlib.machinery.PathFinder.find_spec(
+                name, spec.submodule_search_locations or []
+            )
+    except (ImportError, ValueError):
         spec = None
     if spec is None:
         raise Invalid(f"there is no module {path} here (PYTHONPATH, or the current folder)")
     return network
 
 
-Number = Annotated[
-    int | Annotated[float, Field(allow_inf_nan=False)], Predicate(lambda x: abs(x) <= sys.float_info.max)
-]
-Fraction = Annotated[Number, Field(ge=0, le=1)]
-Width = Annotated[int, Field(ge=1, le=4096)]
+RISES = Predicate(_rise)
+FINITE = Predicate(lambda value: abs(value) <= sys.float_info.max)  # an integer may be too large for torch
+Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], FINITE]
+Positive = Annotated[Number, Field(gt=0)]
+Whole = Annotated[int, Field(ge=1, le=60_000)]
+Text = Annotated[str, Field(min_length=1)]
+FractionNumber = Annotated[Number, Field(ge=0, le=1)]
+ActivationName = Literal["relu", "tanh", "own"]
 
 Dataset = setting(
     str,
@@ -99,119 +125,65 @@ Network = setting(
     Predicate(lambda name: name == "small_cnn" or name.count(":") == 1),
     AfterValidator(_importable),
 )
-_layers = Annotated[list[str], Predicate(_distinct)]
-Layers = setting(
-    _layers, "a list of different names of layers, as texts: ['0', 'fc1']", "layers that are looked at"
-)
-AllLayers = setting(_layers, "a list of different names of layers, the last one too", "all layers")
-Widths = setting(
-    Annotated[list[Width], Field(min_length=3, max_length=3)],
-    "three integers from 1 to 4,096, for conv1, conv2 and fc1: [8, 16, 64]",
-    "units in conv1, conv2 and fc1 of small_cnn",
-)
-Wider = setting(
-    list[Width],
-    "three integers as in widths, or an empty list",
-    "the same for a second small_cnn; empty: none",
-    Predicate(lambda widths: len(widths) in (0, 3)),
-)
-_ACTIVATIONS = ("relu", "tanh", "own")
-Activation = choice("nonlinearity; own: of a network that takes none", *_ACTIVATIONS)
-Activations = setting(
-    list[Literal[_ACTIVATIONS]],
-    f"a list of different names among {', '.join(_ACTIVATIONS)}",
-    "nonlinearities, a training each",
-    Predicate(_distinct),
-)
-BatchNorm = setting(
-    bool, "true or false", "whether batch normalisation follows each nonlinearity of small_cnn"
-)
+Layers = distinct(Text, "names of layers, as texts: ['0', 'fc1']", "layers that are looked at")
+AllLayers = distinct(Text, "names of layers, the last one too", "all layers")
+THREE = "three integers from 1 to 60,000, for conv1, conv2 and fc1: [8, 16, 64]"
+Widths = setting(list[Whole], THREE, "units of small_cnn", Field(min_length=3, max_length=3))
+EMPTY_OR_THREE = Predicate(lambda widths: len(widths) in (0, 3))
+Wider = setting(list[Whole], f"{THREE}; or empty", "units of a second small_cnn; empty: none", EMPTY_OR_THREE)
+Activation = choice("nonlinearity; own: of a network that takes none", *get_args(ActivationName))
+Activations = distinct(ActivationName, "names among relu, tanh, own", "nonlinearities, a training each")
+BatchNorm = setting(bool, "true or false", "batch normalisation behind each nonlinearity of small_cnn")
 Epochs = integer(1, 1000, "passes over the training images")
-LearningRate = setting(Annotated[Number, Field(gt=0, le=10)], "a number above 0, at most 10", "learning rate")
+LearningRate = setting(Positive, "a number above 0, at most 10", "learning rate", Field(le=10))
 BatchSize = integer(1, 60_000, "images in a minibatch")
 MeasureEvery = integer(1, 1_000_000, "steps between two measurements")
 ProbeSize = integer(1, 20_000, "images in each of the sets probe, other and train_probe")
 Seed = integer(0, 2**31 - 1, "of the weights and of the order of the images")
 Seeds = integer(1, 100, "how many seeds, from 0")
-Fractions = setting(
-    list[Fraction],
-    "a list of different numbers from 0 to 1",
-    "of the weights or units to prune",
-    Predicate(_distinct),
-)
-PrunedFraction = setting(Fraction, "a number from 0 to 1", "of each layer's units to prune")
+Fractions = distinct(FractionNumber, "numbers from 0 to 1", "of the weights or units to prune")
+Fraction = setting(FractionNumber, "a number from 0 to 1", "of each layer's units to prune")
 Draws = integer(1, 1000, "random choices to compare with")
-Sizes = setting(
-    list[Annotated[Number, Field(gt=0)]],
-    "a rising list of numbers above 0",
-    "of a step away from the weights, in multiples of the direction",
-    Predicate(_rises),
-)
+Sizes = rising(Positive, "numbers above 0", "of a step away from the weights, in lengths of the direction")
 Trials = integer(1, 1000, "minibatches at each measurement")
 Rounds = integer(1, 1000, "of the measurement of time, after one to warm up")
-Batches = setting(
-    list[Annotated[int, Field(ge=1, le=60_000)]],
-    "a list of different integers from 1 to 60,000",
-    "images at once, to time the networks with",
-    Predicate(_distinct),
-)
-_pairs = Annotated[list[list[Number]], Predicate(_is_schedule)]
-_SCHEDULE = "a list of [epoch, fraction], both rising, fractions from 0 to 1"
-Schedule = setting(_pairs, _SCHEDULE, "after which epoch which fraction is pruned; empty: nothing")
-WeightSchedule = setting(_pairs, _SCHEDULE, "the same for the weights of the network to compare with")
+Batches = distinct(Whole, "integers from 1 to 60,000", "images at once, to time the networks with")
+Schedule = schedule("after which epoch which fraction is pruned; empty: nothing")
+WeightSchedule = schedule("the same for the weights of the network to compare with")
 By = choice("whether a fraction is of each layer or of the whole network", "layer", "network")
 Of = choice("what is pruned", "weights", "units")
-Scorer = choice(
-    "by which units are pruned, the lowest first",
-    *("mrp", "mrs", "taylor", "taylor_squared", "mean_activation", "norm_l1", "norm_l2"),
-)
-_units = Annotated[list[list[str | int]], Predicate(_are_units)]
-Watch = setting(_units, "a list of [layer, unit]", "units whose values are kept")
-Attacked = setting(_units, "a list of [layer, unit], at least one", "units to attack", Field(min_length=1))
-Timed = setting(
-    _units,
-    "a list of [layer, unit], at least one",
-    "units attacked at several times, or with a control",
-    Field(min_length=1),
-)
+SCORERS = ("mrp", "mrs", "taylor", "taylor_squared", "mean_activation", "norm_l1", "norm_l2")
+Scorer = choice("by which units are pruned, the lowest first", *SCORERS)
+Watch = units("units whose values are kept")
+Attacked = units("units to attack", least=1)
+Timed = units("units attacked at several times, or with a control", least=1)
 Layer = setting(str, "the name of a layer, as a text; empty: no attack", "layer of the attacked unit")
 Unit = integer(0, 1_000_000, "index of the attacked unit in its layer")
 Units = integer(1, 1_000_000, "how many units of the layer are attacked, from 0 on")
 Start = integer(1, 100_000_000, "step of the first attack")
-Starts = setting(
-    list[Annotated[int, Field(ge=1)]],
-    "a rising list of integers from 1",
-    "steps of the first attack, a run each",
-    Predicate(_rises),
-)
+Starts = rising(Annotated[int, Field(ge=1)], "integers from 1", "steps of the first attack, a run each")
 Interval = integer(1, 1_000_000, "steps from one attack to the next")
 SlowInterval = integer(1, 1_000_000, "the same for the attacks with several multipliers")
 Repeats = integer(0, 1_000_000, "attacks; 0: none")
 Multiplier = setting(Number, "a finite number", "of the learning rate, for the attacked unit")
-Multipliers = setting(
-    list[Number], "a rising list of numbers", "several multipliers, a run each", Predicate(_rises)
-)
-Milder = setting(
-    list[Number],
-    "a rising list of numbers, or empty",
-    "smaller multipliers, on the same units",
-    Predicate(lambda values: not values or _rises(values)),
-)
+Multipliers = rising(Number, "numbers", "several multipliers, a run each")
+Milder = rising(Number, "numbers", "smaller multipliers, on the same units", least=0)
 MilderSeeds = integer(1, 100, "how many seeds with the milder multipliers")
 WiderSeeds = integer(1, 100, "how many seeds with the second widths")
 Control = setting(bool, "true or false", "whether it is the attack's control")
 Points = integer(10, 1_000_000, "in the plane, in two groups")
-Noise = setting(Fraction, "a number from 0 to 1", "share of wrong labels")
-Below = setting(
-    Annotated[Number, Field(ge=0, lt=1)],
-    "a number from 0, below 1",
-    "dead or frozen is what is below this share of the layer's mean",
-)
-Chapters = setting(_layers, "a list of different names of chapters", "whose runs are read")
-Profile = setting(Annotated[str, Field(min_length=1)], "the name of a profile", "where parameters come from")
+Noise = setting(FractionNumber, "a number from 0 to 1", "share of wrong labels")
+BELOW = "dead, frozen: below this share of the layer's mean"
+Below = setting(FractionNumber, "a number from 0, below 1", BELOW, Field(lt=1))
+Chapters = distinct(Text, "names of chapters", "whose runs are read")
+Profile = setting(Text, "the name of a profile", "where parameters come from")
 Own = setting(dict[str, Any], "parameters by name: {dataset: mnist}", "parameters instead of the profile's")
-Results = setting(Annotated[str, Field(min_length=1)], "the path of a folder", "folder for new runs")
+Results = setting(Text, "the path of a folder", "folder for new runs")
 Processes = integer(0, 256, "runs at once", " (0: one a core)")
+
+
+EXPERIMENTS: dict[str, type[Settings]] = {}  #: the settings of each, by its name
+CHAPTERS: dict[str, type[Settings]] = {}  #: the parameters of each, by the name of its notebook
 
 
 class Settings(BaseModel):
@@ -221,6 +193,11 @@ class Settings(BaseModel):
     #: Settings younger than the first committed runs: at its default, one is left out of a run's key.
     added_later: ClassVar[frozenset[str]] = frozenset()
     noun: ClassVar[str] = "parameter"  #: what errors call a name
+
+    def __init_subclass__(cls, name: str = "", **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if name:  # of an experiment or of a chapter
+            (CHAPTERS if name[0].isdigit() else EXPERIMENTS)[name] = cls
 
     @model_validator(mode="after")
     def _check_fit(self) -> Settings:
@@ -254,14 +231,14 @@ class Measured(Training):
     measure_every: MeasureEvery
 
 
-class Background(Measured):
+class Background(Measured, name="background"):
     """Of chapter 1."""
 
     sizes: Sizes
     trials: Trials
 
 
-class Saliency(Measured):
+class Saliency(Measured, name="saliency"):
     """Of chapter 2.1."""
 
     layers: Layers
@@ -269,14 +246,14 @@ class Saliency(Measured):
     draws: Draws
 
 
-class Costs(Experiment):
+class Costs(Experiment, name="costs"):
     """Of chapter 2.1."""
 
     layers: Layers
     rounds: Rounds
 
 
-class WeightPruning(Measured):
+class WeightPruning(Measured, name="weight_pruning"):
     """Of chapters 2.2 and 4.2."""
 
     layers: Layers
@@ -284,7 +261,7 @@ class WeightPruning(Measured):
     by: By
 
 
-class Explorer(Training):
+class Explorer(Training, name="explorer"):
     """Of chapters 2.2 and 4.2."""
 
     layers: Layers
@@ -292,7 +269,7 @@ class Explorer(Training):
     of: Of
 
 
-class Attacks(Measured):
+class Attacks(Measured, name="attacks"):
     """Of chapters 3.2 to 3.4."""
 
     layers: Layers
@@ -307,7 +284,7 @@ class Attacks(Measured):
     watch: Watch
 
 
-class UnitSaliency(Measured):
+class UnitSaliency(Measured, name="units"):
     """Of chapter 4.1."""
 
     layers: Layers
@@ -316,7 +293,7 @@ class UnitSaliency(Measured):
     draws: Draws
 
 
-class UnitPruning(Measured):
+class UnitPruning(Measured, name="unit_pruning"):
     """Of chapter 4.2."""
 
     layers: Layers
@@ -325,26 +302,13 @@ class UnitPruning(Measured):
     by: By
 
 
-class UnitCosts(Experiment):
+class UnitCosts(Experiment, name="unit_costs"):
     """Of chapter 4.2."""
 
     layers: Layers
-    fraction: PrunedFraction
+    fraction: Fraction
     batches: Batches
     rounds: Rounds
-
-
-EXPERIMENTS: dict[str, type[Experiment]] = {
-    "background": Background,
-    "saliency": Saliency,
-    "costs": Costs,
-    "weight_pruning": WeightPruning,
-    "explorer": Explorer,
-    "attacks": Attacks,
-    "units": UnitSaliency,
-    "unit_pruning": UnitPruning,
-    "unit_costs": UnitCosts,
-}
 
 
 class Chapter(Settings):
@@ -364,7 +328,7 @@ class Chapter(Settings):
     processes: Processes = 0
 
 
-class BackgroundChapter(Chapter):
+class BackgroundChapter(Chapter, name="01-background"):
     """1."""
 
     activation: Activation = "relu"
@@ -374,7 +338,7 @@ class BackgroundChapter(Chapter):
     trials: Trials = 5
 
 
-class SaliencyChapter(Chapter):
+class SaliencyChapter(Chapter, name="02-1-saliency"):
     """2.1."""
 
     layers: Layers = ["conv1"]
@@ -386,7 +350,7 @@ class SaliencyChapter(Chapter):
     rounds: Rounds = 1
 
 
-class WeightPruningChapter(Chapter):
+class WeightPruningChapter(Chapter, name="02-2-weight-pruning"):
     """2.2."""
 
     layers: Layers = ["conv1", "conv2", "fc1", "fc2"]
@@ -397,7 +361,7 @@ class WeightPruningChapter(Chapter):
     fractions: Fractions = [0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
 
 
-class DeadUnitsChapter(Settings):
+class DeadUnitsChapter(Settings, name="03-1-dead-units"):
     """3.1."""
 
     points: Points = 400
@@ -425,7 +389,7 @@ class AttackChapter(Chapter):
     multiplier: Multiplier
 
 
-class BatchNormChapter(AttackChapter):
+class BatchNormChapter(AttackChapter, name="03-2-batch-norm"):
     """3.2."""
 
     batch_norm: BatchNorm = True
@@ -439,7 +403,7 @@ class BatchNormChapter(AttackChapter):
     slow_interval: SlowInterval = 5
 
 
-class TanhChapter(AttackChapter):
+class TanhChapter(AttackChapter, name="03-3-tanh"):
     """3.3."""
 
     activation: Activation = "tanh"
@@ -449,7 +413,7 @@ class TanhChapter(AttackChapter):
     starts: Starts = [10, 90]
 
 
-class ReluChapter(AttackChapter):
+class ReluChapter(AttackChapter, name="03-4-relu"):
     """3.4."""
 
     layer: Layer = "conv2"
@@ -460,7 +424,7 @@ class ReluChapter(AttackChapter):
     milder_seeds: MilderSeeds = 1
 
 
-class DetectingChapter(Settings):
+class DetectingChapter(Settings, name="03-5-detecting"):
     """3.5."""
 
     chapters: Chapters = ["03-2-batch-norm", "03-3-tanh", "03-4-relu"]
@@ -471,7 +435,7 @@ class DetectingChapter(Settings):
     processes: Processes = 0
 
 
-class UnitsChapter(Chapter):
+class UnitsChapter(Chapter, name="04-1-units"):
     """4.1."""
 
     widths: Widths = [8, 16, 64]
@@ -485,7 +449,7 @@ class UnitsChapter(Chapter):
     wider_seeds: WiderSeeds = 1
 
 
-class UnitPruningChapter(Chapter):
+class UnitPruningChapter(Chapter, name="04-2-unit-pruning"):
     """4.2."""
 
     layers: Layers = ["conv1", "conv2", "fc1"]
@@ -502,20 +466,6 @@ class UnitPruningChapter(Chapter):
     fractions: Fractions = [0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
 
 
-CHAPTERS: dict[str, type[Settings]] = {
-    "01-background": BackgroundChapter,
-    "02-1-saliency": SaliencyChapter,
-    "02-2-weight-pruning": WeightPruningChapter,
-    "03-1-dead-units": DeadUnitsChapter,
-    "03-2-batch-norm": BatchNormChapter,
-    "03-3-tanh": TanhChapter,
-    "03-4-relu": ReluChapter,
-    "03-5-detecting": DetectingChapter,
-    "04-1-units": UnitsChapter,
-    "04-2-unit-pruning": UnitPruningChapter,
-}
-
-
 class Command(Settings):
     """What the command line says of all runs."""
 
@@ -525,16 +475,18 @@ class Command(Settings):
 
 def experiment(name: str) -> type[Settings]:
     """The settings of an experiment; raise `Invalid` if there is none of that name."""
-    if name not in EXPERIMENTS:
-        raise Invalid(unknown("experiment", name, list(EXPERIMENTS)))
-    return EXPERIMENTS[name]
+    return _known("experiment", name, EXPERIMENTS)
 
 
 def chapter(name: str) -> type[Settings]:
     """The parameters of a chapter; raise `Invalid` if there is none of that name."""
-    if name not in CHAPTERS:
-        raise Invalid(unknown("chapter", name, list(CHAPTERS)))
-    return CHAPTERS[name]
+    return _known("chapter", name, CHAPTERS)
+
+
+def _known(kind: str, name: str, models: Mapping[str, type[Settings]]) -> type[Settings]:
+    if name not in models:
+        raise Invalid(unknown(kind, name, list(models)))
+    return models[name]
 
 
 def check(kind: type[Settings], values: Mapping[str, Any]) -> Settings:

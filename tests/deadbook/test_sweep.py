@@ -92,7 +92,7 @@ def test_a_file_is_the_cross_product_of_its_lists(write):
         ({"lists": {"seed": [0], "lr": [10**400]}}, "(401 characters) must be a number above 0"),
         (
             {"lists": {"seed": [0.5], "lr": [-1]}},
-            "lr = -1 must be a number above 0, at most 10\ngrid.yaml, a: seed",
+            "seed = 0.5 must be an integer from 0 to 2,147,483,647\ngrid.yaml, a: lr = -1 must",
         ),
         ({"experimant": "x"}, "unknown name 'experimant' (did you mean experiment?)"),
     ],

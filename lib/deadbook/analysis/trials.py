@@ -58,19 +58,17 @@ def some_units(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     Args:
         chosen: the chapter's parameters by name.
     """
-    base = shared("attacks", chosen)
-    how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
-    how["multipliers"] = [chosen["multiplier"]]
-    units, timed, first = chosen["attacked"], chosen["timed"], [chosen["start"]]
+    base, seeds = shared("attacks", chosen), chosen["seeds"]
+    units, timed = chosen["attacked"], chosen["timed"]
     wanted = {
-        "twins": twins(base, units + timed, chosen["seeds"]),
-        "first": attacks(base, units, starts=first, **how),
-        "controls": attacks(base, units, starts=first, **how, control=True),
-        "starts": attacks(base, timed, starts=chosen["starts"], **how),
+        "twins": twins(base, units + timed, seeds),
+        "first": attacks(base, units, seeds),
+        "controls": attacks(base | {"control": True}, units, seeds),
+        "starts": attacks(base, timed, seeds, start=chosen["starts"]),
     }
     if "multipliers" in chosen:
-        slow = how | {"multipliers": chosen["multipliers"], "interval": chosen["slow_interval"]}
-        wanted["multipliers"] = attacks(base, timed, starts=first, **slow)
+        slow = base | {"interval": chosen["slow_interval"]}
+        wanted["multipliers"] = attacks(slow, timed, seeds, multiplier=chosen["multipliers"])
     return wanted
 
 
@@ -80,15 +78,17 @@ def whole_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     Args:
         chosen: the chapter's parameters by name.
     """
-    base = shared("attacks", chosen)
-    how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
-    how |= {"starts": [chosen["start"]], "multipliers": [chosen["multiplier"]]}
-    units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
+    base, seeds = shared("attacks", chosen), chosen["seeds"]
     return {
-        "twins": twins(base, chosen["timed"], chosen["seeds"]),
-        "attacks": attacks(base, units, **how),
-        "controls": attacks(base, chosen["timed"], **how, control=True),
+        "twins": twins(base, chosen["timed"], seeds),
+        "attacks": attacks(base, units_of(chosen), seeds),
+        "controls": attacks(base | {"control": True}, chosen["timed"], seeds),
     }
+
+
+def units_of(chosen: Mapping[str, Any]) -> list[Unit]:
+    """The units that chapter 3.4 attacks."""
+    return [[chosen["layer"], unit] for unit in range(chosen["units"])]
 
 
 def milder(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -101,11 +101,8 @@ def milder(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         chosen: the chapter's parameters by name.
     """
     base, seeds = shared("attacks", chosen), chosen["milder_seeds"]
-    how = {"starts": [chosen["start"]], "multipliers": chosen["milder"], "seeds": seeds}
-    how |= {name: chosen[name] for name in ("interval", "repeats")}
-    units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
-    mild = [run | {"watch": []} for run in attacks(base, units, **how)]
-    return {"again": twins(base, [], seeds), "milder": mild}
+    mild = attacks(base, units_of(chosen), seeds, multiplier=chosen["milder"])
+    return {"again": twins(base, [], seeds), "milder": [run | {"watch": []} for run in mild]}
 
 
 def one_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -137,27 +134,20 @@ def twins(base: Mapping[str, Any], watch: Sequence[Unit], seeds: int) -> list[di
 
 
 def attacks(
-    base: Mapping[str, Any],
-    units: Sequence[Unit],
-    *,
-    starts: Sequence[int],
-    multipliers: Sequence[float],
-    interval: int,
-    repeats: int,
-    seeds: int,
-    control: bool = False,
+    base: Mapping[str, Any], units: Sequence[Unit], seeds: int, **lists: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    """Settings of attacks (or of controls): every unit, start, multiplier and seed; none without repeats."""
-    if not repeats:
+    """Settings of attacks: of every unit, with every value of the lists and every seed; none without repeats.
+
+    A control is one whose `base` says so.
+    """
+    if not base["repeats"]:
         return []
-    how = {"interval": interval, "repeats": repeats, "control": control}
     return [
-        one
+        run
         for layer, unit in units
-        for one in grid(
-            {**base, **how, "layer": layer, "unit": unit, "watch": [[layer, unit]]},
-            start=starts,
-            multiplier=multipliers,
+        for run in grid(
+            {"control": False, **base, "layer": layer, "unit": unit, "watch": [[layer, unit]]},
+            **lists,
             seed=range(seeds),
         )
     ]

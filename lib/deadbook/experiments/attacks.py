@@ -10,17 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadbook.experiments.common import (
-    Row,
-    accuracy,
-    build,
-    load,
-    mean_loss,
-    rounded,
-    shapes,
-    train,
-    weights_of,
-)
+from deadbook.experiments import common
+from deadbook.experiments.common import Row
 from deadbook.settings import Attacks
 from deadunits import Invalid
 from deadunits.attack import Attack, Schedule
@@ -45,11 +36,11 @@ def attacks(settings: Attacks, data_root: str = "") -> Iterator[Row]:
     Raises:
         Invalid: a layer or a unit that the network does not have, a watched one that is not recorded.
     """
-    images = load(settings, data_root)
+    images = common.load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other}
-    net = build(settings, images, batch_norm=settings.batch_norm)
+    net = common.build(settings, images, batch_norm=settings.batch_norm)
     layers, layer, unit, repeats = settings.layers, settings.layer, settings.unit, settings.repeats
-    yield from shapes(net, weights_of(net, layers))
+    yield from common.shapes(net, common.weights_of(net, layers))
     check_units(net, layers, [*settings.watch, [layer, unit]] if repeats else settings.watch)
     try:
         recorder, schedule = Recorder(net, layers), Schedule(settings.start, settings.interval, repeats)
@@ -60,12 +51,12 @@ def attacks(settings: Attacks, data_root: str = "") -> Iterator[Row]:
     if repeats and not settings.control:
         attack = Attack(net, optimizer, layer, [unit], schedule, settings.multiplier)
     elif repeats:
-        again = build(settings, images, batch_norm=settings.batch_norm)
+        again = common.build(settings, images, batch_norm=settings.batch_norm)
         norm = attacked_norm(again, images, settings, schedule)
 
     total, steps, measured, diverged = 0.0, 0, 0, 0
     with attack:
-        for step in train(net, images, settings, optimizer=optimizer):
+        for step in common.train(net, images, settings, optimizer=optimizer):
             if not math.isfinite(step.loss):
                 diverged = step.number
                 break
@@ -85,7 +76,7 @@ def attacks(settings: Attacks, data_root: str = "") -> Iterator[Row]:
             for name in sets if fully else ("probe",):
                 losses[name], found = recorder.measure(sets[name])
                 for place, columns in found.items():
-                    numbers = {column: rounded(values, BITS) for column, values in columns.items()}
+                    numbers = {column: common.rounded(values, BITS) for column, values in columns.items()}
                     where = {"set": name, "layer": place, "unit": torch.arange(len(numbers["mrp"]))}
                     yield "units", now | where | numbers
             yield "training", now | {"minibatch": total / steps} | losses
@@ -93,17 +84,17 @@ def attacks(settings: Attacks, data_root: str = "") -> Iterator[Row]:
             if measured % FULLY == 0:
                 yield from seen_values(recorder, images.probe, settings.watch, settings.activation, now)
     net.eval()
-    losses = {"train_loss": mean_loss(net, images.train), "test_loss": mean_loss(net, images.test)}
+    losses = {f"{name}_loss": common.mean_loss(net, getattr(images, name)) for name in ("train", "test")}
     if not math.isfinite(losses["train_loss"]):  # the last updates did it
         diverged = diverged or step.number
-    reached = accuracy(net, images.test)
+    reached = common.accuracy(net, images.test)
     yield "final", losses | {"accuracy": reached, "diverged": diverged, "images": images.name}
 
 
 def check_units(net: nn.Module, layers: Sequence[str], wanted: Sequence[Sequence[Any]]) -> None:
     """Raise `Invalid` for a layer that is not among the recorded ones, or a unit that it does not have."""
     for layer, unit in wanted:
-        weights_of(net, [layer])
+        common.weights_of(net, [layer])
         if layer not in layers:
             raise Invalid(f"{layer}, unit {unit}: layers has no {layer}, it has {', '.join(layers)}")
         count = len(net.get_submodule(layer).weight)
@@ -115,7 +106,7 @@ def attacked_norm(net: nn.Module, images: Images, settings: Attacks, schedule: S
     """L1 norm of a unit's incoming weights right after the last attack; not a number if the loss is none."""
     optimizer = torch.optim.SGD(net.parameters(), lr=settings.lr)
     with Attack(net, optimizer, settings.layer, [settings.unit], schedule, settings.multiplier):
-        for step in train(net, images, settings, optimizer=optimizer):
+        for step in common.train(net, images, settings, optimizer=optimizer):
             if not math.isfinite(step.loss):
                 return math.nan
             if step.number == schedule.last:

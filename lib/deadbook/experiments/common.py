@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deadbook import datasets
 from deadbook.settings import Experiment, Training
-from deadunits import Invalid, models, training
+from deadunits import Invalid, compaction, models, training
 from deadunits.counterfactual import sample_losses
 from deadunits.data import Batch, Images
 from deadunits.training import Step
@@ -57,6 +57,30 @@ def weights_of(net: nn.Module, layers: Sequence[str]) -> list[str]:
                 f"the network has no linear or convolutional layer {layer!r}; it has {', '.join(known)}"
             )
     return [f"{layer}.weight" for layer in layers]
+
+
+def check_passes(score: str, counts: Mapping[str, int], instead: str) -> None:
+    """Raise `Invalid` if an exact score would take too many forward passes, counted by layer."""
+    if (total := sum(counts.values())) > SLOW:
+        raise Invalid(
+            f"the exact {score} of {', '.join(counts)} takes {total:,} forward passes at each measurement, "
+            f"{SLOW:,} are allowed: {instead}"
+        )
+
+
+def final_weights(net: nn.Module, names: Sequence[str]) -> Iterator[Row]:
+    """A row a weight."""
+    for name in names:
+        values = net.get_parameter(name).detach().flatten()
+        where = {"layer": name.removesuffix(".weight"), "weight": torch.arange(len(values))}
+        yield "values", where | {"value": values}
+
+
+def all_units(net: nn.Module, layers: Sequence[str]) -> Tensors:
+    """Masks that keep all units; raise `ValueError` if the units of this network cannot be removed."""
+    keep = {layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in layers}
+    compaction.compact(net, keep)
+    return keep
 
 
 def shapes(net: nn.Module, names: Sequence[str]) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -30,25 +31,19 @@ def costs(settings: Costs, data_root: str = "") -> Iterator[Row]:
         net.eval()
         every = [name for name, _ in net.named_parameters()]
         some = weights_of(net, settings.layers)
-        work = {"pass": lambda net=net: one_pass(net, images.probe)}
+        work = {"pass": partial(one_pass, net, images.probe)}
         for scorer in ("taylor1", "taylor2", "hessian", "magnitude"):
-            work[scorer] = lambda net=net, scorer=scorer, every=every: scorers.SCORERS[scorer](
-                net, images.probe, every
-            )
-        for scorer in ("diagonal", "loss_change"):
-            if scorer == "loss_change" or all(derivatives.gauss_newton_is_exact(net, name) for name in some):
-                work[f"{scorer} of layers"] = lambda net=net, scorer=scorer, some=some: scorers.SCORERS[
-                    scorer
-                ](net, images.probe, some)
+            work[scorer] = partial(scorers.SCORERS[scorer], net, images.probe, every)
+        if all(derivatives.gauss_newton_is_exact(net, name) for name in some):
+            work["diagonal of layers"] = partial(scorers.SCORERS["diagonal"], net, images.probe, some)
+        work["loss_change of layers"] = partial(scorers.SCORERS["loss_change"], net, images.probe, some)
         times: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(settings.rounds + 1):
-            for name, one in work.items():
+            for name, call in work.items():
                 start = time.process_time()
-                one()
+                call()
                 times[name].append(time.process_time() - start)
-        seconds = {
-            name: statistics.median(values[1:]) for name, values in times.items()
-        }  # the first warms up
+        seconds = {name: statistics.median(values[1:]) for name, values in times.items()}  # 0 warms up
         for name, value in seconds.items():
             scored = sum(net.get_parameter(one).numel() for one in (some if "layers" in name else every))
             row = {"scorer": name, "widths": widths, "weights": scored, "seconds": value}

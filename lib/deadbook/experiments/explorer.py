@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadbook.experiments.common import Row, accuracy, build, load, mean_loss, shapes, train, weights_of
+from deadbook.experiments import common
+from deadbook.experiments.common import Row
 from deadbook.experiments.unit_pruning import stand_ins
 from deadbook.settings import Explorer
 from deadunits import compaction, pruning, scorers, unit_scorers
@@ -27,17 +28,14 @@ def explorer(settings: Explorer, data_root: str = "") -> Iterator[Row]:
     first layer's weights, 0 goes first), or `units` (also parameters left, and whether the `means` of what
     went were propagated) and `left` (units by layer).
     """
-    images = load(settings, data_root)
-    net = build(settings, images)
+    images = common.load(settings, data_root)
+    net = common.build(settings, images)
     layers, of = settings.layers, settings.of
-    names = weights_of(net, layers)
-    yield from shapes(net, names)
-    if of == "units":  # before any training: an error if this network's units cannot be removed
-        every = {
-            layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in layers
-        }
-        compaction.compact(net, every)
-    *_, step = train(net, images, settings)
+    names = common.weights_of(net, layers)
+    yield from common.shapes(net, names)
+    if of == "units":
+        common.all_units(net, layers)  # before any training: an error if they cannot be removed
+    *_, step = common.train(net, images, settings)
     now = {"step": step.number, "epoch": step.epoch}
     net.eval()
     for scorer in UNITS if of == "units" else WEIGHTS:
@@ -66,7 +64,9 @@ def scored(
     generator = torch.Generator().manual_seed(2**31 + seed)  # not the stream that the weights came from
     if of == "units":
         return unit_scorers.UNIT_SCORERS[scorer](net, images.train_probe, layers, generator=generator)
-    return scorers.SCORERS[scorer](net, images.train_probe, weights_of(net, layers), generator=generator)
+    return scorers.SCORERS[scorer](
+        net, images.train_probe, common.weights_of(net, layers), generator=generator
+    )
 
 
 def without_weights(
@@ -74,7 +74,7 @@ def without_weights(
 ) -> dict[str, Any]:
     """Loss and accuracy of the network without that fraction of each layer's weights."""
     with pruning.pruned(net, pruning.masks(scores, fraction)):
-        return {"loss": mean_loss(net, images.other), "accuracy": accuracy(net, images.test)}
+        return {"loss": common.mean_loss(net, images.other), "accuracy": common.accuracy(net, images.test)}
 
 
 def without_units(net: nn.Module, images: Images, keep: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
@@ -83,5 +83,5 @@ def without_units(net: nn.Module, images: Images, keep: Mapping[str, Tensor]) ->
     constants = stand_ins(net, images, keep)
     for means, removal in ((True, "propagated"), (False, "bare")):
         one = compaction.propagate(net, keep, **constants[removal])
-        losses = {"loss": mean_loss(one, images.other), "accuracy": accuracy(one, images.test)}
+        losses = {"loss": common.mean_loss(one, images.other), "accuracy": common.accuracy(one, images.test)}
         yield {"means": means, "parameters": left} | losses

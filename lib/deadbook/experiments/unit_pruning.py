@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deadbook.experiments.common import Row, accuracy, build, load, mean_loss, shapes, train, weights_of
+from deadbook.experiments import common
+from deadbook.experiments.common import Row
 from deadbook.settings import UnitPruning
 from deadunits import compaction, mean_replacement, pruning, unit_scorers
 from deadunits.data import Images
@@ -28,57 +29,48 @@ def unit_pruning(settings: UnitPruning, data_root: str = "") -> Iterator[Row]:
     `sizes` (parameters and bytes), `final` (losses in nats, accuracies from 0 to 1, of the masked and of the
     compacted network).
     """
-    images = load(settings, data_root)
+    images = common.load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
-    net = build(settings, images)
-    names = weights_of(
-        net, [name for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
-    )
-    yield from shapes(net, names)
+    net = common.build(settings, images)
+    linear = [name for name, module in net.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    names = common.weights_of(net, linear)
+    yield from common.shapes(net, names)
     layers = settings.layers
     steps = -(-len(images.train.y) // settings.batch_size)  # in an epoch
     planned = {int(epoch) * steps: fraction for epoch, fraction in settings.schedule}
-    keep = {layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in layers}
-    compaction.compact(net, keep)  # before any training: an error if this network's units cannot be removed
+    keep = common.all_units(net, layers)  # before any training: an error if they cannot be removed
     masks: dict[str, Tensor] = {}
     dense = compaction.parameter_count(net)
     pruned = 0.0
-    for step in train(net, images, settings):
+    for step in common.train(net, images, settings):
         pruning.zero(net, masks)
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
         if step.number in planned:
-            before = {name: mean_loss(net, batch) for name, batch in sets.items()}
+            before = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
             scores = unit_scorers.UNIT_SCORERS[settings.scorer](net, images.train_probe, layers)
             keep = pruning.unit_masks(scores, planned[step.number], by=settings.by, existing=keep)
             for removal, constants in stand_ins(net, images, keep).items():
-                one = compaction.propagate(net, keep, **constants)
+                small = compaction.propagate(net, keep, **constants)
                 for name, batch in sets.items():
-                    losses = {"before": before[name], "after": mean_loss(one, batch)}
-                    yield (
-                        "pruned",
-                        now | {"fraction": planned[step.number], "set": name, "removal": removal} | losses,
-                    )
+                    losses = {"before": before[name], "after": common.mean_loss(small, batch)}
+                    about = {"fraction": planned[step.number], "set": name, "removal": removal}
+                    yield "pruned", now | about | losses
             masks = compaction.remove(net, keep, **stand_ins(net, images, keep)["propagated"])
             pruned = 1 - compaction.parameter_count(compaction.compact(net, keep)) / dense
         if step.number % settings.measure_every == 0:
-            losses = {name: mean_loss(net, batch) for name, batch in sets.items()}
+            losses = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
             yield "training", now | {"pruned": pruned, "minibatch": step.loss} | losses
     net.eval()
     for layer, mask in keep.items():
         yield "kept", {"layer": layer, "unit": torch.arange(len(mask)), "kept": mask}
-    for name in names:
-        values = net.get_parameter(name).detach().flatten()
-        where = {"layer": name.removesuffix(".weight"), "weight": torch.arange(len(values))}
-        yield "values", where | {"value": values}
+    yield from common.final_weights(net, names)
     small = compaction.compact(net, keep)
-    for kind, one in {"masked": net, "compacted": small}.items():
-        yield (
-            "sizes",
-            {"network": kind, "parameters": compaction.parameter_count(one), "bytes": file_size(one)},
-        )
-        losses = {f"{name}_loss": mean_loss(one, getattr(images, name)) for name in ("train", "test")}
-        yield "final", {"network": kind} | losses | {"accuracy": accuracy(one, images.test)}
+    for kind, left in {"masked": net, "compacted": small}.items():
+        sizes = {"parameters": compaction.parameter_count(left), "bytes": file_size(left)}
+        yield "sizes", {"network": kind} | sizes
+        losses = {f"{name}_loss": common.mean_loss(left, getattr(images, name)) for name in ("train", "test")}
+        yield "final", {"network": kind} | losses | {"accuracy": common.accuracy(left, images.test)}
 
 
 @torch.no_grad()

@@ -7,17 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from deadbook.experiments.common import (
-    Row,
-    Tensors,
-    accuracy,
-    build,
-    load,
-    mean_loss,
-    shapes,
-    train,
-    weights_of,
-)
+from deadbook.experiments import common
+from deadbook.experiments.common import Row, Tensors
 from deadbook.settings import WeightPruning
 from deadunits import compaction, pruning, scorers
 from deadunits.data import Images
@@ -33,41 +24,36 @@ def weight_pruning(settings: WeightPruning, data_root: str = "") -> Iterator[Row
     before and after each pruning), `values` (the weights at the end), `removal` (what removing units leaves,
     by fnz), `samples` (an image a class), `final` (losses in nats, accuracies from 0 to 1).
     """
-    images = load(settings, data_root)
+    images = common.load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
-    net = build(settings, images)
-    names = weights_of(net, settings.layers)
-    yield from shapes(net, names)
+    net = common.build(settings, images)
+    names = common.weights_of(net, settings.layers)
+    yield from common.shapes(net, names)
     yield from samples(images)
     steps = -(-len(images.train.y) // settings.batch_size)  # in an epoch
     planned = {int(epoch) * steps: fraction for epoch, fraction in settings.schedule}
     masks: Tensors = {name: torch.ones_like(net.get_parameter(name), dtype=torch.bool) for name in names}
     given_up = 0.0
-    for step in train(net, images, settings):
+    for step in common.train(net, images, settings):
         pruning.zero(net, masks)
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
         if step.number in planned:
-            before = {name: mean_loss(net, batch) for name, batch in sets.items()}
+            before = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
             given_up = planned[step.number]
             scores = scorers.magnitude(net, (), names)
             masks = pruning.masks(scores, given_up, by=settings.by, existing=masks)
             pruning.zero(net, masks)
             for name, batch in sets.items():
-                losses = {"before": before[name], "after": mean_loss(net, batch)}
+                losses = {"before": before[name], "after": common.mean_loss(net, batch)}
                 yield "pruned", now | {"fraction": given_up, "set": name} | losses
         if step.number % settings.measure_every == 0:
-            losses = {name: mean_loss(net, batch) for name, batch in sets.items()}
+            losses = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
             yield "training", now | {"pruned": given_up, "minibatch": step.loss} | losses
     net.eval()
-    for name in names:
-        values = net.get_parameter(name).detach().flatten()
-        yield (
-            "values",
-            {"layer": name.removesuffix(".weight"), "weight": torch.arange(len(values)), "value": values},
-        )
+    yield from common.final_weights(net, names)
     yield from removals(net, images)
-    yield "final", {"train_loss": mean_loss(net, images.train)} | judged(net, images)
+    yield "final", {"train_loss": common.mean_loss(net, images.train)} | judged(net, images)
 
 
 def removals(net: nn.Module, images: Images) -> Iterator[Row]:
@@ -91,8 +77,8 @@ def removals(net: nn.Module, images: Images) -> Iterator[Row]:
 def judged(net: nn.Module, images: Images) -> dict[str, float]:
     """Losses in nats and accuracies on each set of images."""
     sets = {name: getattr(images, name) for name in ("probe", "other", "test")}
-    losses = {f"{name}_loss": mean_loss(net, batch) for name, batch in sets.items()}
-    return losses | {f"{name}_accuracy": accuracy(net, batch) for name, batch in sets.items()}
+    losses = {f"{name}_loss": common.mean_loss(net, batch) for name, batch in sets.items()}
+    return losses | {f"{name}_accuracy": common.accuracy(net, batch) for name, batch in sets.items()}
 
 
 def samples(images: Images) -> Iterator[Row]:

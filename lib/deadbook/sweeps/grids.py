@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
 from pydantic import Field
@@ -25,7 +25,7 @@ from deadbook import datasets, runs, settings
 from deadbook.build import book
 from deadbook.settings import (
     DataRoot,
-    Number,
+    Positive,
     Processes,
     Profile,
     Results,
@@ -46,7 +46,7 @@ Where = choice("where the jobs are done", "local", "slurm")
 Mapped = setting(dict, "a mapping", "names and values")
 Sweeps = setting(dict, "a mapping of names to sweeps, at least one", "the sweeps", Field(min_length=1))
 Minutes = integer(1, 10**6, "time of a job, in minutes", " (minutes)")
-Memory = setting(Annotated[Number, Field(gt=0)], "gigabytes, a number above 0", "memory of a job")
+Memory = setting(Positive, "gigabytes, a number above 0", "memory of a job")
 Gpus = integer(0, 1000, "GPUs of a job")
 Partition = setting(str | None, "the name of a partition", "where the jobs are queued", Field(min_length=1))
 AtOnce = integer(1, 10**6, "jobs at a time")
