@@ -106,7 +106,7 @@ def check(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image
         if not _cache_file(tree, data_root(root), image_size).is_file():
             _shape(tree, image_size)
     elif image_size:
-        raise Invalid(f"image_size = {image_size} is for a folder of images; for {name} it is to be 0")
+        raise Invalid(f"image_size = {image_size} is for a folder of images; for {name} it must be 0")
     elif name in _MNISTS:
         _check_mnist(name, data_root(root))
     elif name == "cifar10":
@@ -290,14 +290,14 @@ def _tree(name: str) -> _Tree:
     splits = {split: os.path.join(folder, split) for split in ("train", "test")}
     for needed in (folder, *splits.values()):
         if not os.path.isdir(needed):
-            raise Invalid(f"no folder {needed}: a data set is to have train/<class>/* and test/<class>/*")
+            raise Invalid(f"no folder {needed}: a data set must have train/<class>/* and test/<class>/*")
     try:
         found = {split: _images_by_class(place) for split, place in splits.items()}
     except OSError as error:
         raise Invalid(f"cannot read {error.filename}: {error.strerror}") from error
     for split, place in splits.items():
         if not found[split]:
-            raise Invalid(f"no classes in {place}: each is to be a folder of images there")
+            raise Invalid(f"no classes in {place}: each must be a folder of images there")
     for one, two in (("train", "test"), ("test", "train")):
         if alone := found[one].keys() - found[two]:
             raise Invalid(f"classes of {splits[one]} that {two}/ does not have: {', '.join(sorted(alone))}")
@@ -332,7 +332,7 @@ def _images_by_class(folder: str) -> dict[str, list[str]]:
 def _cache_file(tree: _Tree, root: Path, image_size: int) -> Path:
     """Where the decoded images are (to be): another name for every other state of the files."""
     if image_size < 0:
-        raise Invalid(f"image_size = {image_size} is to be a side in pixels, or 0: as the images are")
+        raise Invalid(f"image_size = {image_size} must be a side in pixels, or 0: as the images are")
     state = hashlib.sha256(repr(image_size).encode())
     for path, _ in tree.train + tree.test:
         try:

@@ -596,10 +596,13 @@ def _misfits(values: Mapping[str, Any]) -> Iterator[str]:
         late = [epoch for epoch, _ in values.get(name, ()) if epoch > epochs]
         if late:
             yield f"{name} prunes after epoch {late[0]}, but there are only epochs = {epochs}"
-    attack = [values.get(name, 0) for name in ("start", "interval", "repeats")]
-    last = attack[0] + (attack[2] - 1) * attack[1]
-    if steps is not None and attack[2] and last > steps:
-        yield (
-            f"start = {attack[0]}, interval = {attack[1]}, repeats = {attack[2]}: "
-            f"the last attack would be at step {last:,}, the training takes {steps:,}"
-        )
+    repeats = values.get("repeats", 0)
+    attacks = [(start, "interval") for start in (values.get("start"), *values.get("starts", ())) if repeats]
+    attacks += [(values["start"], "slow_interval")] if "slow_interval" in values and repeats else []
+    for start, name in attacks:
+        last = start + (repeats - 1) * values[name]
+        if steps is not None and last > steps:
+            yield (
+                f"start = {start}, {name} = {values[name]}, repeats = {repeats}: "
+                f"the last attack would be at step {last:,}, the training takes {steps:,}"
+            )

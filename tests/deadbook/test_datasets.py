@@ -273,11 +273,11 @@ def test_image_size(tree):
     assert images.shape == (1, 5, 5)
     assert np.corrcoef(images.test.x[0].flatten(), wide[:, 4:9].flatten())[0, 1] > 0.999  # the centre
     assert load(tree, image_size=3).shape == (1, 3, 3)
-    with pytest.raises(Invalid, match="image_size = -1 is to be a side"):
+    with pytest.raises(Invalid, match="image_size = -1 must be a side"):
         load(tree, image_size=-1)
     for work in (datasets.check, datasets.load):
         with pytest.raises(
-            Invalid, match="image_size = 28 is for a folder of images; for digits it is to be 0"
+            Invalid, match="image_size = 28 is for a folder of images; for digits it must be 0"
         ):
             work("digits", probe_size=3, image_size=28)
 
@@ -291,7 +291,7 @@ def remove(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda tree: remove(tree), "no folder .*/tree: a data set is to have train/"),
+        (lambda tree: remove(tree), "no folder .*/tree: a data set must have train/"),
         (lambda tree: remove(tree / "train"), "no folder .*/tree/train: "),
         (lambda tree: remove(tree / "test"), "no folder .*/tree/test: "),
         (lambda tree: [remove(tree / "test" / name) for name in "ab"], "no classes in .*/tree/test"),

@@ -282,3 +282,6 @@ def test_an_attack_is_over_before_the_training_ends():
     for later in ({"start": 58}, {"interval": 4}, {"repeats": 5}, {"epochs": 1}):
         assert "the last attack would be at step" in refused("attacks", **later)
     settings.check(settings.Attacks, valid | {"start": 5000, "repeats": 0})  # no attack at all
+    for later in ({"starts": [20, 5000]}, {"slow_interval": 50}):
+        with pytest.raises(Invalid, match=r"^start = .* the last attack would be at step .* takes \d+$"):
+            settings.check(settings.BatchNormChapter, later)
