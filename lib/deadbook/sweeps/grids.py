@@ -38,9 +38,9 @@ from deadunits import Invalid, __version__
 
 MANY = 10_000  # jobs in one file: more is a slip
 LISTS = {  # lists as data: nothing in a file is ever executed
-    "range": lambda *ends: list(range(*ends)),
-    "linspace": lambda low, high, number: [_even(low, high, number, i) for i in range(number)],
-    "logspace": lambda low, high, number: [10 ** _even(low, high, number, i) for i in range(number)],
+    "range": range,
+    "linspace": lambda low, high, number: (_even(low, high, number, i) for i in range(number)),
+    "logspace": lambda low, high, number: (10 ** _even(low, high, number, i) for i in range(number)),
 }
 Where = choice("where the jobs are done", "local", "slurm")
 Mapped = setting(dict, "a mapping", "names and values")
@@ -256,20 +256,14 @@ def _values(where: str, value: Any) -> list[Any]:
         return value
     if type(value) is dict and len(value) == 1 and next(iter(value)) in LISTS:
         ((how, given),) = value.items()
-        given = given if type(given) is list else [given]
-        number = given[-1] if how != "range" else 1
-        right = all(type(one) in (int, float) and math.isfinite(one) for one in given)
-        right = right and (1 <= len(given) <= 3 if how == "range" else len(given) == 3)
-        right = right and (how != "range" or all(type(one) is int for one in given))
-        right = (
-            right and type(number) is int and 1 <= number <= MANY and (how != "range" or 0 not in given[2:])
-        )
-        if right and how == "range" and len(range(*given)) > MANY:
+        given, values = given if type(given) is list else [given], []
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # too few numbers, too large ones
+            if all(type(number) in ((int,) if how == "range" else (int, float)) for number in given):
+                values = list(itertools.islice(LISTS[how](*given), MANY + 1))
+        if len(values) > MANY:
             raise Invalid(f"{where}: {value} has more than {MANY:,} values")
-        if right:
-            with contextlib.suppress(OverflowError):
-                if values := LISTS[how](*given):
-                    return values
+        if values and all(abs(number) < math.inf for number in values):
+            return values
     raise Invalid(
         f"{where} = {value!r} must be a list of values, or {{range: [start, stop, step]}}, "
         "{linspace: [low, high, number]} or {logspace: [low, high, number]} (powers of 10)"
