@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 def _book(chosen: argparse.Namespace) -> None:
     profile, folder = chosen.profile, chosen.results
     for chapter in book.chapters():  # all are checked before the first one starts
-        book.parameters(chapter, profile, {"results": folder})
+        book.complete(chapter, profile, {"results": folder})
     if not chosen.only_site:
         for chapter in book.chapters():
             print(f"executed: {book.execute(chapter, profile, results=folder)}")

@@ -509,11 +509,6 @@ def unknown(kind: str, name: str, known: Sequence[str]) -> str:
     return f"unknown {kind} {name!r}{meant}; there are: {', '.join(known)}"
 
 
-def defaults(kind: type[Settings]) -> dict[str, Any]:
-    """The defaults of a chapter's parameters, by name."""
-    return check(kind, {}).model_dump()
-
-
 def described(name: str) -> str:
     """Help on an experiment or a chapter: a line a setting, with its default, meaning and what it must be."""
     fields = (CHAPTERS.get(name) or experiment(name)).model_fields
@@ -569,10 +564,7 @@ def _lines(kind: type[Settings], values: Mapping[str, Any], error: ValidationErr
 
 def _short(value: Any) -> str:
     """As Python writes it, cut where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more than 4,300 digits
-        text = "a number of too many digits"
+    text = repr(value)
     return text if len(text) <= 200 else f"{text[:100]} ... ({len(text):,} characters)"
 
 

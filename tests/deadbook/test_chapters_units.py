@@ -117,13 +117,13 @@ def test_one_layer_over_the_network_and_a_training_that_diverged(chapter_runs):
 
 
 def test_plans_have_no_run_twice():
-    chosen = settings.defaults(settings.UnitsChapter) | {"seeds": 2}
+    chosen = settings.UnitsChapter().model_dump() | {"seeds": 2}
     wide = chosen | {"wider": [8, 16, 32], "wider_seeds": 2}
     assert len(plans.units(wide)["units"]) == 8
     assert len(plans.units(wide | {"wider_seeds": 1})["units"]) == 6
     assert len(plans.units(chosen | {"wider": chosen["widths"]})["units"]) == 4
     assert len(plans.units(wide | {"network": "toys:two_layers"})["units"]) == 4
-    pruning = settings.defaults(settings.UnitPruningChapter)
+    pruning = settings.UnitPruningChapter().model_dump()
     wanted = plans.unit_pruning(pruning | {"schedule": [], "weight_schedule": []})
     assert [len(settings) for settings in wanted.values()] == [0, 1, 1, 1]
 

@@ -121,9 +121,8 @@ def compute(
     processes: int = 0,
 ) -> dict[str, list[Run]]:
     """The runs with these settings, by the same names: `runs.ensure` for all of them at once."""
-    found = iter(
-        ensure("attacks", [one for some in wanted.values() for one in some], results, data_root, processes)
-    )
+    every = [run for role in wanted.values() for run in role]
+    found = iter(ensure("attacks", every, results, data_root, processes))
     return {name: [next(found) for _ in some] for name, some in wanted.items()}
 
 

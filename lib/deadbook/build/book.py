@@ -66,27 +66,21 @@ def known(chapter: str, profile: str) -> None:
             raise Invalid(settings.unknown(kind, name, names))
 
 
-def chosen(
-    chapter: str, profile: str, own: Mapping[str, Any] | None = None, defaults: bool = True
-) -> dict[str, Any]:
-    """The parameters of a chapter: those of the profile, overruled by `own`; checked, names and values.
-
-    Args:
-        defaults: with those that neither sets.
-
-    Raises:
-        Invalid: unknown chapter, profile or parameter, wrong type or range.
-    """
+def given(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The parameters that the profile sets, overruled by `own`; raise `Invalid` for an unknown chapter."""
     known(chapter, profile)
     file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
     mine = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
-    mine = dict(mine or {}) | dict(own or {})
-    every = settings.check(settings.chapter(chapter), mine)
-    return every.model_dump() if defaults else mine
+    return dict(mine or {}) | dict(own or {})
 
 
-def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`chosen`, without the defaults; and the images and the folder for runs are there.
+def chosen(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All parameters of a chapter: `given`, and its defaults; raise `Invalid` for a wrong one."""
+    return settings.check(settings.chapter(chapter), given(chapter, profile, own)).model_dump()
+
+
+def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`chosen`; and the images and the folder for runs are there.
 
     Raises:
         Invalid: as `chosen`; missing images, a folder not writable.
@@ -97,12 +91,7 @@ def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None)
     if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
         datasets.check(root=every["data_root"], **datasets.chosen(every))
         runs.decode(every, every["data_root"])  # here, where its progress is seen
-    return chosen(chapter, profile, own, defaults=False)
-
-
-def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All parameters of a chapter: `parameters`, and its defaults for the others."""
-    return settings.check(settings.chapter(chapter), parameters(chapter, profile, own)).model_dump()
+    return every
 
 
 def execute(
@@ -121,11 +110,12 @@ def execute(
         more: for papermill.
 
     Raises:
-        Invalid: see `parameters`; before anything starts.
+        Invalid: see `complete`; before anything starts.
         Failed: a cell raised; names the chapter, the cell and the error. What was there before stays.
     """
     elsewhere = {} if results in (None, "results") else {"results": results}
-    mine = parameters(chapter, profile, dict(own or {}) | elsewhere)
+    complete(chapter, profile, dict(own or {}) | elsewhere)
+    mine = given(chapter, profile, dict(own or {}) | elsewhere)
     folder = folder or runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
     import papermill

@@ -77,16 +77,11 @@ def onnx_session(net: nn.Module, file: Path, shape: tuple[int, int, int]) -> obj
     except ImportError:
         return None
     x = torch.zeros(2, *shape)  # not 1: the exporter would take it for a constant
-    torch.onnx.export(
-        compaction.compact(net, {}).to(memory_format=torch.contiguous_format),
-        (x,),
-        file,
-        dynamo=True,
-        external_data=False,  # by default the weights go to a second file
-        input_names=["x"],
-        dynamic_shapes=({0: torch.export.Dim("images")},),
-        verbose=False,
-    )
+    copy = compaction.compact(net, {}).to(memory_format=torch.contiguous_format)
+    batches = ({0: torch.export.Dim("images")},)
+    one_file = {"external_data": False}  # by default the weights go to a second file
+    how = {"dynamo": True, "dynamic_shapes": batches, "verbose": False} | one_file
+    torch.onnx.export(copy, (x,), file, input_names=["x"], **how)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

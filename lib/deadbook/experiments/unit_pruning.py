@@ -87,11 +87,8 @@ def stand_ins(
     for layer, mask in keep.items():
         following = modules[order[order.index(layer) + 1]]
 
-        def hook(
-            _: nn.Module, inputs: tuple[Tensor, ...], layer: str = layer, units: int = len(mask)
-        ) -> None:
-            a = inputs[0]
-            entering[layer] = a.unflatten(1, (units, -1)).movedim(1, 0).flatten(1).mean(1)
+        def hook(_: nn.Module, inputs: tuple, layer: str = layer, units: int = len(mask)) -> None:
+            entering[layer] = inputs[0].unflatten(1, (units, -1)).movedim(1, 0).flatten(1).mean(1)
 
         handles.append(following.register_forward_pre_hook(hook))
     try:

@@ -112,10 +112,9 @@ def constants(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
     size = a.shape[1] // h.shape[1]  # features a unit has: 1, or behind a Flatten the positions
     by_unit = a.unflatten(1, (h.shape[1], size)).movedim(1, 0).flatten(1)  # (units, ...)
     mean = by_unit.mean(1).repeat_interleave(size).view(1, -1, *[1] * (a.dim() - 2))
-    through = {
-        name: c.view(shape) * one for name, c in (("mean", values.mean(1)), ("median", values.median(1)[0]))
-    }
-    found = {f"{name} of h": net[place : place + len(between)](c) for name, c in through.items()}
+    found = {}
+    for name, c in (("mean", values.mean(1)), ("median", values.median(1)[0])):
+        found[f"{name} of h"] = net[place : place + len(between)](c.view(shape) * one)
     return found | {"mean of a": mean.expand_as(a[:1]), "zero": torch.zeros_like(a[:1])}
 
 

@@ -182,7 +182,7 @@ def check(plan: Plan) -> None:
     seen: list[dict[str, Any]] = []
     for job in (job for job in plan.jobs if plan.found(job) is None):
         if job.chapter:
-            book.parameters(job.chapter, job.profile, plan.parameters(job))
+            book.complete(job.chapter, job.profile, plan.parameters(job))
             continue
         images = datasets.chosen(job.settings)
         if images not in seen:
@@ -234,10 +234,18 @@ def _loaded(file: Path) -> dict[str, Any]:
     return whole
 
 
+def _model(sweep: Sweep) -> type[Settings]:
+    """What its settings must be; raise `Invalid` for an unknown experiment, chapter or profile."""
+    if sweep.experiment:
+        return settings.experiment(sweep.experiment)
+    book.known(sweep.chapter or "", sweep.profile)
+    return settings.chapter(sweep.chapter)
+
+
 def _jobs(where: str, name: str, sweep: Sweep) -> list[Job]:
     """The jobs of one sweep, each checked."""
     experiment, chapter = sweep.experiment or "", sweep.chapter or ""
-    kind = settings.experiment(experiment) if experiment else settings.chapter(chapter)
+    kind = _model(sweep)
     wide = {setting: _values(f"{where}, {setting}", value) for setting, value in sweep.lists.items()}
     if math.prod(map(len, wide.values())) > MANY:
         raise Invalid(f"{where}: more than {MANY:,} jobs; a slip in a list?")
@@ -279,12 +287,7 @@ def _overruled(where: str, values: Any, own: Mapping[str, Any], used: set[str]) 
     if type(values) is not dict or ("experiment" in values) == ("chapter" in values):
         raise Invalid(f"{where} must name an experiment or a chapter, its settings and its lists")
     sweep = _checked(where, Sweep, {name: value for name, value in values.items() if value is not None})
-    if sweep.experiment:
-        names = settings.experiment(sweep.experiment).model_fields
-    else:
-        book.known(sweep.chapter or "", sweep.profile)
-        names = settings.chapter(sweep.chapter).model_fields
-    mine = {name: value for name, value in own.items() if name in names}
+    mine = {name: value for name, value in own.items() if name in _model(sweep).model_fields}
     used.update(mine)
     lists = {name: value for name, value in sweep.lists.items() if name not in mine}
     return sweep.model_copy(update={"settings": sweep.settings | mine, "lists": lists})

@@ -30,10 +30,8 @@ def plan(seeds: int | None = None, profile: str = book.PUBLISHED, data_root: str
             for run in wanted:
                 job = Job(chapter, experiment, "", "", run)
                 jobs.setdefault(job.key, job)
-    where = {"where": "local", "slurm": {}, "effective": {}}
-    return Plan(
-        list(jobs.values()), runs.top() / "results", data_root, processes=how.get("processes", 0), **where
-    )
+    folder, processes = runs.top() / "results", how.get("processes", 0)
+    return Plan(list(jobs.values()), folder, data_root, "local", processes, slurm={}, effective={})
 
 
 def missing(every: Plan) -> list[Job]:
