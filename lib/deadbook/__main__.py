@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from deadbook import datasets, runs
+from deadbook import datasets, runs, settings
 from deadbook.build import book
 from deadbook.sweeps import grids, jobs, slurm, sweep
 from deadunits import Invalid, __version__
@@ -54,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--profile", default="quick")
     one.add_argument("-p", dest="own", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     one.set_defaults(command=_chapter)
+
+    known = commands.add_parser("settings", help="what an experiment or a chapter may be given")
+    known.add_argument("name", metavar="EXPERIMENT_OR_CHAPTER")
+    known.set_defaults(command=lambda chosen: print(settings.described(chosen.name)))
 
     site = commands.add_parser("site", help="build the site from what is committed, computing nothing")
     site.set_defaults(command=lambda _: _say_site(book.build()))
@@ -120,7 +124,7 @@ def _verify(chosen: argparse.Namespace) -> None:
             raise runs.Invalid(f"no published run that measures is called {name}: see {runs.PUBLISHED}")
     found = [published[name] for name in chosen.keys or published]
     for setting in (run.info["settings"] for run in found):  # all before the first one starts
-        datasets.check(setting["dataset"], chosen.data_root, setting["probe_size"], setting["image_size"])
+        datasets.check(root=chosen.data_root, **datasets.chosen(setting))
     wrong = 0
     for run in found:
         difference = runs.verify(run, chosen.data_root)
@@ -154,7 +158,7 @@ def _sweep(chosen: argparse.Namespace) -> None:
 
 
 def _results(chosen: argparse.Namespace) -> None:
-    from deadbook.build import results  # what chapters run is known to modules that need torch
+    from deadbook.sweeps import results
 
     plan = results.plan(chosen.seeds, chosen.profile, chosen.data_root, processes=chosen.processes)
     print(results.describe(plan) if chosen.check else sweep.forecast(plan), flush=True)
@@ -168,7 +172,7 @@ def _write_table(rows: pd.DataFrame, file: Path) -> None:
     elif file.suffix == ".parquet":
         runs.write(rows, file)
     else:
-        raise Invalid(f"{file} is to end in .csv or .parquet")
+        raise Invalid(f"{file} must end in .csv or .parquet")
     print(f"{len(rows):,} rows: {file}")
 
 

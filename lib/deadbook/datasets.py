@@ -14,9 +14,9 @@ import socket
 import threading
 import uuid
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deadunits import Invalid
 from deadunits.data import DIGITS_TRAIN_SIZE, Batch, Images, check_probe_size, digits, from_bytes
@@ -82,6 +82,11 @@ def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_
     else:
         train, test = _mnist(name, data_root(root))
     return from_bytes(title, train, test, classes, probe_size)
+
+
+def chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `load` and `check` that a run's settings, or a chapter's parameters, give."""
+    return {"name": settings["dataset"]} | {name: settings[name] for name in ("probe_size", "image_size")}
 
 
 def data_root(root: str | os.PathLike = "") -> Path:

@@ -131,14 +131,14 @@ def ensure(
         RuntimeError: a run failed; its error is named, the other runs go on first.
     """
     for one in wanted:
-        settings.check(one, settings.RULES)
-    settings.check({"processes": processes}, ["processes"])
+        settings.check(settings.experiment(experiment), one)
+    settings.check(settings.Command, {"processes": processes})
     folder = top() / results
     found = [find(experiment, one, folder) for one in wanted]
     missing = [one for one, run in zip(wanted, found, strict=True) if run is None]
     if missing:
         for one in missing:
-            datasets.check(one["dataset"], data_root, one["probe_size"], one["image_size"])
+            datasets.check(root=data_root, **datasets.chosen(one))
         check_writable(folder)
         decode(missing[0], data_root)
         _compute(experiment, missing, folder, data_root, processes or os.cpu_count() or 1)
@@ -148,7 +148,7 @@ def ensure(
 def decode(one: Mapping[str, Any], data_root: str = "") -> None:
     """Decode images that are files, before the processes of the runs ask for them."""
     if datasets.decodes(one["dataset"], data_root):
-        datasets.load(one["dataset"], data_root, one["probe_size"], one["image_size"])
+        datasets.load(root=data_root, **datasets.chosen(one))
 
 
 def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
@@ -167,20 +167,22 @@ def kept(some: Mapping[str, Any], folder: Path) -> bool:
     """Whether any run there is, here or published, agrees with these settings as far as it has them."""
     for place in (top() / PUBLISHED, folder):
         for run in runs_in(place):
-            settings = run.info["settings"]
-            if all(some[name] == value for name, value in settings.items() if name in some):
+            chosen = run.info["settings"]
+            if all(some[name] == value for name, value in chosen.items() if name in some):
                 return True
     return False
 
 
 def loop(experiment: str) -> Callable[..., Iterator[tuple[str, dict[str, Any]]]]:
-    """The loop of that name, which yields rows of tables."""
-    return getattr(importlib.import_module(f"deadbook.experiments.{experiment}"), experiment)
+    """The loop of that name, with its settings as keyword arguments; it yields rows of tables."""
+    function = getattr(importlib.import_module(f"deadbook.experiments.{experiment}"), experiment)
+    kind = settings.experiment(experiment)
+    return lambda data_root="", **values: function(settings.check(kind, values), data_root)
 
 
 def key(experiment: str, one: Mapping[str, Any]) -> str:
     """Name of a run: a hash of its experiment and settings."""
-    text = json.dumps([experiment, dict(one)], sort_keys=True)
+    text = json.dumps([experiment, settings.keyed(experiment, one)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

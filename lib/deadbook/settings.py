@@ -1,175 +1,505 @@
-"""What a user may set, checked before torch is imported: names, types, ranges and how they fit together."""
+"""What a user may set: one typed model an experiment and one a chapter; nothing here imports torch.
+
+The type, range and meaning of a setting are written once, as an annotated type that the models share. The
+check of parameters cells, profiles, YAML files and the command line, their help and their errors are made
+from the models. A number keeps its type: 100 and 100.0 are two settings, and two runs.
+"""
 
 from __future__ import annotations
 
-import ast
 import difflib
+import importlib.machinery
 import importlib.util
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from annotated_types import Predicate
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deadbook import datasets
 from deadunits import Invalid
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a setting may be: `says` completes "... is to be"."""
-
-    says: str
-    holds: Callable[[Any], bool]
+def setting(kind: Any, must: str, meaning: str, *checks: Any) -> Any:
+    """The type of a setting. `must` completes the error "... must be"; `meaning` is its help, with units."""
+    return Annotated[kind, *checks, Field(description=meaning, json_schema_extra={"must": must})]
 
 
-def _one_of(*names: str) -> Rule:
-    return Rule(f"one of {', '.join(names)}", lambda value: value in names)
+def integer(low: int, high: int, meaning: str, note: str = "") -> Any:
+    """The type of an integer from `low` to `high`."""
+    return setting(int, f"an integer from {low:,} to {high:,}{note}", meaning, Field(ge=low, le=high))
 
 
-def _integer(low: int, high: int) -> Rule:
-    return Rule(
-        f"a whole number from {low} to {high:,}",
-        lambda value: type(value) is int and low <= value <= high,
-    )
+def choice(meaning: str, *names: str) -> Any:
+    """The type of a name among several."""
+    return setting(Literal[names], f"one of {', '.join(names)}", meaning)
 
 
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def distinct(kind: Any, what: str, meaning: str) -> Any:
+    """The type of a list of different values."""
+    return setting(list[kind], f"a list of different {what}", meaning, Predicate(_distinct))
 
 
-def _fractions(value: Any) -> bool:
-    numbers = type(value) is list and value and all(map(_number, value))
-    return numbers and all(0 <= one <= 1 for one in value) and len(set(value)) == len(value)
+def rising(kind: Any, what: str, meaning: str, least: int = 1) -> Any:
+    """The type of a list of rising numbers."""
+    empty = "" if least else ", or empty"
+    return setting(list[kind], f"a rising list of {what}{empty}", meaning, Field(min_length=least), RISES)
 
 
-def _names(value: Any, *known: str) -> bool:
-    texts = type(value) is list and value and all(type(one) is str and one for one in value)
-    return texts and len(set(value)) == len(value) and (not known or set(value) <= set(known))
+def schedule(meaning: str) -> Any:
+    """The type of a schedule of pruning."""
+    must = "a list of [epoch, fraction], both rising, fractions from 0 to 1"
+    return setting(list[list[Number]], must, meaning, Predicate(_is_schedule))
 
 
-def _schedule(value: Any) -> bool:
-    """Pairs of an epoch and a fraction, both growing; none: no pruning."""
-    pairs = type(value) is list and all(type(one) is list and len(one) == 2 for one in value)
-    if not pairs or not all(type(epoch) is int and epoch > 0 and _number(f) for epoch, f in value):
+def units(meaning: str, least: int = 0) -> Any:
+    """The type of a list of layers with one of their units each: [["conv1", 0]]."""
+    must = "a list of [layer, unit]" + least * ", at least one"
+    checks = Field(min_length=least), Predicate(_are_units)
+    return setting(list[list[str | int]], must, meaning, *checks)
+
+
+def _distinct(values: Sequence[Any]) -> bool:
+    return len(values) > 0 and len(set(values)) == len(values) and "" not in values
+
+
+def _rise(values: Sequence[float]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(values))
+
+
+def _is_schedule(pairs: Sequence[Sequence[float]]) -> bool:
+    """Pairs of an epoch and a fraction, both growing."""
+    if not all(len(pair) == 2 and type(pair[0]) is int and pair[0] > 0 <= pair[1] <= 1 for pair in pairs):
         return False
-    rising = all(a[0] < b[0] and a[1] <= b[1] for a, b in itertools.pairwise(value))
-    return rising and all(0 <= f <= 1 for _, f in value)
+    return all(a[0] < b[0] and a[1] <= b[1] for a, b in itertools.pairwise(pairs))
 
 
-def _units(value: Any) -> bool:
-    """Layers with one of their units each: [["conv1", 0]]."""
-    return type(value) is list and all(
-        type(one) is list and len(one) == 2 and type(one[0]) is str and type(one[1]) is int and one[1] >= 0
-        for one in value
-    )
+def _are_units(pairs: Sequence[Sequence[Any]]) -> bool:
+    return all(len(p) == 2 and type(p[0]) is str and type(p[1]) is int and p[1] >= 0 for p in pairs)
 
 
-def _rising(value: Any, whole: bool = False) -> bool:
-    numbers = type(value) is list and value and all(map(_number, value))
-    if not numbers or not all(a < b for a, b in itertools.pairwise(value)):
-        return False
-    return not whole or all(type(one) is int and one > 0 for one in value)
+def _importable(network: str) -> str:
+    """Raise `Invalid` if the module of a reader's own network cannot be found; nothing is imported."""
+    path = network.partition(":")[0]
+    if network == "small_cnn" or path in sys.modules:
+        return network
+    top, *inner = itertools.accumulate(path.split("."), "{}.{}".format)
+    try:
+        spec = importlib.util.find_spec(top)
+        for name in inner:
+            spec = spec and importlib.machinery.PathFinder.find_spec(
+                name, spec.submodule_search_locations or []
+            )
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise Invalid(f"there is no module {path} here (PYTHONPATH, or the current folder)")
+    return network
 
 
-_TEXT = Rule("a path, or empty for the default", lambda value: type(value) is str)
-_ACTIVATIONS = ("relu", "tanh", "own")  # "own": of a network that takes none
+RISES = Predicate(_rise)
+FINITE = Predicate(lambda value: abs(value) <= sys.float_info.max)  # an integer may be too large for torch
+Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], FINITE]
+Positive = Annotated[Number, Field(gt=0)]
+Whole = Annotated[int, Field(ge=1, le=60_000)]
+Text = Annotated[str, Field(min_length=1)]
+FractionNumber = Annotated[Number, Field(ge=0, le=1)]
+ActivationName = Literal["relu", "tanh", "own"]
 
-RULES = {
-    "dataset": Rule(
-        f"one of {', '.join(datasets.TRAIN_SIZES)}, or the path of a folder with train/ and test/",
-        lambda value: type(value) is str and (value in datasets.TRAIN_SIZES or datasets.is_path(value)),
-    ),
-    "image_size": Rule(
-        "a whole number of pixels, 0 for images that are of one size already",
-        lambda value: type(value) is int and 0 <= value <= 4096,
-    ),
-    "network": Rule(
-        "small_cnn, or package.module:function of your own",
-        lambda value: type(value) is str and (value == "small_cnn" or value.count(":") == 1),
-    ),
-    "layers": Rule("a list of different names of layers, as texts: ['0', 'fc1']", _names),
-    "activations": Rule(
-        f"a list of different names among {', '.join(_ACTIVATIONS)}",
-        lambda value: _names(value, *_ACTIVATIONS),
-    ),
-    "schedule": Rule("a list of [epoch, fraction], both rising, fractions from 0 to 1", _schedule),
-    "by": _one_of("layer", "network"),
-    "rounds": _integer(1, 1000),
-    "widths": Rule(
-        "three numbers of units, of conv1, conv2 and fc1: [8, 16, 64]",
-        lambda value: type(value) is list and len(value) == 3 and all(map(_integer(1, 4096).holds, value)),
-    ),
-    "wider": Rule(
-        "three numbers of units as in widths, or an empty list",
-        lambda value: value == [] or RULES["widths"].holds(value),
-    ),
-    "fraction": Rule("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1),
-    "batches": Rule(
-        "a list of different whole numbers of images",
-        lambda value: (
-            type(value) is list
-            and value
-            and all(map(_integer(1, 60_000).holds, value))
-            and len(set(value)) == len(value)
-        ),
-    ),
-    "of": _one_of("weights", "units"),
-    "weight_schedule": Rule("a list of [epoch, fraction], both rising, fractions from 0 to 1", _schedule),
-    "all_layers": Rule("a list of different names of layers, the last one too", _names),
-    "scorer": _one_of("mrp", "mrs", "taylor", "taylor_squared", "mean_activation", "norm_l1", "norm_l2"),
-    "data_root": _TEXT,
-    "results": Rule("the path of a folder", lambda value: type(value) is str and value != ""),
-    "activation": _one_of(*_ACTIVATIONS),
-    "epochs": _integer(1, 1000),
-    "lr": Rule("a number above 0, at most 10", lambda value: _number(value) and 0 < value <= 10),
-    "batch_size": _integer(1, 60_000),
-    "measure_every": _integer(1, 1_000_000),
-    "probe_size": _integer(1, 20_000),
-    "fractions": Rule("a list of different numbers from 0 to 1", _fractions),
-    "draws": _integer(1, 1000),
-    "sizes": Rule(
-        "a rising list of numbers above 0",
-        lambda value: (
-            type(value) is list
-            and value
-            and all(_number(one) and one > 0 for one in value)
-            and all(a < b for a, b in itertools.pairwise(value))
-        ),
-    ),
-    "trials": _integer(1, 1000),
-    "batch_norm": Rule("true or false", lambda value: type(value) is bool),
-    "layer": Rule("the name of a layer, as a text; empty: no attack", lambda value: type(value) is str),
-    "unit": _integer(0, 1_000_000),
-    "start": _integer(1, 100_000_000),
-    "interval": _integer(1, 1_000_000),
-    "repeats": _integer(0, 1_000_000),
-    "multiplier": Rule("a finite number", _number),
-    "control": Rule("true or false", lambda value: type(value) is bool),
-    "watch": Rule("a list of [layer, unit]", lambda value: _units(value)),
-    "attacked": Rule("a list of [layer, unit], at least one", lambda value: _units(value) and value),
-    "timed": Rule("a list of [layer, unit], at least one", lambda value: _units(value) and value),
-    "slow_interval": _integer(1, 1_000_000),
-    "units": _integer(1, 1_000_000),
-    "points": _integer(10, 1_000_000),
-    "noise": Rule("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1),
-    "below": Rule("a number from 0, below 1", lambda value: _number(value) and 0 <= value < 1),
-    "starts": Rule("a rising list of whole numbers from 1", lambda value: _rising(value, whole=True)),
-    "multipliers": Rule("a rising list of numbers", _rising),
-    "milder": Rule("a rising list of numbers, or empty", lambda value: value == [] or _rising(value)),
-    "milder_seeds": _integer(1, 100),
-    "chapters": Rule("a list of different names of chapters", _names),
-    "profile": Rule("the name of a profile", lambda value: type(value) is str and value != ""),
-    "own": Rule("parameters by name: {dataset: mnist}", lambda value: type(value) is dict),
-    "seed": _integer(0, 2**31 - 1),
-    "seeds": _integer(1, 100),
-    "wider_seeds": _integer(1, 100),
-    "processes": Rule(
-        "a whole number from 0 (one a core) to 256", lambda v: type(v) is int and 0 <= v <= 256
-    ),
-}
+Dataset = setting(
+    str,
+    f"one of {', '.join(datasets.TRAIN_SIZES)}, or the path of a folder with train/ and test/",
+    "the images",
+    Predicate(lambda name: name in datasets.TRAIN_SIZES or datasets.is_path(name)),
+)
+DataRoot = setting(str, "a path, or empty for the default", "folder of the data sets; empty: $DEADUNITS_DATA")
+ImageSize = integer(0, 4096, "side of the images in pixels; 0: they are of one size", " (pixels)")
+Network = setting(
+    str,
+    "small_cnn, or package.module:function of your own",
+    "the network that is trained",
+    Predicate(lambda name: name == "small_cnn" or name.count(":") == 1),
+    AfterValidator(_importable),
+)
+Layers = distinct(Text, "names of layers, as texts: ['0', 'fc1']", "layers that are looked at")
+AllLayers = distinct(Text, "names of layers, the last one too", "all layers")
+THREE = "three integers from 1 to 60,000, for conv1, conv2 and fc1: [8, 16, 64]"
+Widths = setting(list[Whole], THREE, "units of small_cnn", Field(min_length=3, max_length=3))
+EMPTY_OR_THREE = Predicate(lambda widths: len(widths) in (0, 3))
+Wider = setting(list[Whole], f"{THREE}; or empty", "units of a second small_cnn; empty: none", EMPTY_OR_THREE)
+Activation = choice("nonlinearity; own: of a network that takes none", *get_args(ActivationName))
+Activations = distinct(ActivationName, "names among relu, tanh, own", "nonlinearities, a training each")
+BatchNorm = setting(bool, "true or false", "batch normalisation behind each nonlinearity of small_cnn")
+Epochs = integer(1, 1000, "passes over the training images")
+LearningRate = setting(Positive, "a number above 0, at most 10", "learning rate", Field(le=10))
+BatchSize = integer(1, 60_000, "images in a minibatch")
+MeasureEvery = integer(1, 1_000_000, "steps between two measurements")
+ProbeSize = integer(1, 20_000, "images in each of the sets probe, other and train_probe")
+Seed = integer(0, 2**31 - 1, "of the weights and of the order of the images")
+Seeds = integer(1, 100, "how many seeds, from 0")
+Fractions = distinct(FractionNumber, "numbers from 0 to 1", "of the weights or units to prune")
+Fraction = setting(FractionNumber, "a number from 0 to 1", "of each layer's units to prune")
+Draws = integer(1, 1000, "random choices to compare with")
+Sizes = rising(Positive, "numbers above 0", "of a step away from the weights, in lengths of the direction")
+Trials = integer(1, 1000, "minibatches at each measurement")
+Rounds = integer(1, 1000, "of the measurement of time, after one to warm up")
+Batches = distinct(Whole, "integers from 1 to 60,000", "images at once, to time the networks with")
+Schedule = schedule("after which epoch which fraction is pruned; empty: nothing")
+WeightSchedule = schedule("the same for the weights of the network to compare with")
+By = choice("whether a fraction is of each layer or of the whole network", "layer", "network")
+Of = choice("what is pruned", "weights", "units")
+SCORERS = ("mrp", "mrs", "taylor", "taylor_squared", "mean_activation", "norm_l1", "norm_l2")
+Scorer = choice("by which units are pruned, the lowest first", *SCORERS)
+Watch = units("units whose values are kept")
+Attacked = units("units to attack", least=1)
+Timed = units("units attacked at several times, or with a control", least=1)
+Layer = setting(str, "the name of a layer, as a text; empty: no attack", "layer of the attacked unit")
+Unit = integer(0, 1_000_000, "index of the attacked unit in its layer")
+Units = integer(1, 1_000_000, "how many units of the layer are attacked, from 0 on")
+Start = integer(1, 100_000_000, "step of the first attack")
+Starts = rising(Annotated[int, Field(ge=1)], "integers from 1", "steps of the first attack, a run each")
+Interval = integer(1, 1_000_000, "steps from one attack to the next")
+SlowInterval = integer(1, 1_000_000, "the same for the attacks with several multipliers")
+Repeats = integer(0, 1_000_000, "attacks; 0: none")
+Multiplier = setting(Number, "a finite number", "of the learning rate, for the attacked unit")
+Multipliers = rising(Number, "numbers", "several multipliers, a run each")
+Milder = rising(Number, "numbers", "smaller multipliers, on the same units", least=0)
+MilderSeeds = integer(1, 100, "how many seeds with the milder multipliers")
+WiderSeeds = integer(1, 100, "how many seeds with the second widths")
+Control = setting(bool, "true or false", "whether it is the attack's control")
+Points = integer(10, 1_000_000, "in the plane, in two groups")
+Noise = setting(FractionNumber, "a number from 0 to 1", "share of wrong labels")
+BELOW = "dead, frozen: below this share of the layer's mean"
+Below = setting(FractionNumber, "a number from 0, below 1", BELOW, Field(lt=1))
+Chapters = distinct(Text, "names of chapters", "whose runs are read")
+Profile = setting(Text, "the name of a profile", "where parameters come from")
+Own = setting(dict[str, Any], "parameters by name: {dataset: mnist}", "parameters instead of the profile's")
+Results = setting(Text, "the path of a folder", "folder for new runs")
+Processes = integer(0, 256, "runs at once", " (0: one a core)")
+
+
+EXPERIMENTS: dict[str, type[Settings]] = {}  #: the settings of each, by its name
+CHAPTERS: dict[str, type[Settings]] = {}  #: the parameters of each, by the name of its notebook
+
+
+class Settings(BaseModel):
+    """Values by name; each has its type and range, and together they fit."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, validate_default=True)
+    #: Settings younger than the first committed runs: at its default, one is left out of a run's key.
+    added_later: ClassVar[frozenset[str]] = frozenset()
+    noun: ClassVar[str] = "parameter"  #: what errors call a name
+
+    def __init_subclass__(cls, name: str = "", **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if name:  # of an experiment or of a chapter
+            (CHAPTERS if name[0].isdigit() else EXPERIMENTS)[name] = cls
+
+    @model_validator(mode="after")
+    def _check_fit(self) -> Settings:
+        if misfits := list(_misfits(vars(self))):
+            raise Invalid("\n".join(misfits))
+        return self
+
+
+class Experiment(Settings):
+    """What all experiments have."""
+
+    dataset: Dataset
+    image_size: ImageSize
+    network: Network
+    activation: Activation
+    probe_size: ProbeSize
+    seed: Seed
+
+
+class Training(Experiment):
+    """An experiment that trains its network."""
+
+    epochs: Epochs
+    lr: LearningRate
+    batch_size: BatchSize
+
+
+class Measured(Training):
+    """An experiment that measures while it trains."""
+
+    measure_every: MeasureEvery
+
+
+class Background(Measured, name="background"):
+    """Of chapter 1."""
+
+    sizes: Sizes
+    trials: Trials
+
+
+class Saliency(Measured, name="saliency"):
+    """Of chapter 2.1."""
+
+    layers: Layers
+    fractions: Fractions
+    draws: Draws
+
+
+class Costs(Experiment, name="costs"):
+    """Of chapter 2.1."""
+
+    layers: Layers
+    rounds: Rounds
+
+
+class WeightPruning(Measured, name="weight_pruning"):
+    """Of chapters 2.2 and 4.2."""
+
+    layers: Layers
+    schedule: Schedule
+    by: By
+
+
+class Explorer(Training, name="explorer"):
+    """Of chapters 2.2 and 4.2."""
+
+    layers: Layers
+    fractions: Fractions
+    of: Of
+
+
+class Attacks(Measured, name="attacks"):
+    """Of chapters 3.2 to 3.4."""
+
+    layers: Layers
+    batch_norm: BatchNorm
+    layer: Layer
+    unit: Unit
+    start: Start
+    interval: Interval
+    repeats: Repeats
+    multiplier: Multiplier
+    control: Control
+    watch: Watch
+
+
+class UnitSaliency(Measured, name="units"):
+    """Of chapter 4.1."""
+
+    layers: Layers
+    widths: Widths
+    fractions: Fractions
+    draws: Draws
+
+
+class UnitPruning(Measured, name="unit_pruning"):
+    """Of chapter 4.2."""
+
+    layers: Layers
+    schedule: Schedule
+    scorer: Scorer
+    by: By
+
+
+class UnitCosts(Experiment, name="unit_costs"):
+    """Of chapter 4.2."""
+
+    layers: Layers
+    fraction: Fraction
+    batches: Batches
+    rounds: Rounds
+
+
+class Chapter(Settings):
+    """The parameters of a chapter that trains; the defaults are those of its notebook."""
+
+    dataset: Dataset = "digits"
+    data_root: DataRoot = ""
+    image_size: ImageSize = 0
+    network: Network = "small_cnn"
+    epochs: Epochs
+    lr: LearningRate = 0.1
+    batch_size: BatchSize = 32
+    measure_every: MeasureEvery
+    probe_size: ProbeSize = 100
+    seeds: Seeds = 1
+    results: Results = "results"
+    processes: Processes = 0
+
+
+class BackgroundChapter(Chapter, name="01-background"):
+    """1."""
+
+    activation: Activation = "relu"
+    epochs: Epochs = 3
+    measure_every: MeasureEvery = 100
+    sizes: Sizes = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+    trials: Trials = 5
+
+
+class SaliencyChapter(Chapter, name="02-1-saliency"):
+    """2.1."""
+
+    layers: Layers = ["conv1"]
+    activations: Activations = ["relu", "tanh"]
+    epochs: Epochs = 5
+    measure_every: MeasureEvery = 33
+    fractions: Fractions = [0.01, 0.05, 0.8]
+    draws: Draws = 2
+    rounds: Rounds = 1
+
+
+class WeightPruningChapter(Chapter, name="02-2-weight-pruning"):
+    """2.2."""
+
+    layers: Layers = ["conv1", "conv2", "fc1", "fc2"]
+    activation: Activation = "relu"
+    epochs: Epochs = 7
+    measure_every: MeasureEvery = 11
+    schedule: Schedule = [[2, 0.2], [3, 0.5], [4, 0.8], [5, 0.9]]
+    fractions: Fractions = [0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
+
+
+class DeadUnitsChapter(Settings, name="03-1-dead-units"):
+    """3.1."""
+
+    points: Points = 400
+    noise: Noise = 0.1
+    below: Below = 0.05
+    epochs: Epochs = 40
+    lr: LearningRate = 0.1
+    batch_size: BatchSize = 20
+    seed: Seed = 0
+    results: Results = "results"
+
+
+class AttackChapter(Chapter):
+    """What chapters 3.2 to 3.4 have."""
+
+    layers: Layers = ["conv1", "conv2", "fc1"]
+    activation: Activation = "relu"
+    batch_norm: BatchNorm = False
+    epochs: Epochs = 3
+    measure_every: MeasureEvery = 12
+    timed: Timed
+    start: Start = 40
+    interval: Interval = 2
+    repeats: Repeats = 10
+    multiplier: Multiplier
+
+
+class BatchNormChapter(AttackChapter, name="03-2-batch-norm"):
+    """3.2."""
+
+    batch_norm: BatchNorm = True
+    measure_every: MeasureEvery = 14
+    attacked: Attacked = [["conv1", 0], ["conv1", 4], ["conv1", 2]]
+    start: Start = 10
+    multiplier: Multiplier = 100
+    timed: Timed = [["conv1", 0], ["conv2", 0]]
+    starts: Starts = [20, 90]
+    multipliers: Multipliers = [10, 100]
+    slow_interval: SlowInterval = 5
+
+
+class TanhChapter(AttackChapter, name="03-3-tanh"):
+    """3.3."""
+
+    activation: Activation = "tanh"
+    attacked: Attacked = [["conv1", 0], ["conv1", 1], ["conv1", 2], ["conv1", 3]]
+    multiplier: Multiplier = 1000
+    timed: Timed = [["conv1", 0], ["fc1", 16]]
+    starts: Starts = [10, 90]
+
+
+class ReluChapter(AttackChapter, name="03-4-relu"):
+    """3.4."""
+
+    layer: Layer = "conv2"
+    units: Units = 6
+    timed: Timed = [["conv2", 0], ["conv2", 4]]
+    multiplier: Multiplier = 10
+    milder: Milder = [3]
+    milder_seeds: MilderSeeds = 1
+
+
+class DetectingChapter(Settings, name="03-5-detecting"):
+    """3.5."""
+
+    chapters: Chapters = ["03-2-batch-norm", "03-3-tanh", "03-4-relu"]
+    profile: Profile = "quick"
+    own: Own = {}
+    data_root: DataRoot = ""
+    results: Results = "results"
+    processes: Processes = 0
+
+
+class UnitsChapter(Chapter, name="04-1-units"):
+    """4.1."""
+
+    widths: Widths = [8, 16, 64]
+    wider: Wider = []
+    layers: Layers = ["conv1", "conv2", "fc1"]
+    activations: Activations = ["relu", "tanh"]
+    epochs: Epochs = 5
+    measure_every: MeasureEvery = 33
+    fractions: Fractions = [0.1, 0.2, 0.4, 0.5, 0.6, 0.8]
+    draws: Draws = 3
+    wider_seeds: WiderSeeds = 1
+
+
+class UnitPruningChapter(Chapter, name="04-2-unit-pruning"):
+    """4.2."""
+
+    layers: Layers = ["conv1", "conv2", "fc1"]
+    all_layers: AllLayers = ["conv1", "conv2", "fc1", "fc2"]
+    activation: Activation = "relu"
+    epochs: Epochs = 7
+    measure_every: MeasureEvery = 11
+    schedule: Schedule = [[2, 0.1], [3, 0.2], [4, 0.4], [5, 0.6]]
+    weight_schedule: WeightSchedule = [[2, 0.2], [3, 0.5], [4, 0.8], [5, 0.9]]
+    scorer: Scorer = "mrs"
+    by: By = "layer"
+    batches: Batches = [1, 32]
+    rounds: Rounds = 3
+    fractions: Fractions = [0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
+
+
+class Command(Settings):
+    """What the command line says of all runs."""
+
+    processes: Processes = 0
+    seeds: Seeds = 1
+
+
+def experiment(name: str) -> type[Settings]:
+    """The settings of an experiment; raise `Invalid` if there is none of that name."""
+    return _known("experiment", name, EXPERIMENTS)
+
+
+def chapter(name: str) -> type[Settings]:
+    """The parameters of a chapter; raise `Invalid` if there is none of that name."""
+    return _known("chapter", name, CHAPTERS)
+
+
+def _known(kind: str, name: str, models: Mapping[str, type[Settings]]) -> type[Settings]:
+    if name not in models:
+        raise Invalid(unknown(kind, name, list(models)))
+    return models[name]
+
+
+def check(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """The values as settings.
+
+    Raises:
+        Invalid: a line for each wrong value, with its name, the value and what it must be; for names that
+            are unknown or missing; and for values that do not fit together.
+    """
+    try:
+        return kind(**{str(name): value for name, value in values.items()})
+    except ValidationError as error:
+        raise Invalid("\n".join(dict.fromkeys(_lines(kind, values, error)))) from None
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> str:
@@ -179,52 +509,26 @@ def unknown(kind: str, name: str, known: Sequence[str]) -> str:
     return f"unknown {kind} {name!r}{meant}; there are: {', '.join(known)}"
 
 
-def check(values: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raise `Invalid`, naming every value that is wrong and what would be right.
-
-    Args:
-        values: settings by name.
-        known: the names that may be set here, each one of `RULES`.
-    """
-    known = list(known)
-    wrong = []
-    for name, value in values.items():
-        if name not in known:
-            wrong.append(unknown("parameter", name, known))
-        elif not RULES[name].holds(value):
-            wrong.append(f"{name} = {value!r} is to be {RULES[name].says}")
-    if wrong:
-        raise Invalid("\n".join(wrong))
-    if "probe_size" in values and "dataset" in values:
-        # Files are looked at later, by whoever needs them: a chapter rendered from results does not.
-        datasets.check_size(values["dataset"], values["probe_size"])
-    _check_network(values.get("network", "small_cnn"))
-    _check_measured(values)
-    _check_schedule(values)
-    _check_attack(values)
+def described(name: str) -> str:
+    """Help on an experiment or a chapter: a line a setting, with its default, meaning and what it must be."""
+    fields = (CHAPTERS.get(name) or experiment(name)).model_fields
+    shown = {name: "required" if it.is_required() else repr(it.default) for name, it in fields.items()}
+    return "\n".join(
+        f"{name} ({shown[name]}): {field.description}. Must be {field.json_schema_extra['must']}."
+        for name, field in fields.items()
+    )
 
 
-def _check_network(network: str) -> None:
-    """Raise `Invalid` if the module of a reader's own network cannot be found; it is not imported."""
-    path = network.partition(":")[0]
-    if network == "small_cnn":
-        return
-    try:
-        found = importlib.util.find_spec(path)
-    except (ImportError, ValueError):
-        found = None
-    if found is None:
-        raise Invalid(
-            f"network = {network!r}: there is no module {path} here (PYTHONPATH, or the current folder)"
-        )
+def shared(experiment: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a chapter that are settings of an experiment."""
+    return {name: parameters[name] for name in EXPERIMENTS[experiment].model_fields if name in parameters}
 
 
-def _check_schedule(values: Mapping[str, Any]) -> None:
-    late = [epoch for epoch, _ in values.get("schedule", []) if epoch > values.get("epochs", epoch)]
-    if late:
-        raise Invalid(
-            f"schedule prunes after epoch {late[0]}, but there are only epochs = {values['epochs']}"
-        )
+def keyed(experiment: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run's key is made of: without those added later that have their default."""
+    kind = EXPERIMENTS.get(experiment, Settings)
+    later = {name: json.dumps(kind.model_fields[name].default) for name in kind.added_later}
+    return {name: value for name, value in values.items() if json.dumps(value) != later.get(name)}
 
 
 def training_steps(values: Mapping[str, Any]) -> int | None:
@@ -236,37 +540,61 @@ def training_steps(values: Mapping[str, Any]) -> int | None:
     return epochs * math.ceil((datasets.train_size(dataset) - 2 * probe_size) / batch_size)
 
 
-def _check_measured(values: Mapping[str, Any]) -> None:
-    every, steps = values.get("measure_every", 0), training_steps(values)
+def _lines(kind: type[Settings], values: Mapping[str, Any], error: ValidationError) -> Iterator[str]:
+    """The lines of `check`, the missing names in one."""
+    problems = error.errors()
+    for problem in problems:
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        said = problem.get("ctx", {}).get("error")
+        if problem["type"] == "extra_forbidden":
+            yield unknown(kind.noun, name, list(kind.model_fields))
+        elif not name:
+            yield str(said)
+        elif problem["type"] != "missing":
+            value = _short(values[name])
+            must = kind.model_fields[name].json_schema_extra["must"]
+            yield (
+                f"{name} = {value}: {said}"
+                if isinstance(said, Invalid)
+                else f"{name} = {value} must be {must}"
+            )
+    if missing := [problem["loc"][0] for problem in problems if problem["type"] == "missing"]:
+        yield f"missing: {', '.join(missing)}"
+
+
+def _short(value: Any) -> str:
+    """As Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:100]} ... ({len(text):,} characters)"
+
+
+def _misfits(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with values that are right one by one; each as far as the values are there."""
+    if "dataset" in values:
+        # Files are looked at later, by whoever needs them: a chapter rendered from results does not.
+        try:
+            datasets.check_size(values["dataset"], values["probe_size"])
+        except Invalid as error:
+            yield str(error)
+            return
+    steps, epochs = training_steps(values), values.get("epochs")
+    every = values.get("measure_every", 0)
     if steps is not None and every > steps:
-        raise Invalid(
-            f"measure_every = {every}: the training takes {steps} steps only ({values['epochs']} epochs of "
+        yield (
+            f"measure_every = {every}: the training takes {steps} steps only ({epochs} epochs of "
             f"{values['dataset']} in minibatches of {values['batch_size']}), so nothing would be measured"
         )
-
-
-def _check_attack(values: Mapping[str, Any]) -> None:
-    if not all(name in values for name in ("start", "interval", "repeats")) or not values["repeats"]:
-        return
-    last, steps = values["start"] + (values["repeats"] - 1) * values["interval"], training_steps(values)
-    if steps is not None and last > steps:
-        raise Invalid(
-            f"start = {values['start']}, interval = {values['interval']}, repeats = {values['repeats']}: "
-            f"the last attack would be at step {last:,}, the training takes {steps:,}"
-        )
-
-
-def declared(notebook: Path) -> dict[str, Any]:
-    """Names and defaults in the notebook's cell tagged `parameters`.
-
-    Raises:
-        Invalid: there is no such cell, or a line of it is not `name: type = value`.
-    """
-    for cell in json.loads(notebook.read_text("utf8"))["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            lines = ast.parse("".join(cell["source"])).body
-            try:
-                return {line.target.id: ast.literal_eval(line.value) for line in lines}
-            except (AttributeError, ValueError) as error:
-                raise Invalid(f"{notebook}: parameters are lines `name: type = value`") from error
-    raise Invalid(f"{notebook} has no cell tagged `parameters`")
+    for name in ("schedule", "weight_schedule"):
+        late = [epoch for epoch, _ in values.get(name, ()) if epoch > epochs]
+        if late:
+            yield f"{name} prunes after epoch {late[0]}, but there are only epochs = {epochs}"
+    repeats = values.get("repeats", 0)
+    attacks = [(start, "interval") for start in (values.get("start"), *values.get("starts", ())) if repeats]
+    attacks += [(values["start"], "slow_interval")] if "slow_interval" in values and repeats else []
+    for start, name in attacks:
+        last = start + (repeats - 1) * values[name]
+        if steps is not None and last > steps:
+            yield (
+                f"start = {start}, {name} = {values[name]}, repeats = {repeats}: "
+                f"the last attack would be at step {last:,}, the training takes {steps:,}"
+            )

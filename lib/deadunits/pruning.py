@@ -111,9 +111,7 @@ def _over_network(
         given_up = torch.cat([~existing[name].flatten().bool() for name in scores])
     wanted, before = count(fraction, len(flat)), int(given_up.sum())
     if wanted < before:
-        raise ValueError(
-            f"fraction {fraction} prunes {wanted} of {len(flat)} weights, {before} are already"
-        )
+        raise ValueError(f"fraction {fraction} prunes {wanted} of {len(flat)} weights, {before} are already")
     order = flat.argsort(stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(flat), device=flat.device)

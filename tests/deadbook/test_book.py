@@ -12,6 +12,7 @@ from pathlib import Path
 import papermill
 import pytest
 
+from deadbook import settings
 from deadbook.build import book
 from deadunits import Invalid
 
@@ -36,9 +37,9 @@ def call(*arguments: str) -> subprocess.CompletedProcess:
             [CHAPTER, "-p", "epoch", "2"],
             "unknown parameter 'epoch' (did you mean epochs?); there are: dataset",
         ),
-        ([CHAPTER, "-p", "epochs", "two"], "epochs = 'two' is to be a whole number from 1 to 1,000"),
-        ([CHAPTER, "-p", "lr", "-1"], "lr = -1 is to be a number above 0"),
-        ([CHAPTER, "-p", "dataset", "imagenet"], "is to be one of digits, mnist"),
+        ([CHAPTER, "-p", "epochs", "two"], "epochs = 'two' must be an integer from 1 to 1,000"),
+        ([CHAPTER, "-p", "lr", "-1"], "lr = -1 must be a number above 0"),
+        ([CHAPTER, "-p", "dataset", "imagenet"], "must be one of digits, mnist"),
         ([CHAPTER, "-p", "probe_size", "1000"], "probe_size = 1000 does not fit digits"),
         ([CHAPTER, "-p", "results", "README.md/x"], "cannot write to"),
         (
@@ -96,6 +97,10 @@ def project(tmp_path, monkeypatch):
         (tmp_path / "notebooks/one.ipynb").write_text(json.dumps(notebook))
         return tmp_path
 
+    class Tiny(settings.Settings):
+        results: settings.Results = "results"
+
+    monkeypatch.setitem(settings.CHAPTERS, "one", Tiny)
     monkeypatch.chdir(tmp_path)
     return make
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from chapters import execute
-from deadbook import runs, settings
+from deadbook import settings
 from deadbook.chapters import page, plans, unit_numbers
 from deadbook.claims.criteria import Evidence
 from toys import FakeRun
@@ -117,15 +117,15 @@ def test_one_layer_over_the_network_and_a_training_that_diverged(chapter_runs):
 
 
 def test_plans_have_no_run_twice():
-    chosen = settings.declared(runs.top() / f"notebooks/{UNITS}.ipynb") | {"seeds": 2}
+    chosen = settings.UnitsChapter().model_dump() | {"seeds": 2}
     wide = chosen | {"wider": [8, 16, 32], "wider_seeds": 2}
-    assert len(plans.units(wide)) == 8
-    assert len(plans.units(wide | {"wider_seeds": 1})) == 6
-    assert len(plans.units(chosen | {"wider": chosen["widths"]})) == 4
-    assert len(plans.units(wide | {"network": "toys:two_layers"})) == 4
-    pruning = settings.declared(runs.top() / f"notebooks/{PRUNING}.ipynb")
+    assert len(plans.units(wide)["units"]) == 8
+    assert len(plans.units(wide | {"wider_seeds": 1})["units"]) == 6
+    assert len(plans.units(chosen | {"wider": chosen["widths"]})["units"]) == 4
+    assert len(plans.units(wide | {"network": "toys:two_layers"})["units"]) == 4
+    pruning = settings.UnitPruningChapter().model_dump()
     wanted = plans.unit_pruning(pruning | {"schedule": [], "weight_schedule": []})
-    assert [name for name, _ in wanted] == ["unit_pruning", "weight_pruning", "explorer"]
+    assert [len(settings) for settings in wanted.values()] == [0, 1, 1, 1]
 
 
 def test_tables_have_dashes_for_what_is_not_known():

@@ -11,19 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from deadbook import datasets, figures
+from deadbook import datasets, figures, runs, settings
 from deadbook.analysis import trials
 from deadbook.experiments import (
     attacks,
     background,
     common,
-    costs,
     explorer,
-    saliency,
-    unit_costs,
     unit_pruning,
     units,
-    weight_pruning,
 )
 from deadunits import (
     Invalid,
@@ -45,9 +41,9 @@ FOUR = ["conv1", "conv2", "fc1", "fc2"]
 PRUNED = TRAINED | {"layers": FOUR, "schedule": [[1, 0.5], [2, 0.9]], "by": "layer"}
 
 
-def tables(loop, **settings) -> dict[str, pd.DataFrame]:
+def tables(experiment: str, **settings) -> dict[str, pd.DataFrame]:
     rows = defaultdict(list)
-    for name, row in loop(**settings):
+    for name, row in runs.loop(experiment)(**settings):
         arrays = {key: value.tolist() for key, value in row.items() if hasattr(value, "tolist")}
         rows[name].append(pd.DataFrame(row | arrays) if arrays else pd.DataFrame([row]))
     return {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items()}
@@ -55,17 +51,17 @@ def tables(loop, **settings) -> dict[str, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def scored():
-    return tables(saliency.saliency, **TRAINED, layers=["conv1"], fractions=[0.05, 0.8], draws=2)
+    return tables("saliency", **TRAINED, layers=["conv1"], fractions=[0.05, 0.8], draws=2)
 
 
 @pytest.fixture(scope="module")
 def pruned():
-    return tables(weight_pruning.weight_pruning, **PRUNED)
+    return tables("weight_pruning", **PRUNED)
 
 
 @pytest.fixture(scope="module")
 def twin():
-    return tables(weight_pruning.weight_pruning, **(PRUNED | {"schedule": []}))
+    return tables("weight_pruning", **(PRUNED | {"schedule": []}))
 
 
 def trained(images, steps=None):
@@ -133,7 +129,7 @@ def test_the_twin_is_bit_for_bit_an_unmeasured_training(twin):
 
 @pytest.mark.parametrize("by", ["layer", "network"])
 def test_a_schedule_prunes_what_it_says(by, pruned):
-    found = pruned if by == "layer" else tables(weight_pruning.weight_pruning, **(PRUNED | {"by": by}))
+    found = pruned if by == "layer" else tables("weight_pruning", **(PRUNED | {"by": by}))
     zeros = found["values"]["value"] == 0
     # floor(0.9 n) of all 20,424 weights, or of each layer's
     assert zeros.sum() == (18_381 if by == "network" else 180 + 2880 + 14_745 + 576)
@@ -171,7 +167,7 @@ def test_removing_empty_units_changes_nothing_and_the_size_is_right(pruned):
 
 
 def test_costs_of_each_scorer():
-    found = tables(costs.costs, **OWN, layers=["conv1"], probe_size=20, rounds=1)["costs"]
+    found = tables("costs", **OWN, layers=["conv1"], probe_size=20, rounds=1)["costs"]
     small, wide = (found[found["widths"] == widths].set_index("scorer") for widths in (1, 2))
     assert small.loc["pass", "passes"] == 1
     assert small.loc["taylor2", "weights"] == 20_522
@@ -198,11 +194,11 @@ def skipping(shape, classes):
 def test_a_network_of_ones_own():
     own = TRAINED | {"network": f"{__name__}:skipping", "activation": "own", "epochs": 1, "measure_every": 22}
     with pytest.warns(UserWarning, match="forward passes"):
-        found = tables(saliency.saliency, **own, layers=["second"], fractions=[0.5], draws=1)
+        found = tables("saliency", **own, layers=["second"], fractions=[0.5], draws=1)
     assert len(found["scores"]) == 30
     assert "diagonal" not in found["scores"]
     settings = {"layers": ["second"], "schedule": [[1, 0.5]], "by": "layer"}
-    found = tables(weight_pruning.weight_pruning, **(own | settings))
+    found = tables("weight_pruning", **(own | settings))
     assert "removal" not in found  # its structure is not known
     assert (found["values"]["value"] == 0).sum() == 15
 
@@ -218,7 +214,7 @@ def test_a_network_of_ones_own():
 def test_layers_that_cannot_be_scored_are_refused_at_once(network, layers, message):
     settings = TRAINED | {"network": network, "activation": "own" if ":" in network else "relu"}
     with pytest.raises(Invalid, match=message):
-        next(iter(saliency.saliency(**settings, layers=layers, fractions=[0.5], draws=1)))
+        next(iter(runs.loop("saliency")(**settings, layers=layers, fractions=[0.5], draws=1)))
 
 
 def test_losses_do_not_depend_on_the_chunks():
@@ -233,7 +229,7 @@ UNITS = TRAINED | {"layers": ["conv1", "conv2", "fc1"]}
 
 @pytest.fixture(scope="module")
 def of_units():
-    return tables(units.units, **UNITS, widths=[8, 16, 64], fractions=[0.25, 0.5], draws=2)
+    return tables("units", **UNITS, widths=[8, 16, 64], fractions=[0.25, 0.5], draws=2)
 
 
 def test_scores_of_units_are_the_librarys(of_units):
@@ -297,7 +293,7 @@ def test_penalties_of_a_network_of_ones_own_are_those_of_hooks():
 @pytest.fixture(scope="module")
 def of_unit_pruning():
     chosen = {"schedule": [[1, 0.25], [2, 0.6]], "scorer": "mrs", "by": "layer", "epochs": 3}
-    return tables(unit_pruning.unit_pruning, **(UNITS | chosen))
+    return tables("unit_pruning", **(UNITS | chosen))
 
 
 def test_units_are_pruned_as_scheduled_and_the_small_network_is_the_masked_one(of_unit_pruning):
@@ -336,13 +332,13 @@ def test_a_network_whose_units_cannot_be_removed_is_refused_at_once():
         "by": "layer",
     }
     with pytest.raises(ValueError, match="is not a chain"):
-        tables(unit_pruning.unit_pruning, **settings | {"layers": ["conv"], "activation": "own"})
+        tables("unit_pruning", **settings | {"layers": ["conv"], "activation": "own"})
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
 def test_sizes_and_times_of_each_network():
     chosen = {"layers": UNITS["layers"], "probe_size": 40, "fraction": 0.6, "batches": [1, 3], "rounds": 1}
-    found = tables(unit_costs.unit_costs, **(OWN | chosen))
+    found = tables("unit_costs", **(OWN | chosen))
     sizes = found["sizes"].set_index("network")
     dense, small = sizes.loc["dense"], sizes.loc["compacted"]
     net = models.build("small_cnn", (1, 28, 28), 10)
@@ -360,7 +356,7 @@ def test_sizes_and_times_of_each_network():
 @pytest.fixture(scope="module")
 def walked():
     chosen = {"measure_every": 20, "epochs": 1, "sizes": [1e-5, 1e-4, 0.5], "trials": 2}
-    return tables(background.background, **(TRAINED | chosen))
+    return tables("background", **(TRAINED | chosen))
 
 
 def test_expansions_are_as_good_as_their_order_says(walked):
@@ -452,12 +448,12 @@ ATTACKED = OWN | {
 
 @pytest.fixture(scope="module")
 def attacked():
-    return tables(attacks.attacks, **ATTACKED)
+    return tables("attacks", **ATTACKED)
 
 
 @pytest.fixture(scope="module")
 def unattacked():
-    return tables(attacks.attacks, **(ATTACKED | trials.TWIN))
+    return tables("attacks", **(ATTACKED | trials.TWIN))
 
 
 def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
@@ -467,12 +463,12 @@ def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
 
 
 def test_the_twin_is_an_attack_that_multiplies_by_one(unattacked, attacked):
-    same(tables(attacks.attacks, **(ATTACKED | {"multiplier": 1})), unattacked)
+    same(tables("attacks", **(ATTACKED | {"multiplier": 1})), unattacked)
     assert not attacked["units"].equals(unattacked["units"])
 
 
 def test_the_same_attack_gives_the_same_tables(attacked):
-    same(tables(attacks.attacks, **ATTACKED), attacked)
+    same(tables("attacks", **ATTACKED), attacked)
 
 
 def test_an_attack_records_all_units_of_all_layers(attacked):
@@ -524,13 +520,13 @@ def test_what_an_attack_records_is_what_one_gets_by_hand(attacked):
 
 def test_until_the_first_attack_the_trainings_are_one():
     early = ATTACKED | {"measure_every": 3}
-    first = tables(attacks.attacks, **early)["units"].query("step == 3")
-    twin = tables(attacks.attacks, **(early | trials.TWIN))["units"].query("step == 3")
+    first = tables("attacks", **early)["units"].query("step == 3")
+    twin = tables("attacks", **(early | trials.TWIN))["units"].query("step == 3")
     pd.testing.assert_frame_equal(first, twin, check_exact=True)
 
 
 def test_a_control_gets_the_norm_without_the_attack(attacked, unattacked):
-    control = tables(attacks.attacks, **(ATTACKED | {"control": True}))
+    control = tables("attacks", **(ATTACKED | {"control": True}))
 
     def probed(one, step):
         rows = one["units"].query("step == @step and set == 'probe' and layer == 'conv1'")
@@ -548,8 +544,8 @@ def test_a_control_keeps_its_direction():
     images = datasets.load("digits", probe_size=50)
     net = models.small_cnn(images.shape, seed=0)
     schedule = attacks.Schedule(4, 3, 3)
-    how = {"epochs": 1, "lr": 0.1, "batch_size": 64, "seed": 0}
-    norm = attacks.attacked_norm(net, images.train, "conv1", 3, schedule, 20, how)
+    chosen = ATTACKED | {"epochs": 1, "lr": 0.1, "batch_size": 64, "multiplier": 20}
+    norm = attacks.attacked_norm(net, images, settings.Attacks(**chosen), schedule)
     assert norm == net.conv1.weight[3].abs().sum().item()
     weight = torch.tensor([[3.0, -4.0], [0.0, 0.0]])
     attacks.scale_to(weight, 0, 14.0)
@@ -560,7 +556,7 @@ def test_a_control_keeps_its_direction():
 
 @pytest.mark.parametrize("every", [1, 5])
 def test_an_attack_that_diverges_ends_with_its_final_row(every):
-    found = tables(attacks.attacks, **(ATTACKED | {"multiplier": 1e30, "measure_every": every}))
+    found = tables("attacks", **(ATTACKED | {"multiplier": 1e30, "measure_every": every}))
     final = found["final"].iloc[0]
     assert final["diverged"] == 6  # 1e30 at step 4, a huge loss at step 5, and then none
     assert math.isnan(final["train_loss"])
@@ -570,13 +566,13 @@ def test_an_attack_that_diverges_ends_with_its_final_row(every):
 
 def test_an_attack_whose_last_update_diverges_says_so():
     late = {"start": 21, "repeats": 1, "multiplier": 1e300}
-    final = tables(attacks.attacks, **(ATTACKED | late))["final"].iloc[0]
+    final = tables("attacks", **(ATTACKED | late))["final"].iloc[0]
     assert not math.isfinite(final["train_loss"])
     assert final["diverged"] == 21
 
 
 def test_the_control_of_an_attack_that_diverges_ends_there():
-    found = tables(attacks.attacks, **(ATTACKED | {"multiplier": 1e30, "control": True}))
+    found = tables("attacks", **(ATTACKED | {"multiplier": 1e30, "control": True}))
     assert found["final"].iloc[0]["diverged"] == 10  # its attack's last step
     assert found["units"]["step"].max() == 5
 
@@ -592,17 +588,17 @@ def test_a_unit_or_a_layer_that_is_not_there_is_refused():
         ({"watch": [["conv9", 0]]}, "the network has no linear or convolutional layer 'conv9'"),
         ({"layers": ["conv9"]}, "the network has no linear or convolutional layer 'conv9'"),
     ):
-        loop = attacks.attacks(**(ATTACKED | wrong))
+        loop = runs.loop("attacks")(**(ATTACKED | wrong))
         beginning = itertools.takewhile(lambda row: row[0] == "weights", loop)
         with pytest.raises(Invalid, match=message):
             list(beginning)
     twin = ATTACKED | trials.TWIN | {"unit": 8}  # nobody attacks it
-    assert next(attacks.attacks(**twin))[0] == "weights"
+    assert next(runs.loop("attacks")(**twin))[0] == "weights"
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_histograms_count_all_values_of_the_watched_units(activation):
-    found = tables(attacks.attacks, **(ATTACKED | {"activation": activation}))
+    found = tables("attacks", **(ATTACKED | {"activation": activation}))
     counts = found["values"].groupby(["step", "layer", "unit", "what"])["count"].sum()
     images, after_pooling = 50, {"conv1": 12 * 12, "fc1": 1}
     positions = {"conv1": 24 * 24, "fc1": 1}
@@ -637,7 +633,7 @@ def once_trained():
 
 
 def test_the_explorer_takes_out_weights_as_one_does_by_hand():
-    found = tables(explorer.explorer, **(EXPLORED | {"of": "weights"}))
+    found = tables("explorer", **(EXPLORED | {"of": "weights"}))
     net, images = once_trained()
     rows = found["pruned"].set_index(["scorer", "fraction"])
     before = common.mean_loss(net, images.other), common.accuracy(net, images.test)
@@ -656,7 +652,7 @@ def test_the_explorer_takes_out_weights_as_one_does_by_hand():
 
 
 def test_the_explorer_takes_out_units_and_counts_what_is_left():
-    found = tables(explorer.explorer, **(EXPLORED | {"of": "units"}))
+    found = tables("explorer", **(EXPLORED | {"of": "units"}))
     net, images = once_trained()
     rows = found["units"].set_index(["scorer", "fraction", "means"])
     assert rows.xs(0.0, level="fraction")["parameters"].eq(20_522).all()

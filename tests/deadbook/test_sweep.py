@@ -72,18 +72,30 @@ def test_a_file_is_the_cross_product_of_its_lists(write):
     ("change", "said"),
     [
         ({"lists": {"sed": [1]}}, "unknown parameter 'sed' (did you mean seed?)"),
-        ({"lists": {"seed": [0.5]}}, "seed = 0.5 is to be a whole number"),
+        ({"lists": {"seed": [0.5]}}, "seed = 0.5 must be an integer"),
         ({"lists": {"seed": [0, 0]}}, "1 jobs are there twice"),
-        ({"lists": {"seed": "+range(5)"}}, "seed = '+range(5)' is to be a list"),
-        ({"lists": {"seed": {"range": [0, 3, 0]}}}, "is to be a list of values"),
+        ({"lists": {"seed": "+range(5)"}}, "seed = '+range(5)' must be a list"),
+        ({"lists": {"seed": {"range": [0, 3, 0]}}}, "must be a list of values"),
         ({"lists": {"seed": {"range": 10**12}}}, "has more than 10,000 values"),
-        ({"lists": {"seed": {"linspace": [0, 1, 10**12]}}}, "is to be a list of values"),
+        ({"lists": {"seed": {"linspace": [0, 1, 10**12]}}}, "has more than 10,000 values"),
+        ({"lists": {"seed": {"range": 10**400}}}, "has more than 10,000 values"),
+        ({"lists": {"seed": {"linspace": [0, 1]}}}, "must be a list of values"),
         ({"lists": {"seed": {"range": 200}, "lr": {"linspace": [0.1, 1, 200]}}}, "more than 10,000 jobs"),
-        ({"lists": {"seed": {"arange": 5}}}, "is to be a list of values"),
-        ({"lists": []}, "weight_pruning wants seed, too"),
-        ({"settings": [1]}, "settings and lists are to be mappings"),
+        ({"lists": {"seed": {"arange": 5}}}, "must be a list of values"),
+        ({"lists": {}}, "missing: seed"),
+        ({"settings": [1]}, "a: settings = [1] must be a mapping"),
         ({"experiment": "weight_prunning"}, "did you mean weight_pruning?"),
-        ({"chapter": "01-background"}, "is to name an experiment or a chapter"),
+        ({"chapter": "01-background"}, "must name an experiment or a chapter"),
+        ({"experiment": 5}, "experiment = 5 must be the name of an experiment"),
+        (
+            {"lists": {"lr": {"logspace": [0, 1000, 3]}, "seed": [0]}},
+            "lr = {'logspace': [0, 1000, 3]} must be a list",
+        ),
+        ({"lists": {"seed": [0], "lr": [10**400]}}, "(401 characters) must be a number above 0"),
+        (
+            {"lists": {"seed": [0.5], "lr": [-1]}},
+            "seed = 0.5 must be an integer from 0 to 2,147,483,647\ngrid.yaml, a: lr = -1 must",
+        ),
         ({"experimant": "x"}, "unknown name 'experimant' (did you mean experiment?)"),
     ],
 )
@@ -102,12 +114,16 @@ def test_a_wrong_file_says_what_would_be_right(write, change, said):
     [
         ("sweeps: {a: !!python/object/apply:os.system [touch broken]}", "is no YAML"),
         ("[1, 2", "is no YAML"),
-        ("- 1", "is to be a mapping"),
-        ("where: slurm", "defines no sweep"),
-        ("where: cloud\nsweeps: {a: 1}", "where = 'cloud' is to be local or slurm"),
+        ("- 1", "must be a mapping"),
+        ("where: slurm", "missing: sweeps"),
+        ("where: cloud\nsweeps: {a: 1}", "where = 'cloud' must be one of local, slurm"),
         ("on: local\nsweeps: {a: 1}", "unknown name 'True'"),  # YAML's idea of `on`
-        ("slurm: {minutes: 0}\nsweeps: {a: 1}", "minutes = 0 is to be a whole number of minutes"),
-        ("sweeps: {a: 1}", "is to name an experiment or a chapter"),
+        ("slurm: {minutes: 0}\nsweeps: {a: 1}", "minutes = 0 must be an integer from 1 to"),
+        ("sweeps: {../../x: {chapter: 03-1-dead-units}}", "the name of a sweep must be of letters"),
+        ("where: local\nwhere: local", "where is there twice"),
+        ("a: &a [1]\nb: [*a, *a]", r"aliases \(\*a\) are not read"),
+        ("processes: " + 5000 * "9", "is no YAML"),
+        ("sweeps: {a: 1}", "must name an experiment or a chapter"),
     ],
 )
 def test_a_file_cannot_run_code_or_be_half_right(tmp_path, monkeypatch, text, said):
@@ -116,6 +132,9 @@ def test_a_file_cannot_run_code_or_be_half_right(tmp_path, monkeypatch, text, sa
     with pytest.raises(Invalid, match=said):
         grids.read(Path("bad.yaml"))
     assert not Path("broken").exists()
+    Path("bad.yaml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(Invalid, match="is no YAML"):
+        grids.read(Path("bad.yaml"))
     with pytest.raises(Invalid, match="cannot read"):
         grids.read(Path("none.yaml"))
 
@@ -205,7 +224,7 @@ def test_a_chapter_is_executed_for_each_combination(tmp_path):
     whole = {"results": str(tmp_path / "results"), "sweeps": {"c": {"chapter": "03-1-dead-units"}}}
     whole["sweeps"]["c"]["lists"] = {"noise": [0.1, 2.0]}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(whole))
-    with pytest.raises(Invalid, match=r"noise = 2\.0 is to be"):
+    with pytest.raises(Invalid, match=r"noise = 2\.0 must be"):
         grids.read(tmp_path / "c.yaml")
     whole["sweeps"]["c"]["lists"] = {"noise": [0.1]}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(whole))

@@ -48,7 +48,7 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
     Raises:
         AssertionError: a cell failed; names it.
     """
-    known = settings.declared(ROOT / f"notebooks/{chapter}.ipynb")
+    known = settings.chapter(chapter).model_fields
     own |= {name: value for name, value in {"results": str(results), "processes": 1}.items() if name in known}
     chosen = book.chosen(chapter, profile, own)
     notebook = json.loads((ROOT / f"notebooks/{chapter}.ipynb").read_text("utf8"))

@@ -74,7 +74,7 @@ def test_every_experiment_has_one():
 
 
 def test_a_changed_number_is_found():
-    table = runs.Run(FOLDER / runs.key("units", RUNS["units"])).table("units")
+    table = runs.Run(FOLDER / runs.key("units", RUNS["units"])).table("scores")
     moved = table.assign(mrp=table["mrp"] + 0.1 * table["mrp"].abs().max())
     assert difference(table, moved) == pytest.approx(0.1, rel=1e-3)
 

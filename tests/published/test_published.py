@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deadbook import claims, runs
+from deadbook import claims, runs, settings
 from deadbook.analysis import trials
 from deadbook.build import book, ledger
 
@@ -25,13 +25,16 @@ def test_there_are_results_and_chapters():
     assert [path.stem for path in CHAPTERS] == book.chapters()
 
 
-def test_a_run_lies_under_its_own_key():
-    wrong = [
-        run.folder.name
-        for run in published()
-        if run.folder.name != runs.key(run.info["experiment"], run.info["settings"])
-    ]
-    assert wrong == []
+def test_committed_keys_never_change():
+    """The settings of each committed run are valid, and give the key that `keys.txt` lists."""
+    keys = []
+    for run in published():
+        experiment, chosen = run.info["experiment"], run.info["settings"]
+        checked = settings.check(settings.experiment(experiment), chosen).model_dump()
+        assert run.folder.name == runs.key(experiment, chosen) == runs.key(experiment, checked)
+        keys.append(f"{run.folder.name} {experiment}")
+    assert keys == Path(__file__).with_name("keys.txt").read_text().splitlines()
+    assert sorted(path.name for path in Path("book/results").iterdir()) == [key.split()[0] for key in keys]
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

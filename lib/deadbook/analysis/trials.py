@@ -14,6 +14,7 @@ import pandas as pd
 
 from deadbook.analysis.measures import NAMES, steady, unit_correlations
 from deadbook.runs import Run, ensure, grid
+from deadbook.settings import shared
 
 Unit = Sequence[Any]  #: the name of a layer, and the unit's index in it
 #: The settings of a twin: the same training without an attack. One serves all attacks of its seed.
@@ -46,9 +47,6 @@ ANY = "None of the attacked units is one of `timed`, so there is no control besi
 _CURVES = ("step", "epoch", "kind", "seed", "layer", "unit", "start", "multiplier", "lasted", "mrp", "mrs")
 _CURVES += ("gradient", "norm_in", "norm_out", "weight_gradient", "minibatch", "what", "bin", "count")
 _TRIAL = ("seed", "layer", "unit", "start", "multiplier")  # what tells trials of one network apart
-# The parameters of a chapter that are settings of all its runs.
-_BASE = ("dataset", "image_size", "network", "layers", "activation", "batch_norm", "epochs", "lr")
-_BASE += ("batch_size", "measure_every", "probe_size")
 
 
 def some_units(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -60,19 +58,17 @@ def some_units(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     Args:
         chosen: the chapter's parameters by name.
     """
-    base = {name: chosen[name] for name in _BASE}
-    how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
-    how["multipliers"] = [chosen["multiplier"]]
-    units, timed, first = chosen["attacked"], chosen["timed"], [chosen["start"]]
+    base, seeds = shared("attacks", chosen), chosen["seeds"]
+    units, timed = chosen["attacked"], chosen["timed"]
     wanted = {
-        "twins": twins(base, units + timed, chosen["seeds"]),
-        "first": attacks(base, units, starts=first, **how),
-        "controls": attacks(base, units, starts=first, **how, control=True),
-        "starts": attacks(base, timed, starts=chosen["starts"], **how),
+        "twins": twins(base, units + timed, seeds),
+        "first": attacks(base, units, seeds),
+        "controls": attacks(base | {"control": True}, units, seeds),
+        "starts": attacks(base, timed, seeds, start=chosen["starts"]),
     }
     if "multipliers" in chosen:
-        slow = how | {"multipliers": chosen["multipliers"], "interval": chosen["slow_interval"]}
-        wanted["multipliers"] = attacks(base, timed, starts=first, **slow)
+        slow = base | {"interval": chosen["slow_interval"]}
+        wanted["multipliers"] = attacks(slow, timed, seeds, multiplier=chosen["multipliers"])
     return wanted
 
 
@@ -82,15 +78,17 @@ def whole_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     Args:
         chosen: the chapter's parameters by name.
     """
-    base = {name: chosen[name] for name in _BASE}
-    how = {name: chosen[name] for name in ("interval", "repeats", "seeds")}
-    how |= {"starts": [chosen["start"]], "multipliers": [chosen["multiplier"]]}
-    units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
+    base, seeds = shared("attacks", chosen), chosen["seeds"]
     return {
-        "twins": twins(base, chosen["timed"], chosen["seeds"]),
-        "attacks": attacks(base, units, **how),
-        "controls": attacks(base, chosen["timed"], **how, control=True),
+        "twins": twins(base, chosen["timed"], seeds),
+        "attacks": attacks(base, units_of(chosen), seeds),
+        "controls": attacks(base | {"control": True}, chosen["timed"], seeds),
     }
+
+
+def units_of(chosen: Mapping[str, Any]) -> list[Unit]:
+    """The units that chapter 3.4 attacks."""
+    return [[chosen["layer"], unit] for unit in range(chosen["units"])]
 
 
 def milder(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -102,15 +100,17 @@ def milder(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     Args:
         chosen: the chapter's parameters by name.
     """
-    base, seeds = {name: chosen[name] for name in _BASE}, chosen["milder_seeds"]
-    how = {"starts": [chosen["start"]], "multipliers": chosen["milder"], "seeds": seeds}
-    how |= {name: chosen[name] for name in ("interval", "repeats")}
-    units = [[chosen["layer"], unit] for unit in range(chosen["units"])]
-    mild = [one | {"watch": []} for one in attacks(base, units, **how)]
-    return {"again": twins(base, [], seeds), "milder": mild}
+    base, seeds = shared("attacks", chosen), chosen["milder_seeds"]
+    mild = attacks(base, units_of(chosen), seeds, multiplier=chosen["milder"])
+    return {"again": twins(base, [], seeds), "milder": [run | {"watch": []} for run in mild]}
 
 
-#: What each chapter runs, by its parameters.
+def one_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Settings of all runs of chapter 3.4: `whole_layer`, and `milder`."""
+    return whole_layer(chosen) | milder(chosen)
+
+
+#: What each chapter's claims are judged by.
 PLANS = {"03-2-batch-norm": some_units, "03-3-tanh": some_units, "03-4-relu": whole_layer}
 
 
@@ -121,9 +121,8 @@ def compute(
     processes: int = 0,
 ) -> dict[str, list[Run]]:
     """The runs with these settings, by the same names: `runs.ensure` for all of them at once."""
-    found = iter(
-        ensure("attacks", [one for some in wanted.values() for one in some], results, data_root, processes)
-    )
+    every = [run for role in wanted.values() for run in role]
+    found = iter(ensure("attacks", every, results, data_root, processes))
     return {name: [next(found) for _ in some] for name, some in wanted.items()}
 
 
@@ -134,27 +133,20 @@ def twins(base: Mapping[str, Any], watch: Sequence[Unit], seeds: int) -> list[di
 
 
 def attacks(
-    base: Mapping[str, Any],
-    units: Sequence[Unit],
-    *,
-    starts: Sequence[int],
-    multipliers: Sequence[float],
-    interval: int,
-    repeats: int,
-    seeds: int,
-    control: bool = False,
+    base: Mapping[str, Any], units: Sequence[Unit], seeds: int, **lists: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    """Settings of attacks (or of controls): every unit, start, multiplier and seed; none without repeats."""
-    if not repeats:
+    """Settings of attacks: of every unit, with every value of the lists and every seed; none without repeats.
+
+    A control is one whose `base` says so.
+    """
+    if not base["repeats"]:
         return []
-    how = {"interval": interval, "repeats": repeats, "control": control}
     return [
-        one
+        run
         for layer, unit in units
-        for one in grid(
-            {**base, **how, "layer": layer, "unit": unit, "watch": [[layer, unit]]},
-            start=starts,
-            multiplier=multipliers,
+        for run in grid(
+            {"control": False, **base, "layer": layer, "unit": unit, "watch": [[layer, unit]]},
+            **lists,
             seed=range(seeds),
         )
     ]

@@ -67,29 +67,21 @@ def known(chapter: str, profile: str) -> None:
             raise Invalid(settings.unknown(kind, name, names))
 
 
-def chosen(
-    chapter: str, profile: str, own: Mapping[str, Any] | None = None, defaults: bool = True
-) -> dict[str, Any]:
-    """The parameters of a chapter: those of the profile, overruled by `own`; checked, names and values.
-
-    Args:
-        defaults: with those that neither sets.
-
-    Raises:
-        Invalid: unknown chapter, profile or parameter, wrong type or range.
-    """
+def given(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The parameters that the profile sets, overruled by `own`; raise `Invalid` for an unknown chapter."""
     known(chapter, profile)
     file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
     mine = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
-    mine = dict(mine or {}) | dict(own or {})
-    names = settings.declared(runs.top() / f"notebooks/{chapter}.ipynb")
-    settings.check(mine, names)  # each name and value
-    settings.check(names | mine, names)  # and how they fit together
-    return names | mine if defaults else mine
+    return dict(mine or {}) | dict(own or {})
 
 
-def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`chosen`, without the defaults; and the images and the folder for runs are there.
+def chosen(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All parameters of a chapter: `given`, and its defaults; raise `Invalid` for a wrong one."""
+    return settings.check(settings.chapter(chapter), given(chapter, profile, own)).model_dump()
+
+
+def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`chosen`; and the images and the folder for runs are there.
 
     Raises:
         Invalid: as `chosen`; missing images, a folder not writable.
@@ -98,14 +90,9 @@ def parameters(chapter: str, profile: str, own: Mapping[str, Any] | None = None)
     folder = runs.top() / every["results"]
     runs.check_writable(folder)
     if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
-        datasets.check(every["dataset"], every["data_root"], every["probe_size"], every["image_size"])
+        datasets.check(root=every["data_root"], **datasets.chosen(every))
         runs.decode(every, every["data_root"])  # here, where its progress is seen
-    return chosen(chapter, profile, own, defaults=False)
-
-
-def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All parameters of a chapter: `parameters`, and its defaults for the others."""
-    return settings.declared(runs.top() / f"notebooks/{chapter}.ipynb") | parameters(chapter, profile, own)
+    return every
 
 
 def execute(
@@ -124,11 +111,12 @@ def execute(
         more: for papermill.
 
     Raises:
-        Invalid: see `parameters`; before anything starts.
+        Invalid: see `complete`; before anything starts.
         Failed: a cell raised; names the chapter, the cell and the error. What was there before stays.
     """
     elsewhere = {} if results in (None, "results") else {"results": results}
-    mine = parameters(chapter, profile, dict(own or {}) | elsewhere)
+    complete(chapter, profile, dict(own or {}) | elsewhere)
+    mine = given(chapter, profile, dict(own or {}) | elsewhere)
     folder = folder or runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
     import papermill
@@ -171,7 +159,7 @@ def execute_all(profile: str, results: str) -> Iterator[Path]:
         Failed: a chapter failed; those that are being executed come to their end first.
     """
     for chapter in chapters():
-        parameters(chapter, profile, {"results": results})
+        complete(chapter, profile, {"results": results})
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         futures = [pool.submit(execute, chapter, profile, results=results) for chapter in chapters()]
         try:

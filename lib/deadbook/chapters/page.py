@@ -11,14 +11,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
-from deadbook import figures
+from deadbook import figures, settings
 from deadbook.analysis.measures import steady
 from deadbook.runs import Run
+
+
+def parameters(chapter: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a chapter by name, checked; `names` are its notebook's `globals()`."""
+    kind = settings.chapter(chapter)
+    return settings.check(kind, {name: names[name] for name in kind.model_fields}).model_dump()
 
 
 def card(learn: str, runs: Sequence[Run]) -> HTML:
@@ -29,15 +36,15 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
             "<dt>Run time</dt><dd>a few seconds, on this page</dd></dl></div>"
         )
     infos = [run.info for run in runs]
-    settings = [info["settings"] for info in infos]
-    first = settings[0]
+    chosen = [info["settings"] for info in infos]
+    first = chosen[0]
     names = [name for name in first if name not in ("dataset", "activation", "seed")]
     fixed = {
         name: first[name]
         for name in names
-        if all(one.get(name, first[name]) == first[name] for one in settings)
+        if all(run.get(name, first[name]) == first[name] for run in chosen)
     }
-    varied = {name: sorted({str(one[name]) for one in settings}) for name in ("activation", "seed")}
+    varied = {name: sorted({str(run[name]) for run in chosen}) for name in ("activation", "seed")}
     counts = Counter(info["experiment"].replace("_", " ") for info in infos)
     kinds = ", ".join(f"{count} of {name}" for name, count in counts.items())
     dates = sorted(datetime.fromisoformat(info["started"]) for info in infos)

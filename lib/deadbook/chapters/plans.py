@@ -1,7 +1,4 @@
-"""What each chapter runs, from its parameters; so that all results can be had without executing a chapter.
-
-The chapters show the same in their cells; a test compares the two.
-"""
+"""Which runs each chapter wants, by its parameters: the chapter and `make results` both ask here."""
 
 from __future__ import annotations
 
@@ -10,83 +7,65 @@ from typing import Any
 
 from deadbook.analysis import trials
 from deadbook.runs import grid
+from deadbook.settings import shared
 
-Wanted = list[tuple[str, dict[str, Any]]]  #: an experiment and its settings, each
+Wanted = dict[str, list[dict[str, Any]]]  #: settings of runs, by the name of their experiment
 
 
 def background(chosen: Mapping[str, Any]) -> Wanted:
     """Of chapter 1."""
-    names = ("dataset", "image_size", "network", "activation", "epochs", "lr", "batch_size")
-    base = _some(chosen, *names, "measure_every", "probe_size", "sizes", "trials")
-    return _of("background", grid(base, seed=range(chosen["seeds"])))
+    return {"background": grid(shared("background", chosen), seed=range(chosen["seeds"]))}
 
 
 def saliency(chosen: Mapping[str, Any]) -> Wanted:
-    """Of chapter 2.1."""
-    where = _some(chosen, "dataset", "image_size", "network", "layers", "probe_size")
-    how = _some(chosen, "epochs", "lr", "batch_size", "measure_every", "fractions", "draws")
-    seeds = range(chosen["seeds"])
-    timed = where | {"activation": chosen["activations"][0], "rounds": chosen["rounds"]}
-    return [
-        *_of("costs", grid(timed, seed=seeds)),
-        *_of("saliency", grid(where | how, activation=chosen["activations"], seed=seeds)),
-    ]
+    """Of chapter 2.1; costs are measured with the first activation."""
+    kinds, seeds = chosen["activations"], range(chosen["seeds"])
+    return {
+        "costs": grid(shared("costs", chosen), activation=kinds[:1], seed=seeds),
+        "saliency": grid(shared("saliency", chosen), activation=kinds, seed=seeds),
+    }
 
 
 def weight_pruning(chosen: Mapping[str, Any]) -> Wanted:
-    """Of chapter 2.2."""
-    names = ("dataset", "image_size", "network", "layers", "activation", "epochs", "lr", "batch_size")
-    base = _some(chosen, *names, "probe_size")
-    ways = [{"schedule": chosen["schedule"], "by": by} for by in ("layer", "network") if chosen["schedule"]]
-    ways += [{"schedule": [], "by": "layer"}]
-    own = _some(chosen, "measure_every")
-    runs = [base | own | way | {"seed": seed} for seed in range(chosen["seeds"]) for way in ways]
-    explored = base | {"fractions": chosen["fractions"], "of": "weights", "seed": 0}
-    return [*_of("weight_pruning", runs), ("explorer", explored)]
+    """Of chapter 2.2: pruned by layer, by network, and the unpruned twin; what its slider goes through."""
+    base = shared("weight_pruning", chosen)
+    ways = [{"by": by} for by in ("layer", "network") if chosen["schedule"]]
+    ways += [{"by": "layer", "schedule": []}]
+    pruned = [base | way | {"seed": seed} for seed in range(chosen["seeds"]) for way in ways]
+    return {"weight_pruning": pruned, "explorer": explored(chosen, "weights")}
 
 
 def units(chosen: Mapping[str, Any]) -> Wanted:
-    """Of chapter 4.1."""
-    names = ("dataset", "image_size", "network", "layers", "epochs", "lr", "batch_size", "measure_every")
-    base = _some(chosen, *names, "probe_size", "fractions", "draws", "widths")
-    found = grid(base, activation=chosen["activations"], seed=range(chosen["seeds"]))
-    wider, has_widths = chosen["wider"], chosen["network"] == "small_cnn"
-    if has_widths and wider not in ([], chosen["widths"]):
-        found += [one | {"widths": wider} for one in found if one["seed"] < chosen["wider_seeds"]]
-    return _of("units", found)
+    """Of chapter 4.1; the runs of the second widths come last."""
+    runs = grid(shared("units", chosen), activation=chosen["activations"], seed=range(chosen["seeds"]))
+    if chosen["network"] == "small_cnn" and chosen["wider"] not in ([], chosen["widths"]):
+        wider = {"widths": chosen["wider"]}
+        runs += [run | wider for run in runs if run["seed"] < chosen["wider_seeds"]]
+    return {"units": runs}
 
 
 def unit_pruning(chosen: Mapping[str, Any]) -> Wanted:
-    """Of chapter 4.2."""
-    common = _some(chosen, "dataset", "image_size", "network", "activation", "probe_size")
-    how = _some(chosen, "epochs", "lr", "batch_size")
-    measured = common | how | _some(chosen, "measure_every")
-    layers, seeds = _some(chosen, "layers"), range(chosen["seeds"])
-    timed = common | layers | _some(chosen, "batches", "rounds") | {"seed": 0}
-    timings = [timed | {"fraction": fraction} for _, fraction in chosen["schedule"][-1:]]
-    pruned = grid(measured | layers | _some(chosen, "schedule", "scorer", "by"), seed=seeds)
-    weights = measured | {"layers": chosen["all_layers"], "by": "layer"}
+    """Of chapter 4.2; of the weights' runs the unpruned ones come first."""
+    seeds = range(chosen["seeds"])
+    timed = shared("unit_costs", chosen) | {"seed": 0}
+    weights = shared("weight_pruning", chosen) | {"layers": chosen["all_layers"], "by": "layer"}
     schedules = [[], chosen["weight_schedule"]] if chosen["weight_schedule"] else [[]]
-    others = grid(weights, schedule=schedules, seed=seeds)
-    explored = common | how | layers | {"fractions": chosen["fractions"], "of": "units", "seed": 0}
-    return [
-        *_of("unit_costs", timings),
-        *_of("unit_pruning", pruned),
-        *_of("weight_pruning", others),
-        ("explorer", explored),
-    ]
+    return {
+        "unit_costs": [timed | {"fraction": fraction} for _, fraction in chosen["schedule"][-1:]],
+        "unit_pruning": grid(shared("unit_pruning", chosen), seed=seeds),
+        "weight_pruning": grid(weights, schedule=schedules, seed=seeds),
+        "explorer": explored(chosen, "units"),
+    }
 
 
-def _attacks(plan: Callable[[Mapping[str, Any]], Mapping[str, list]]) -> Callable[..., Wanted]:
-    return lambda chosen: [("attacks", one) for some in plan(chosen).values() for one in some]
+def explored(chosen: Mapping[str, Any], of: str) -> list[dict[str, Any]]:
+    """What a slider goes through: one network, whose weights or units are pruned."""
+    return [shared("explorer", chosen) | {"of": of, "seed": 0}]
 
 
-def _some(chosen: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: chosen[name] for name in names}
-
-
-def _of(experiment: str, settings: list[dict[str, Any]]) -> Wanted:
-    return [(experiment, one) for one in settings]
+def attacks(plan: Callable[[Mapping[str, Any]], Mapping[str, list]]) -> Callable[..., Wanted]:
+    """Of a chapter that plans its attacks by role."""
+    return lambda chosen: {"attacks": [run for role in plan(chosen).values() for run in role]}
 
 
 #: What each chapter that has runs of its own wants, by its parameters.
@@ -94,8 +73,9 @@ PLANS: dict[str, Callable[[Mapping[str, Any]], Wanted]] = {
     "01-background": background,
     "02-1-saliency": saliency,
     "02-2-weight-pruning": weight_pruning,
-    **{chapter: _attacks(plan) for chapter, plan in trials.PLANS.items()},
-    "03-4-relu": _attacks(lambda chosen: trials.whole_layer(chosen) | trials.milder(chosen)),
+    "03-2-batch-norm": attacks(trials.some_units),
+    "03-3-tanh": attacks(trials.some_units),
+    "03-4-relu": attacks(trials.one_layer),
     "04-1-units": units,
     "04-2-unit-pruning": unit_pruning,
 }

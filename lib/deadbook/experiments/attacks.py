@@ -10,42 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
-from deadbook.experiments.common import Row, accuracy, mean_loss, rounded, shapes, weights_of
-from deadunits import Invalid, models, training
+from deadbook.experiments import common
+from deadbook.experiments.common import Row
+from deadbook.settings import Attacks
+from deadunits import Invalid
 from deadunits.attack import Attack, Schedule
 from deadunits.counting import BOUNDED, EDGES, histogram
-from deadunits.data import Batch
+from deadunits.data import Batch, Images
 from deadunits.recorder import Recorder
 
 BITS = 10  # of mantissa, in the table of all units at each measurement
 FULLY = 4  # every so many measurements the other images are looked at too, and the watched units' values
 
 
-def attacks(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    layers: Sequence[str],
-    activation: str,
-    batch_norm: bool,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    measure_every: int,
-    probe_size: int,
-    layer: str,
-    unit: int,
-    start: int,
-    interval: int,
-    repeats: int,
-    multiplier: float,
-    control: bool,
-    watch: Sequence[Sequence[Any]],
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def attacks(settings: Attacks, data_root: str = "") -> Iterator[Row]:
     """Sections 3.4 to 3.6: train, multiply the updates of one unit's weights now and then, record all units.
 
     A control is the twin whose unit gets, when the attack would end, the (L1) norm that the attack would have
@@ -58,65 +36,65 @@ def attacks(
     Raises:
         Invalid: a layer or a unit that the network does not have, a watched one that is not recorded.
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    images = common.load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other}
-    net = models.build(network, images.shape, images.classes, activation, seed, batch_norm=batch_norm)
-    yield from shapes(net, weights_of(net, layers))
-    check_units(net, layers, [*watch, [layer, unit]] if repeats else watch)
+    net = common.build(settings, images, batch_norm=settings.batch_norm)
+    layers, layer, unit, repeats = settings.layers, settings.layer, settings.unit, settings.repeats
+    yield from common.shapes(net, common.weights_of(net, layers))
+    check_units(net, layers, [*settings.watch, [layer, unit]] if repeats else settings.watch)
     try:
-        recorder, schedule = Recorder(net, layers), Schedule(start, interval, repeats)
+        recorder, schedule = Recorder(net, layers), Schedule(settings.start, settings.interval, repeats)
     except ValueError as error:
         raise Invalid(f"layers: {error}") from error
-    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
-    how = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
+    optimizer = torch.optim.SGD(net.parameters(), lr=settings.lr)
     attack: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if repeats and not control:
-        attack = Attack(net, optimizer, layer, [unit], schedule, multiplier)
+    if repeats and not settings.control:
+        attack = Attack(net, optimizer, layer, [unit], schedule, settings.multiplier)
     elif repeats:
-        again = models.build(network, images.shape, images.classes, activation, seed, batch_norm=batch_norm)
-        norm = attacked_norm(again, images.train, layer, unit, schedule, multiplier, how)
+        again = common.build(settings, images, batch_norm=settings.batch_norm)
+        norm = attacked_norm(again, images, settings, schedule)
 
     total, steps, measured, diverged = 0.0, 0, 0, 0
     with attack:
-        for step in training.sgd(net, images.train, optimizer=optimizer, **how):
+        for step in common.train(net, images, settings, optimizer=optimizer):
             if not math.isfinite(step.loss):
                 diverged = step.number
                 break
             recorder.follow()
             total, steps = total + step.loss, steps + 1
-            if control and step.number == schedule.last:
+            if settings.control and step.number == schedule.last:
                 if not math.isfinite(norm):
                     diverged = step.number
                     break
                 scale_to(net.get_parameter(f"{layer}.weight"), unit, norm)
-            if step.number % measure_every:
+            if step.number % settings.measure_every:
                 continue
             measured += 1
-            fully = measured % FULLY == 0 or step.epoch > epochs - 1
+            fully = measured % FULLY == 0 or step.epoch > settings.epochs - 1
             now = {"step": step.number, "epoch": step.epoch}
             losses = {"probe": math.nan, "other": math.nan}
             for name in sets if fully else ("probe",):
                 losses[name], found = recorder.measure(sets[name])
                 for place, columns in found.items():
-                    numbers = {column: rounded(values, BITS) for column, values in columns.items()}
+                    numbers = {column: common.rounded(values, BITS) for column, values in columns.items()}
                     where = {"set": name, "layer": place, "unit": torch.arange(len(numbers["mrp"]))}
                     yield "units", now | where | numbers
             yield "training", now | {"minibatch": total / steps} | losses
             total, steps = 0.0, 0
             if measured % FULLY == 0:
-                yield from seen_values(recorder, images.probe, watch, activation, now)
+                yield from seen_values(recorder, images.probe, settings.watch, settings.activation, now)
     net.eval()
-    losses = {"train_loss": mean_loss(net, images.train), "test_loss": mean_loss(net, images.test)}
+    losses = {f"{name}_loss": common.mean_loss(net, getattr(images, name)) for name in ("train", "test")}
     if not math.isfinite(losses["train_loss"]):  # the last updates did it
         diverged = diverged or step.number
-    reached = accuracy(net, images.test)
+    reached = common.accuracy(net, images.test)
     yield "final", losses | {"accuracy": reached, "diverged": diverged, "images": images.name}
 
 
 def check_units(net: nn.Module, layers: Sequence[str], wanted: Sequence[Sequence[Any]]) -> None:
     """Raise `Invalid` for a layer that is not among the recorded ones, or a unit that it does not have."""
     for layer, unit in wanted:
-        weights_of(net, [layer])
+        common.weights_of(net, [layer])
         if layer not in layers:
             raise Invalid(f"{layer}, unit {unit}: layers has no {layer}, it has {', '.join(layers)}")
         count = len(net.get_submodule(layer).weight)
@@ -124,24 +102,16 @@ def check_units(net: nn.Module, layers: Sequence[str], wanted: Sequence[Sequence
             raise Invalid(f"{layer} has units 0 to {count - 1}, not {unit}")
 
 
-def attacked_norm(
-    net: nn.Module,
-    images: Batch,
-    layer: str,
-    unit: int,
-    schedule: Schedule,
-    multiplier: float,
-    how: Mapping[str, Any],
-) -> float:
+def attacked_norm(net: nn.Module, images: Images, settings: Attacks, schedule: Schedule) -> float:
     """L1 norm of a unit's incoming weights right after the last attack; not a number if the loss is none."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=how["lr"])
-    with Attack(net, optimizer, layer, [unit], schedule, multiplier):
-        for step in training.sgd(net, images, optimizer=optimizer, **how):
+    optimizer = torch.optim.SGD(net.parameters(), lr=settings.lr)
+    with Attack(net, optimizer, settings.layer, [settings.unit], schedule, settings.multiplier):
+        for step in common.train(net, images, settings, optimizer=optimizer):
             if not math.isfinite(step.loss):
                 return math.nan
             if step.number == schedule.last:
                 break
-    return net.get_parameter(f"{layer}.weight")[unit].abs().sum().item()
+    return net.get_parameter(f"{settings.layer}.weight")[settings.unit].abs().sum().item()
 
 
 @torch.no_grad()

@@ -10,28 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
-from deadbook.experiments.common import Row, mean_loss
-from deadunits import derivatives, models, training
+from deadbook.experiments.common import Row, build, load, mean_loss, train
+from deadbook.settings import Background
+from deadunits import derivatives
 from deadunits.data import Batch
 
 
-def background(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    activation: str,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    measure_every: int,
-    probe_size: int,
-    sizes: Sequence[float],
-    trials: int,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def background(settings: Background, data_root: str = "") -> Iterator[Row]:
     """Chapter 1: train, and every so often walk away from the weights and see what the loss does.
 
     All on images trained on, in float64. Tables: `training` (loss in nats), `expansion` (for a step t Δw
@@ -39,11 +24,11 @@ def background(
     `descent` (the change of the loss of a minibatch and of all the images, after a step of size t along the
     minibatch's negative gradient; a row a trial).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
-    net = models.build(network, images.shape, images.classes, activation, seed)
-    chance = torch.Generator().manual_seed(2**31 + seed)  # not the stream that the weights came from
-    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
-        if step.number % measure_every and step.number != 1:
+    images = load(settings, data_root)
+    net = build(settings, images)
+    chance = torch.Generator().manual_seed(2**31 + settings.seed)  # not the stream that the weights came from
+    for step in train(net, images, settings):
+        if step.number % settings.measure_every and step.number != 1:
             continue
         twin = copy.deepcopy(net).double().eval()
         probe = Batch(images.train_probe.x.double(), images.train_probe.y)
@@ -55,14 +40,14 @@ def background(
         gradient = derivatives.gradient(twin, probe, names)
         directions = {"gradient": gradient, "removal": weights}
         for direction, along in directions.items():
-            for row in expansion(twin, probe, {name: -one for name, one in along.items()}, sizes):
+            for row in expansion(twin, probe, {name: -one for name, one in along.items()}, settings.sizes):
                 yield "expansion", now | {"direction": direction} | row
-        for trial in range(trials):
-            chosen = torch.randint(len(images.train.y), (batch_size,), generator=chance)
+        for trial in range(settings.trials):
+            chosen = torch.randint(len(images.train.y), (settings.batch_size,), generator=chance)
             some = Batch(images.train.x[chosen].double(), images.train.y[chosen])
             own = derivatives.gradient(twin, some, names)
             old = mean_loss(twin, some)
-            for size in sizes:
+            for size in settings.sizes:
                 with moved(twin, own, -size):
                     change = {
                         "minibatch": mean_loss(twin, some) - old,

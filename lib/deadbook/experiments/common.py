@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadunits import Invalid
+from deadbook import datasets
+from deadbook.settings import Experiment, Training
+from deadunits import Invalid, compaction, models, training
 from deadunits.counterfactual import sample_losses
-from deadunits.data import Batch
+from deadunits.data import Batch, Images
+from deadunits.training import Step
 
 Row = tuple[str, dict[str, Any]]
 Tensors = dict[str, Tensor]
@@ -18,6 +21,23 @@ Tensors = dict[str, Tensor]
 CHUNK = 250  # images at once: what stays in the processor's cache
 BITS = 13  # of mantissa, in the tables of scores and penalties
 SLOW = 2000  # forward passes a measurement, at most, for exact scores that have no fast way
+
+
+def load(settings: Experiment, data_root: str) -> Images:
+    """The images that an experiment uses."""
+    return datasets.load(root=data_root, **datasets.chosen(vars(settings)))
+
+
+def build(settings: Experiment, images: Images, **more: Any) -> nn.Module:
+    """Its network for these images; `more` as for `models.build`."""
+    chosen = {"activation": settings.activation, "seed": settings.seed}
+    return models.build(settings.network, images.shape, images.classes, **chosen, **more)
+
+
+def train(net: nn.Module, images: Images, settings: Training, **more: Any) -> Iterator[Step]:
+    """Its training, as a generator of steps; `more` as for `training.sgd`."""
+    how = {"epochs": settings.epochs, "lr": settings.lr, "batch_size": settings.batch_size}
+    return training.sgd(net, images.train, **how, seed=settings.seed, **more)
 
 
 def weights_of(net: nn.Module, layers: Sequence[str]) -> list[str]:
@@ -37,6 +57,30 @@ def weights_of(net: nn.Module, layers: Sequence[str]) -> list[str]:
                 f"the network has no linear or convolutional layer {layer!r}; it has {', '.join(known)}"
             )
     return [f"{layer}.weight" for layer in layers]
+
+
+def check_passes(score: str, counts: Mapping[str, int], instead: str) -> None:
+    """Raise `Invalid` if an exact score would take too many forward passes, counted by layer."""
+    if (total := sum(counts.values())) > SLOW:
+        raise Invalid(
+            f"the exact {score} of {', '.join(counts)} takes {total:,} forward passes at each measurement, "
+            f"{SLOW:,} are allowed: {instead}"
+        )
+
+
+def final_weights(net: nn.Module, names: Sequence[str]) -> Iterator[Row]:
+    """A row a weight."""
+    for name in names:
+        values = net.get_parameter(name).detach().flatten()
+        where = {"layer": name.removesuffix(".weight"), "weight": torch.arange(len(values))}
+        yield "values", where | {"value": values}
+
+
+def all_units(net: nn.Module, layers: Sequence[str]) -> Tensors:
+    """Masks that keep all units; raise `ValueError` if the units of this network cannot be removed."""
+    keep = {layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in layers}
+    compaction.compact(net, keep)
+    return keep
 
 
 def shapes(net: nn.Module, names: Sequence[str]) -> Iterator[Row]:

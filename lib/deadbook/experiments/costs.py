@@ -4,62 +4,46 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import nn
 
-from deadbook import datasets
-from deadbook.experiments.common import Row, weights_of
-from deadunits import derivatives, models, scorers
+from deadbook.experiments.common import Row, build, load, weights_of
+from deadbook.settings import Costs
+from deadunits import derivatives, scorers
 from deadunits.counterfactual import sample_losses
 from deadunits.data import Batch
 
 
-def costs(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    layers: Sequence[str],
-    activation: str,
-    probe_size: int,
-    rounds: int,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def costs(settings: Costs, data_root: str = "") -> Iterator[Row]:
     """Table 2.1: processor time of each scorer on the whole network, in forward-and-backward passes.
 
     The medians of rounds taken in turn, so that a drift of the machine hits all alike. The small CNN also
     with all widths doubled. Table: `costs` (seconds; passes: seconds over those of one pass; weights scored).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
-    nets = {1: models.build(network, images.shape, images.classes, activation, seed)}
-    if network == "small_cnn":
-        nets[2] = models.small_cnn(images.shape, images.classes, (16, 32, 128), activation, seed=seed)
+    images = load(settings, data_root)
+    nets = {1: build(settings, images)}
+    if settings.network == "small_cnn":
+        nets[2] = build(settings, images, widths=(16, 32, 128))
     for widths, net in nets.items():
         net.eval()
         every = [name for name, _ in net.named_parameters()]
-        some = weights_of(net, layers)
-        work = {"pass": lambda net=net: one_pass(net, images.probe)}
+        some = weights_of(net, settings.layers)
+        work = {"pass": partial(one_pass, net, images.probe)}
         for scorer in ("taylor1", "taylor2", "hessian", "magnitude"):
-            work[scorer] = lambda net=net, scorer=scorer, every=every: scorers.SCORERS[scorer](
-                net, images.probe, every
-            )
-        for scorer in ("diagonal", "loss_change"):
-            if scorer == "loss_change" or all(derivatives.gauss_newton_is_exact(net, name) for name in some):
-                work[f"{scorer} of layers"] = lambda net=net, scorer=scorer, some=some: scorers.SCORERS[
-                    scorer
-                ](net, images.probe, some)
+            work[scorer] = partial(scorers.SCORERS[scorer], net, images.probe, every)
+        if all(derivatives.gauss_newton_is_exact(net, name) for name in some):
+            work["diagonal of layers"] = partial(scorers.SCORERS["diagonal"], net, images.probe, some)
+        work["loss_change of layers"] = partial(scorers.SCORERS["loss_change"], net, images.probe, some)
         times: dict[str, list[float]] = {name: [] for name in work}
-        for _ in range(rounds + 1):
-            for name, one in work.items():
+        for _ in range(settings.rounds + 1):
+            for name, call in work.items():
                 start = time.process_time()
-                one()
+                call()
                 times[name].append(time.process_time() - start)
-        seconds = {
-            name: statistics.median(values[1:]) for name, values in times.items()
-        }  # the first warms up
+        seconds = {name: statistics.median(values[1:]) for name, values in times.items()}  # 0 warms up
         for name, value in seconds.items():
             scored = sum(net.get_parameter(one).numel() for one in (some if "layers" in name else every))
             row = {"scorer": name, "widths": widths, "weights": scored, "seconds": value}

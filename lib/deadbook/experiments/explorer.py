@@ -8,32 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
-from deadbook.experiments.common import Row, accuracy, mean_loss, shapes, weights_of
+from deadbook.experiments import common
+from deadbook.experiments.common import Row
 from deadbook.experiments.unit_pruning import stand_ins
-from deadunits import compaction, models, pruning, scorers, training, unit_scorers
+from deadbook.settings import Explorer
+from deadunits import compaction, pruning, scorers, unit_scorers
 from deadunits.data import Images
 
 WEIGHTS = ("magnitude", "taylor1_abs", "taylor1", "random")  # fast for any network
 UNITS = ("mrp", "mrs", "norm_l2", "random")
 
 
-def explorer(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    layers: Sequence[str],
-    activation: str,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    probe_size: int,
-    fractions: Sequence[float],
-    of: str,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def explorer(settings: Explorer, data_root: str = "") -> Iterator[Row]:
     """Train, and then take out fractions of the weights, or of the units, of some layers; each for a moment.
 
     By layer, scored on images trained on; nothing is trained afterwards. `of` is "weights" or "units"; units
@@ -42,26 +28,24 @@ def explorer(
     first layer's weights, 0 goes first), or `units` (also parameters left, and whether the `means` of what
     went were propagated) and `left` (units by layer).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
-    net = models.build(network, images.shape, images.classes, activation, seed)
-    names = weights_of(net, layers)
-    yield from shapes(net, names)
-    if of == "units":  # before any training: an error if this network's units cannot be removed
-        every = {
-            layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in layers
-        }
-        compaction.compact(net, every)
-    *_, step = training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
+    images = common.load(settings, data_root)
+    net = common.build(settings, images)
+    layers, of = settings.layers, settings.of
+    names = common.weights_of(net, layers)
+    yield from common.shapes(net, names)
+    if of == "units":
+        common.all_units(net, layers)  # before any training: an error if they cannot be removed
+    *_, step = common.train(net, images, settings)
     now = {"step": step.number, "epoch": step.epoch}
     net.eval()
     for scorer in UNITS if of == "units" else WEIGHTS:
-        scores = scored(net, images, layers, of, scorer, seed)
+        scores = scored(net, images, layers, of, scorer, settings.seed)
         if of == "weights":
             order = scores[names[0]].flatten().argsort(stable=True)
             ranks = torch.empty_like(order)
             ranks[order] = torch.arange(len(order))
             yield "ranks", now | {"scorer": scorer, "weight": torch.arange(len(order)), "rank": ranks}
-        for fraction in fractions:
+        for fraction in settings.fractions:
             about = now | {"scorer": scorer, "fraction": fraction}
             if of == "weights":
                 yield "pruned", about | without_weights(net, images, scores, fraction)
@@ -80,7 +64,9 @@ def scored(
     generator = torch.Generator().manual_seed(2**31 + seed)  # not the stream that the weights came from
     if of == "units":
         return unit_scorers.UNIT_SCORERS[scorer](net, images.train_probe, layers, generator=generator)
-    return scorers.SCORERS[scorer](net, images.train_probe, weights_of(net, layers), generator=generator)
+    return scorers.SCORERS[scorer](
+        net, images.train_probe, common.weights_of(net, layers), generator=generator
+    )
 
 
 def without_weights(
@@ -88,7 +74,7 @@ def without_weights(
 ) -> dict[str, Any]:
     """Loss and accuracy of the network without that fraction of each layer's weights."""
     with pruning.pruned(net, pruning.masks(scores, fraction)):
-        return {"loss": mean_loss(net, images.other), "accuracy": accuracy(net, images.test)}
+        return {"loss": common.mean_loss(net, images.other), "accuracy": common.accuracy(net, images.test)}
 
 
 def without_units(net: nn.Module, images: Images, keep: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
@@ -97,5 +83,5 @@ def without_units(net: nn.Module, images: Images, keep: Mapping[str, Tensor]) ->
     constants = stand_ins(net, images, keep)
     for means, removal in ((True, "propagated"), (False, "bare")):
         one = compaction.propagate(net, keep, **constants[removal])
-        losses = {"loss": mean_loss(one, images.other), "accuracy": accuracy(one, images.test)}
+        losses = {"loss": common.mean_loss(one, images.other), "accuracy": common.accuracy(one, images.test)}
         yield {"means": means, "parameters": left} | losses

@@ -8,84 +8,66 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
-from deadbook.experiments.common import (
-    SLOW,
-    Row,
-    Tensors,
-    accuracy,
-    mean_loss,
-    rounded_columns,
-    rounded_number,
-    shapes,
-    weights_of,
-)
-from deadunits import Invalid, derivatives, models, pruning, scorers, training
+from deadbook.experiments import common
+from deadbook.experiments.common import Row, Tensors
+from deadbook.settings import Saliency
+from deadunits import derivatives, pruning, scorers
 from deadunits.data import Batch
 
 FEW = 0.5  # below this fraction the signed scores and random ones are compared, above it the absolute ones
 SETS_EVERY = 5  # measurements: how often the weights are scored on the other two sets as well
 
 
-def saliency(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    layers: Sequence[str],
-    activation: str,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    measure_every: int,
-    probe_size: int,
-    fractions: Sequence[float],
-    draws: int,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def saliency(settings: Saliency, data_root: str = "") -> Iterator[Row]:
     """Section 2.1: train, and every so often score the weights of some layers and prune them for a moment.
 
     Tables: `weights` (a row a layer), `training` (losses in nats), `scores` (a row a weight and a set that it
     was scored on), `signals` (what Eq. 2.4 multiplies, a row a weight), `penalties` (loss after pruning minus
     loss before), `final` (test loss in nats, accuracy from 0 to 1).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    images = common.load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
-    net = models.build(network, images.shape, images.classes, activation, seed)
-    names = weights_of(net, layers)
+    net = common.build(settings, images)
+    names = common.weights_of(net, settings.layers)
+    every = settings.measure_every
     check_affordable(net, names)
-    yield from shapes(net, names)
+    yield from common.shapes(net, names)
     # not the stream that the initial weights came from: the draws would resemble them
-    chance = torch.Generator().manual_seed(2**31 + seed)
-    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
-        if step.number % measure_every:
+    chance = torch.Generator().manual_seed(2**31 + settings.seed)
+    for step in common.train(net, images, settings):
+        if step.number % every:
             continue
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
-        before = {name: mean_loss(net, batch) for name, batch in sets.items()}
+        before = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
         yield "training", now | {"minibatch": step.loss} | before
 
-        for scored_on in sets if step.number // measure_every % SETS_EVERY == 0 else ("probe",):
+        for scored_on in sets if step.number // every % SETS_EVERY == 0 else ("probe",):
             found = saliencies(net, sets[scored_on], names)
             yield from scores_by_weight(found, now | {"set": scored_on})
             # on the other sets the scores of the thesis are compared, at the fraction where it compares them
             own = scored_on == "probe"
-            random = [scorers.random(net, (), names, generator=chance) for _ in range(draws if own else 0)]
-            for fraction in fractions if own else [f for f in fractions if f >= FEW]:
+            draws = settings.draws if own else 0
+            random = [scorers.random(net, (), names, generator=chance) for _ in range(draws)]
+            for fraction in settings.fractions if own else [f for f in settings.fractions if f >= FEW]:
                 for scorer, draw, scores in candidates(found, random, fraction):
                     masks = pruning.masks(scores, fraction)
                     for judged_on in ("probe", "other") if own else (scored_on,):
                         with pruning.pruned(net, masks):
-                            penalty = rounded_number(mean_loss(net, sets[judged_on]) - before[judged_on])
+                            penalty = common.rounded_number(
+                                common.mean_loss(net, sets[judged_on]) - before[judged_on]
+                            )
                         chosen = {"scorer": scorer, "draw": draw, "fraction": fraction}
                         where = {"scored_on": scored_on, "set": judged_on}
                         yield "penalties", now | chosen | where | {"penalty": penalty}
-        if step.number // measure_every % SETS_EVERY == 0:
-            for layer in layers:
+        if step.number // every % SETS_EVERY == 0:
+            for layer in settings.layers:
                 yield "signals", now | {"layer": layer} | error_signals(net, images.probe, layer)
     net.eval()
-    yield "final", {"test_loss": mean_loss(net, images.test), "accuracy": accuracy(net, images.test)}
+    yield (
+        "final",
+        {"test_loss": common.mean_loss(net, images.test), "accuracy": common.accuracy(net, images.test)},
+    )
 
 
 def saliencies(net: nn.Module, batch: Batch, names: Sequence[str]) -> dict[str, Tensors]:
@@ -121,7 +103,7 @@ def scores_by_weight(found: Mapping[str, Tensors], now: Mapping[str, Any]) -> It
     for name, one in found["magnitude"].items():
         columns = {scorer: scores[name].flatten() for scorer, scores in found.items() if scorer != "taylor2"}
         where = {"layer": name.removesuffix(".weight"), "weight": torch.arange(one.numel())}
-        yield "scores", dict(now) | where | rounded_columns(columns)
+        yield "scores", dict(now) | where | common.rounded_columns(columns)
 
 
 def error_signals(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
@@ -141,15 +123,11 @@ def error_signals(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]
         "silent": (by_unit == 0).float().mean(0).repeat_interleave(fan_in),
         "input": found.inputs.abs().mean((0, 2)).repeat(units),
     }
-    return {"weight": torch.arange(units * fan_in)} | rounded_columns(columns)
+    return {"weight": torch.arange(units * fan_in)} | common.rounded_columns(columns)
 
 
 def check_affordable(net: nn.Module, names: Sequence[str]) -> None:
     """Raise `Invalid` if the exact scores would take too many forward passes at each measurement."""
-    slow = {name: net.get_parameter(name).numel() for name in names if not scorers.is_fast(net, name)}
-    if sum(slow.values()) > SLOW:
-        raise Invalid(
-            f"the exact loss change of {', '.join(slow)} takes {sum(slow.values()):,} forward passes at each "
-            f"measurement, {SLOW:,} are allowed: choose smaller layers, or make the network an nn.Sequential "
-            "of known layers, which has a faster way"
-        )
+    counts = {name: net.get_parameter(name).numel() for name in names if not scorers.is_fast(net, name)}
+    faster = "make the network an nn.Sequential of known layers, which has a faster way"
+    common.check_passes("loss change", counts, f"choose smaller layers, or {faster}")

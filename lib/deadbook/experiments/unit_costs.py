@@ -5,44 +5,31 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from deadbook import datasets
-from deadbook.experiments.common import Row
-from deadunits import compaction, models, pruning, unit_scorers
+from deadbook.experiments.common import Row, build, load
+from deadbook.settings import UnitCosts
+from deadunits import compaction, pruning, unit_scorers
 from deadunits.data import Batch
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 
 
-def unit_costs(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    layers: Sequence[str],
-    activation: str,
-    probe_size: int,
-    fraction: float,
-    batches: Sequence[int],
-    rounds: int,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def unit_costs(settings: UnitCosts, data_root: str = "") -> Iterator[Row]:
     """Section 4.2: size and wall time of a dense network, the same masked, and the same compacted.
 
     Untrained, since the time does not depend on the weights. The networks are timed in turn, so that a drift
     of the machine hits all alike; one thread. Tables: `sizes` (parameters, bytes of the files, bytes of what
     the layers give for one image), `speeds` (medians, in seconds a forward pass, also over the dense one's).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
-    dense = models.build(network, images.shape, images.classes, activation, seed).eval()
-    norms = unit_scorers.norm_l2(dense, (), layers)
-    keep = pruning.unit_masks(norms, fraction)
+    images = load(settings, data_root)
+    dense = build(settings, images).eval()
+    norms = unit_scorers.norm_l2(dense, (), settings.layers)
+    keep = pruning.unit_masks(norms, settings.fraction)
     networks = {"dense": dense, "masked": compaction.propagate(dense, keep)}
     networks["compacted"] = compaction.compact(dense, keep)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,9 +46,9 @@ def unit_costs(
                 ways[f"PyTorch, {layout}", name] = lambda x, one=one, m=memory: one(x.to(memory_format=m))
             if session:
                 ways["ONNX Runtime", name] = lambda x, run=session.run: run(None, {"x": x.numpy()})
-        for batch in batches:
+        for batch in settings.batches:
             x = images.train.x[torch.arange(batch) % len(images.train.x)]
-            times = timed(ways, x, rounds, inner=max(1, 64 // batch))
+            times = timed(ways, x, settings.rounds, inner=max(1, 64 // batch))
             for (engine, name), seconds in times.items():
                 row = {"engine": engine, "network": name, "batch": batch, "seconds": seconds}
                 yield "speeds", row | {"over_dense": seconds / times[engine, "dense"]}
@@ -90,16 +77,11 @@ def onnx_session(net: nn.Module, file: Path, shape: tuple[int, int, int]) -> obj
     except ImportError:
         return None
     x = torch.zeros(2, *shape)  # not 1: the exporter would take it for a constant
-    torch.onnx.export(
-        compaction.compact(net, {}).to(memory_format=torch.contiguous_format),
-        (x,),
-        file,
-        dynamo=True,
-        external_data=False,  # by default the weights go to a second file
-        input_names=["x"],
-        dynamic_shapes=({0: torch.export.Dim("images")},),
-        verbose=False,
-    )
+    copy = compaction.compact(net, {}).to(memory_format=torch.contiguous_format)
+    batches = ({0: torch.export.Dim("images")},)
+    one_file = {"external_data": False}  # by default the weights go to a second file
+    how = {"dynamo": True, "dynamic_shapes": batches, "verbose": False} | one_file
+    torch.onnx.export(copy, (x,), file, input_names=["x"], **how)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

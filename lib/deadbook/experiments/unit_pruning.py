@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
-from deadbook.experiments.common import Row, accuracy, mean_loss, shapes, weights_of
-from deadunits import compaction, mean_replacement, models, pruning, training, unit_scorers
+from deadbook.experiments import common
+from deadbook.experiments.common import Row
+from deadbook.settings import UnitPruning
+from deadunits import compaction, graph, mean_replacement, pruning, unit_scorers
 from deadunits.data import Images
 
 REMOVALS = ("propagated", "activation", "bare")  # what a unit is replaced by: g(E[h]), E[a], 0
 
 
-def unit_pruning(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    layers: Sequence[str],
-    activation: str,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    measure_every: int,
-    probe_size: int,
-    schedule: Sequence[Sequence[float]],
-    scorer: str,
-    by: str,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def unit_pruning(settings: UnitPruning, data_root: str = "") -> Iterator[Row]:
     """Section 4.2: train, and at the end of some epochs take out the units of lowest score for good.
 
     Their means are propagated into the next biases; units are scored on images trained on. `schedule` is a
@@ -45,56 +29,48 @@ def unit_pruning(
     `sizes` (parameters and bytes), `final` (losses in nats, accuracies from 0 to 1, of the masked and of the
     compacted network).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    images = common.load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
-    net = models.build(network, images.shape, images.classes, activation, seed)
-    names = weights_of(
-        net, [name for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
-    )
-    yield from shapes(net, names)
-    steps = -(-len(images.train.y) // batch_size)  # in an epoch
-    planned = {int(epoch) * steps: fraction for epoch, fraction in schedule}
-    keep = {layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in layers}
-    compaction.compact(net, keep)  # before any training: an error if this network's units cannot be removed
+    net = common.build(settings, images)
+    linear = list(graph.linear_layers(net))
+    names = common.weights_of(net, linear)
+    yield from common.shapes(net, names)
+    layers = settings.layers
+    steps = -(-len(images.train.y) // settings.batch_size)  # in an epoch
+    planned = {int(epoch) * steps: fraction for epoch, fraction in settings.schedule}
+    keep = common.all_units(net, layers)  # before any training: an error if they cannot be removed
     masks: dict[str, Tensor] = {}
     dense = compaction.parameter_count(net)
     pruned = 0.0
-    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
+    for step in common.train(net, images, settings):
         pruning.zero(net, masks)
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
         if step.number in planned:
-            before = {name: mean_loss(net, batch) for name, batch in sets.items()}
-            scores = unit_scorers.UNIT_SCORERS[scorer](net, images.train_probe, layers)
-            keep = pruning.unit_masks(scores, planned[step.number], by=by, existing=keep)
+            before = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
+            scores = unit_scorers.UNIT_SCORERS[settings.scorer](net, images.train_probe, layers)
+            keep = pruning.unit_masks(scores, planned[step.number], by=settings.by, existing=keep)
             for removal, constants in stand_ins(net, images, keep).items():
-                one = compaction.propagate(net, keep, **constants)
+                small = compaction.propagate(net, keep, **constants)
                 for name, batch in sets.items():
-                    losses = {"before": before[name], "after": mean_loss(one, batch)}
-                    yield (
-                        "pruned",
-                        now | {"fraction": planned[step.number], "set": name, "removal": removal} | losses,
-                    )
+                    losses = {"before": before[name], "after": common.mean_loss(small, batch)}
+                    about = {"fraction": planned[step.number], "set": name, "removal": removal}
+                    yield "pruned", now | about | losses
             masks = compaction.remove(net, keep, **stand_ins(net, images, keep)["propagated"])
             pruned = 1 - compaction.parameter_count(compaction.compact(net, keep)) / dense
-        if step.number % measure_every == 0:
-            losses = {name: mean_loss(net, batch) for name, batch in sets.items()}
+        if step.number % settings.measure_every == 0:
+            losses = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
             yield "training", now | {"pruned": pruned, "minibatch": step.loss} | losses
     net.eval()
     for layer, mask in keep.items():
         yield "kept", {"layer": layer, "unit": torch.arange(len(mask)), "kept": mask}
-    for name in names:
-        values = net.get_parameter(name).detach().flatten()
-        where = {"layer": name.removesuffix(".weight"), "weight": torch.arange(len(values))}
-        yield "values", where | {"value": values}
+    yield from common.final_weights(net, names)
     small = compaction.compact(net, keep)
-    for kind, one in {"masked": net, "compacted": small}.items():
-        yield (
-            "sizes",
-            {"network": kind, "parameters": compaction.parameter_count(one), "bytes": file_size(one)},
-        )
-        losses = {f"{name}_loss": mean_loss(one, getattr(images, name)) for name in ("train", "test")}
-        yield "final", {"network": kind} | losses | {"accuracy": accuracy(one, images.test)}
+    for kind, left in {"masked": net, "compacted": small}.items():
+        sizes = {"parameters": compaction.parameter_count(left), "bytes": file_size(left)}
+        yield "sizes", {"network": kind} | sizes
+        losses = {f"{name}_loss": common.mean_loss(left, getattr(images, name)) for name in ("train", "test")}
+        yield "final", {"network": kind} | losses | {"accuracy": common.accuracy(left, images.test)}
 
 
 @torch.no_grad()
@@ -106,16 +82,13 @@ def stand_ins(
     means = {layer: one.mean for layer, one in mean_replacement.observe(net, batch, list(keep)).items()}
     entering: dict[str, Tensor] = {}
     handles = []
-    modules = {name: one for name, one in net.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))}
+    modules = graph.linear_layers(net)
     order = list(modules)
     for layer, mask in keep.items():
         following = modules[order[order.index(layer) + 1]]
 
-        def hook(
-            _: nn.Module, inputs: tuple[Tensor, ...], layer: str = layer, units: int = len(mask)
-        ) -> None:
-            a = inputs[0]
-            entering[layer] = a.unflatten(1, (units, -1)).movedim(1, 0).flatten(1).mean(1)
+        def hook(_: nn.Module, inputs: tuple, layer: str = layer, units: int = len(mask)) -> None:
+            entering[layer] = inputs[0].unflatten(1, (units, -1)).movedim(1, 0).flatten(1).mean(1)
 
         handles.append(following.register_forward_pre_hook(hook))
     try:

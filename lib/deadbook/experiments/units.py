@@ -8,90 +8,57 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
-from deadbook.experiments.common import (
-    CHUNK,
-    SLOW,
-    Row,
-    accuracy,
-    mean_loss,
-    rounded_columns,
-    rounded_number,
-    shapes,
-    weights_of,
-)
-from deadunits import Invalid, graph, mean_replacement, models, pruning, training, unit_scorers
+from deadbook.experiments import common
+from deadbook.experiments.common import Row
+from deadbook.settings import UnitSaliency
+from deadunits import graph, mean_replacement, pruning, unit_scorers
 from deadunits.counterfactual import Counterfactual, chain_behind, sample_losses
 from deadunits.data import Batch
 from deadunits.mean_replacement import Units
 
 SCORERS = ("mrp", "mrs", "norm_l1", "norm_l2", "taylor", "mean_activation")
-CONSTANTS = (
-    "mean of h",
-    "mean of a",
-    "median of h",
-    "zero",
-)  # that stand for units; the first is the thesis's
+# What stands for units; the first is the thesis's.
+CONSTANTS = ("mean of h", "mean of a", "median of h", "zero")
 
 
-def units(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    widths: Sequence[int],
-    layers: Sequence[str],
-    activation: str,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    measure_every: int,
-    probe_size: int,
-    fractions: Sequence[float],
-    draws: int,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
     """Section 4.1: train, and every so often score the units of some layers and replace them for a moment.
 
     Units are scored on images trained on, layer by layer. Tables: `weights` (a row a layer), `training`
     (losses in nats), `scores` (a row a unit), `penalties` (loss after pruning with bias propagation minus
     loss before, in nats), `final` (losses in nats, accuracy from 0 to 1).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    images = common.load(settings, data_root)
     sets = {"train_probe": images.train_probe, "other": images.other}
-    net = models.build(network, images.shape, images.classes, activation, seed, widths)
-    yield from shapes(net, weights_of(net, layers))
+    net = common.build(settings, images, widths=settings.widths)
+    layers = settings.layers
+    yield from common.shapes(net, common.weights_of(net, layers))
     check_affordable(net, layers)
     active = all(unit_scorers.activation_of(net, layer) for layer in layers)
     known = [name for name in SCORERS if active or name != "mean_activation"]
     # not the stream that the initial weights came from: the draws would resemble them
-    chance = torch.Generator().manual_seed(2**31 + seed)
-    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
-        if step.number % measure_every:
+    chance = torch.Generator().manual_seed(2**31 + settings.seed)
+    for step in common.train(net, images, settings):
+        if step.number % settings.measure_every:
             continue
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
-        before = {name: mean_loss(net, batch) for name, batch in sets.items()}
+        before = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
         yield "training", now | {"minibatch": step.loss} | before
 
         seen = mean_replacement.observe(net, images.train_probe, layers)
         found = {name: score_units(name, net, images.train_probe, layers, seen) for name in known}
         for layer in layers:
-            scores = {name: one[layer] for name, one in found.items()}
-            other = {
-                "mean": seen[layer].mean,
-                "variance": seen[layer].variance,
-                "gradient": seen[layer].gradient,
-            }
+            scores = {name: by_layer[layer] for name, by_layer in found.items()}
+            other = {name: getattr(seen[layer], name) for name in ("mean", "variance", "gradient")}
             where = {"layer": layer, "unit": torch.arange(len(seen[layer].mean))}
-            yield "scores", now | where | rounded_columns(scores | other)
+            yield "scores", now | where | common.rounded_columns(scores | other)
 
-        random = [unit_scorers.random(net, (), layers, generator=chance) for _ in range(draws)]
+        random = [unit_scorers.random(net, (), layers, generator=chance) for _ in range(settings.draws)]
         for layer in layers:
             stand_in = constants(net, images.train_probe, layer)
             judges = {name: Replacing(net, batch, layer) for name, batch in sets.items()}
-            for fraction in fractions:
+            for fraction in settings.fractions:
                 chosen = [(name, 0, scores) for name, scores in found.items()]
                 chosen += [("random", draw, scores) for draw, scores in enumerate(random)]
                 for scorer, draw, scores in chosen:
@@ -101,24 +68,19 @@ def units(
                         for name, judge in judges.items():
                             if constant in stand_in:
                                 loss = judge.loss(gone, stand_in[constant], constant)
-                                penalty = rounded_number(loss - before[name])
+                                penalty = common.rounded_number(loss - before[name])
                                 which = {"constant": constant, "set": name, "penalty": penalty}
                                 yield "penalties", now | row | which
     net.eval()
-    losses = {"train_loss": mean_loss(net, images.train), "test_loss": mean_loss(net, images.test)}
-    yield "final", losses | {"accuracy": accuracy(net, images.test)}
+    losses = {f"{name}_loss": common.mean_loss(net, getattr(images, name)) for name in ("train", "test")}
+    yield "final", losses | {"accuracy": common.accuracy(net, images.test)}
 
 
 def check_affordable(net: nn.Module, layers: Sequence[str]) -> None:
     """Raise `Invalid` if the exact scores would take too many forward passes at each measurement."""
-    slow = {
-        name: len(net.get_submodule(name).weight) for name in layers if not Counterfactual.supports(net, name)
-    }
-    if sum(slow.values()) > SLOW:
-        raise Invalid(
-            f"the exact MRP of {', '.join(slow)} takes {sum(slow.values()):,} forward passes at each "
-            f"measurement, {SLOW:,} are allowed: choose fewer or narrower layers"
-        )
+    slow = [name for name in layers if not Counterfactual.supports(net, name)]
+    counts = {name: len(net.get_submodule(name).weight) for name in slow}
+    common.check_passes("MRP", counts, "choose fewer or narrower layers")
 
 
 def score_units(
@@ -152,10 +114,9 @@ def constants(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
     size = a.shape[1] // h.shape[1]  # features a unit has: 1, or behind a Flatten the positions
     by_unit = a.unflatten(1, (h.shape[1], size)).movedim(1, 0).flatten(1)  # (units, ...)
     mean = by_unit.mean(1).repeat_interleave(size).view(1, -1, *[1] * (a.dim() - 2))
-    through = {
-        name: c.view(shape) * one for name, c in (("mean", values.mean(1)), ("median", values.median(1)[0]))
-    }
-    found = {f"{name} of h": behind(c) for name, c in through.items()}
+    found = {}
+    for name, c in (("mean", values.mean(1)), ("median", values.median(1)[0])):
+        found[f"{name} of h"] = behind(c.view(shape) * one)
     return found | {"mean of a": mean.expand_as(a[:1]), "zero": torch.zeros_like(a[:1])}
 
 
@@ -195,10 +156,10 @@ class Replacing:
         if not hasattr(self, "rest"):
             of = {unit: float(constant[unit]) for unit in gone.nonzero().flatten().tolist()}
             with mean_replacement.replaced(self.net, {self.layer: of}):
-                return mean_loss(self.net, self.batch)
+                return common.mean_loss(self.net, self.batch)
         own = gone.repeat_interleave(self.a.shape[1] // self.units)
         own = own.view(1, -1, *[1] * (self.a.dim() - 2))
         losses = []
-        for a, y in zip(self.a.split(CHUNK), self.batch.y.split(CHUNK), strict=True):
+        for a, y in zip(self.a.split(common.CHUNK), self.batch.y.split(common.CHUNK), strict=True):
             losses.append(sample_losses(self.rest(torch.where(own, constant, a)), y))
         return torch.cat(losses).double().mean().item()

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from deadbook import datasets
-from deadbook.experiments.common import Row, Tensors, accuracy, mean_loss, shapes, weights_of
-from deadunits import compaction, models, pruning, scorers, training
+from deadbook.experiments import common
+from deadbook.experiments.common import Row, Tensors
+from deadbook.settings import WeightPruning
+from deadunits import compaction, pruning, scorers
 from deadunits.data import Images
 
 EMPTY = [i / 50 for i in range(16)]  # fnz of Figure 2.11
 
 
-def weight_pruning(
-    *,
-    dataset: str,
-    image_size: int,
-    network: str,
-    layers: Sequence[str],
-    activation: str,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    measure_every: int,
-    probe_size: int,
-    schedule: Sequence[Sequence[float]],
-    by: str,
-    seed: int,
-    data_root: str = "",
-) -> Iterator[Row]:
+def weight_pruning(settings: WeightPruning, data_root: str = "") -> Iterator[Row]:
     """Section 2.2: train, and at the end of some epochs prune the weights of smallest magnitude for good.
 
     `schedule` is a list of [epoch, fraction]; empty, this is the unpruned twin, for which `by` means nothing.
@@ -39,41 +24,36 @@ def weight_pruning(
     before and after each pruning), `values` (the weights at the end), `removal` (what removing units leaves,
     by fnz), `samples` (an image a class), `final` (losses in nats, accuracies from 0 to 1).
     """
-    images = datasets.load(dataset, data_root, probe_size, image_size=image_size)
+    images = common.load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other, "train_probe": images.train_probe}
-    net = models.build(network, images.shape, images.classes, activation, seed)
-    names = weights_of(net, layers)
-    yield from shapes(net, names)
+    net = common.build(settings, images)
+    names = common.weights_of(net, settings.layers)
+    yield from common.shapes(net, names)
     yield from samples(images)
-    steps = -(-len(images.train.y) // batch_size)  # in an epoch
-    planned = {int(epoch) * steps: fraction for epoch, fraction in schedule}
+    steps = -(-len(images.train.y) // settings.batch_size)  # in an epoch
+    planned = {int(epoch) * steps: fraction for epoch, fraction in settings.schedule}
     masks: Tensors = {name: torch.ones_like(net.get_parameter(name), dtype=torch.bool) for name in names}
     given_up = 0.0
-    for step in training.sgd(net, images.train, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed):
+    for step in common.train(net, images, settings):
         pruning.zero(net, masks)
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
         if step.number in planned:
-            before = {name: mean_loss(net, batch) for name, batch in sets.items()}
+            before = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
             given_up = planned[step.number]
             scores = scorers.magnitude(net, (), names)
-            masks = pruning.masks(scores, given_up, by=by, existing=masks)
+            masks = pruning.masks(scores, given_up, by=settings.by, existing=masks)
             pruning.zero(net, masks)
             for name, batch in sets.items():
-                losses = {"before": before[name], "after": mean_loss(net, batch)}
+                losses = {"before": before[name], "after": common.mean_loss(net, batch)}
                 yield "pruned", now | {"fraction": given_up, "set": name} | losses
-        if step.number % measure_every == 0:
-            losses = {name: mean_loss(net, batch) for name, batch in sets.items()}
+        if step.number % settings.measure_every == 0:
+            losses = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
             yield "training", now | {"pruned": given_up, "minibatch": step.loss} | losses
     net.eval()
-    for name in names:
-        values = net.get_parameter(name).detach().flatten()
-        yield (
-            "values",
-            {"layer": name.removesuffix(".weight"), "weight": torch.arange(len(values)), "value": values},
-        )
+    yield from common.final_weights(net, names)
     yield from removals(net, images)
-    yield "final", {"train_loss": mean_loss(net, images.train)} | judged(net, images)
+    yield "final", {"train_loss": common.mean_loss(net, images.train)} | judged(net, images)
 
 
 def removals(net: nn.Module, images: Images) -> Iterator[Row]:
@@ -97,8 +77,8 @@ def removals(net: nn.Module, images: Images) -> Iterator[Row]:
 def judged(net: nn.Module, images: Images) -> dict[str, float]:
     """Losses in nats and accuracies on each set of images."""
     sets = {name: getattr(images, name) for name in ("probe", "other", "test")}
-    losses = {f"{name}_loss": mean_loss(net, batch) for name, batch in sets.items()}
-    return losses | {f"{name}_accuracy": accuracy(net, batch) for name, batch in sets.items()}
+    losses = {f"{name}_loss": common.mean_loss(net, batch) for name, batch in sets.items()}
+    return losses | {f"{name}_accuracy": common.accuracy(net, batch) for name, batch in sets.items()}
 
 
 def samples(images: Images) -> Iterator[Row]:

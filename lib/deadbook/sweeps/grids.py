@@ -6,11 +6,12 @@ a job. A job's result is kept under a hash of its settings, so that what is fini
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import hashlib
 import itertools
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,36 +19,73 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import Field
 
 from deadbook import datasets, runs, settings
 from deadbook.build import book
-from deadbook.settings import Rule
+from deadbook.settings import (
+    DataRoot,
+    Positive,
+    Processes,
+    Profile,
+    Results,
+    Settings,
+    choice,
+    integer,
+    setting,
+)
 from deadunits import Invalid, __version__
 
 MANY = 10_000  # jobs in one file: more is a slip
 LISTS = {  # lists as data: nothing in a file is ever executed
-    "range": lambda *ends: list(range(*ends)),
-    "linspace": lambda low, high, number: [_even(low, high, number, i) for i in range(number)],
-    "logspace": lambda low, high, number: [10 ** _even(low, high, number, i) for i in range(number)],
+    "range": range,
+    "linspace": lambda low, high, number: (_even(low, high, number, i) for i in range(number)),
+    "logspace": lambda low, high, number: (10 ** _even(low, high, number, i) for i in range(number)),
 }
-RULES = {
-    "where": Rule("local or slurm", lambda value: value in ("local", "slurm")),
-    "processes": settings.RULES["processes"],
-    "results": settings.RULES["results"],
-    "data_root": settings.RULES["data_root"],
-    "slurm": Rule("a mapping", lambda value: type(value) is dict),
-    "sweeps": Rule("a mapping of names to sweeps, at least one", lambda v: type(v) is dict and bool(v)),
-}
-SLURM_RULES = {
-    "minutes": Rule("a whole number of minutes, at least 1", lambda v: type(v) is int and v >= 1),
-    "memory": Rule("gigabytes, a number above 0", lambda v: type(v) in (int, float) and v > 0),
-    "gpus": Rule("a whole number from 0", lambda value: type(value) is int and value >= 0),
-    "partition": Rule("a text", lambda value: type(value) is str and value != ""),
-    "at_once": Rule("a whole number from 1", lambda value: type(value) is int and value >= 1),
-    "more": Rule("a mapping: options of sbatch", lambda value: type(value) is dict),
-}
-SLURM = {"minutes": 24 * 60, "memory": 4, "gpus": 0, "at_once": 100}
-ONE = ("experiment", "chapter", "profile", "settings", "lists")
+Where = choice("where the jobs are done", "local", "slurm")
+Mapped = setting(dict, "a mapping", "names and values")
+Sweeps = setting(dict, "a mapping of names to sweeps, at least one", "the sweeps", Field(min_length=1))
+Minutes = integer(1, 10**6, "time of a job, in minutes", " (minutes)")
+Memory = setting(Positive, "gigabytes, a number above 0", "memory of a job")
+Gpus = integer(0, 1000, "GPUs of a job")
+Partition = setting(str | None, "the name of a partition", "where the jobs are queued", Field(min_length=1))
+AtOnce = integer(1, 10**6, "jobs at a time")
+Name = setting(str | None, "the name of an experiment, or of a chapter", "what is done")
+
+
+class File(Settings):
+    """What a file may say."""
+
+    noun = "name"
+    where: Where = "local"
+    processes: Processes = 0
+    results: Results = "results"
+    data_root: DataRoot = ""
+    slurm: Mapped = Field({})
+    sweeps: Sweeps
+
+
+class Slurm(Settings):
+    """What it may ask SLURM for; `more` are further options of sbatch."""
+
+    noun = "name"
+    minutes: Minutes = 24 * 60
+    memory: Memory = 4
+    gpus: Gpus = 0
+    partition: Partition = None
+    at_once: AtOnce = 100
+    more: Mapped = Field({})
+
+
+class Sweep(Settings):
+    """What a sweep may say: an experiment or a chapter, what is the same in all jobs, and lists."""
+
+    noun = "name"
+    experiment: Name = None
+    chapter: Name = None
+    profile: Profile = "quick"
+    settings: Mapped = Field({})
+    lists: Mapped = Field({})
 
 
 @dataclass(frozen=True)
@@ -94,7 +132,7 @@ class Plan:
 
     def parameters(self, job: Job) -> dict[str, Any]:
         """Those of a chapter; its runs lie beside the others, and it takes one core."""
-        names = settings.declared(runs.top() / f"notebooks/{job.chapter}.ipynb")
+        names = settings.chapter(job.chapter).model_fields
         own = {"results": str(self.results), "processes": 1, "data_root": self.data_root}
         return {name: value for name, value in own.items() if name in names} | job.settings
 
@@ -110,23 +148,16 @@ def read(file: Path, own: Mapping[str, Any] | None = None, **top: Any) -> Plan:
     Raises:
         Invalid: what is wrong, and what would be right.
     """
-    try:
-        whole = yaml.safe_load(file.read_text("utf8"))
-    except OSError as error:
-        raise Invalid(f"cannot read {file}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise Invalid(f"{file} is no YAML: {error}") from error
-    if type(whole) is not dict:
-        raise Invalid(f"{file} is to be a mapping with the name `sweeps`")
-    whole |= {name: value for name, value in top.items() if value is not None}
-    _check(whole, RULES, file.name)
-    _check(whole.get("slurm", {}), SLURM_RULES, f"{file.name}, slurm")
-    if "sweeps" not in whole:
-        raise Invalid(f"{file} defines no sweep: it wants a mapping `sweeps`")
-    used, jobs = set[str](), list[Job]()
-    for name, one in whole["sweeps"].items():
-        whole["sweeps"][name] = one = _overruled(f"{file.name}, {name}", one, own or {}, used)
-        jobs += _jobs(f"{file.name}, {name}", name, one)
+    whole = _loaded(file) | {name: value for name, value in top.items() if value is not None}
+    chosen = _checked(file.name, File, whole)
+    slurm = _checked(f"{file.name}, slurm", Slurm, chosen.slurm)
+    used, jobs, sweeps = set[str](), list[Job](), dict[str, Any]()
+    for name, values in chosen.sweeps.items():
+        where = f"{file.name}, {name}"
+        if type(name) is not str or not re.fullmatch(r"\w[\w.-]*", name):
+            raise Invalid(f"{where}: the name of a sweep must be of letters, digits, _, - and .")
+        sweeps[name] = _overruled(where, values, own or {}, used)
+        jobs += _jobs(where, name, sweeps[name])
         if len(jobs) > MANY:
             raise Invalid(f"{file.name}: more than {MANY:,} jobs; a slip in a list?")
     if unused := set(own or {}) - used:
@@ -136,87 +167,95 @@ def read(file: Path, own: Mapping[str, Any] | None = None, **top: Any) -> Plan:
         raise Invalid(f"{file.name}: {len(doubled)} jobs are there twice; the same value twice in a list?")
     return Plan(
         jobs,
-        runs.top() / whole.get("results", "results"),
-        whole.get("data_root", ""),
-        whole.get("where", "local"),
-        whole.get("processes", 0),
-        SLURM | whole.get("slurm", {}),
-        whole,
+        runs.top() / chosen.results,
+        chosen.data_root,
+        chosen.where,
+        chosen.processes,
+        {name: value for name, value in slurm.model_dump().items() if value not in (None, {})},
+        whole | {"sweeps": {name: sweep.model_dump(exclude_unset=True) for name, sweep in sweeps.items()}},
     )
 
 
 def check(plan: Plan) -> None:
     """Look for the images, and whether there is a place for results; before anything is started."""
     runs.check_writable(plan.results)
-    seen = set()
-    for job in (one for one in plan.jobs if plan.found(one) is None):
+    seen: list[dict[str, Any]] = []
+    for job in (job for job in plan.jobs if plan.found(job) is None):
         if job.chapter:
-            book.parameters(job.chapter, job.profile, plan.parameters(job))
+            book.complete(job.chapter, job.profile, plan.parameters(job))
             continue
-        one = tuple(job.settings[name] for name in ("dataset", "probe_size", "image_size"))
-        if one not in seen:
-            datasets.check(one[0], plan.data_root, *one[1:])
+        images = datasets.chosen(job.settings)
+        if images not in seen:
+            datasets.check(root=plan.data_root, **images)
             runs.decode(job.settings, plan.data_root)
-            seen.add(one)
+            seen.append(images)
 
 
 def keep_configuration(plan: Plan, name: str) -> Path:
     """Write what is done, the command line's settings included, beside the results."""
-    text = f"# deadunits {__version__}\n{yaml.safe_dump(plan.effective, sort_keys=False)}"
+    text = f"# deadunits {__version__}\n{yaml.dump(plan.effective, Dumper=_Dumper, sort_keys=False)}"
     place = plan.results / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
     draft = place.with_suffix(f".{os.getpid()}")
     draft.write_text(text, "utf8")
     return draft.replace(place)
 
 
-def declared(experiment: str) -> list[str]:
-    """The settings of an experiment: the names that its loop takes.
+class _Loader(yaml.SafeLoader):
+    """YAML without what is there by a slip: aliases, and names that are there twice."""
 
-    Raises:
-        Invalid: there is no such experiment.
-    """
-    folder = Path(__file__).parents[1] / "experiments"
-    known = {}
-    for file in sorted(folder.glob("*.py")):
-        for node in ast.parse(file.read_text("utf8")).body:
-            if isinstance(node, ast.FunctionDef) and node.name == file.stem:
-                known[file.stem] = [one.arg for one in node.args.kwonlyargs if one.arg != "data_root"]
-    if experiment not in known:
-        raise Invalid(settings.unknown("experiment", experiment, list(known)))
-    return known[experiment]
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases (*{self.peek_event().anchor}) are not read")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = Counter(key.value for key, _ in node.value)
+        if twice := [name for name, times in names.items() if times > 1]:
+            raise yaml.YAMLError(f"{twice[0]} is there twice")
+        return super().construct_mapping(node, deep)
 
 
-def _jobs(where: str, name: str, one: Mapping[str, Any]) -> list[Job]:
+class _Dumper(yaml.SafeDumper):
+    """YAML that `_Loader` reads."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _loaded(file: Path) -> dict[str, Any]:
+    try:
+        whole = yaml.load(file.read_text("utf8"), _Loader)
+    except OSError as error:
+        raise Invalid(f"cannot read {file}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also no UTF-8, numbers too long
+        raise Invalid(f"{file} is no YAML: {error}") from error
+    if type(whole) is not dict:
+        raise Invalid(f"{file} must be a mapping with the name `sweeps`")
+    return whole
+
+
+def _model(sweep: Sweep) -> type[Settings]:
+    """What its settings must be; raise `Invalid` for an unknown experiment, chapter or profile."""
+    if sweep.experiment:
+        return settings.experiment(sweep.experiment)
+    book.known(sweep.chapter or "", sweep.profile)
+    return settings.chapter(sweep.chapter)
+
+
+def _jobs(where: str, name: str, sweep: Sweep) -> list[Job]:
     """The jobs of one sweep, each checked."""
-    experiment, chapter = one.get("experiment", ""), one.get("chapter", "")
-    fixed, lists = one["settings"], one["lists"]
-    names = _names(one)
-    for setting in (*fixed, *lists):
-        if setting not in names:
-            raise Invalid(f"{where}: {settings.unknown('parameter', str(setting), names)}")
-    missing = [setting for setting in names if setting not in fixed and setting not in lists]
-    if experiment and missing:
-        raise Invalid(f"{where}: {experiment} wants {', '.join(missing)}, too")
-    wide = {setting: _values(f"{where}, {setting}", value) for setting, value in lists.items()}
+    experiment, chapter = sweep.experiment or "", sweep.chapter or ""
+    kind = _model(sweep)
+    wide = {setting: _values(f"{where}, {setting}", value) for setting, value in sweep.lists.items()}
     if math.prod(map(len, wide.values())) > MANY:
         raise Invalid(f"{where}: more than {MANY:,} jobs; a slip in a list?")
-    found = []
+    base = book.chosen(chapter, sweep.profile) if chapter else {}
+    jobs = []
     for values in itertools.product(*wide.values()):
-        chosen = fixed | dict(zip(wide, values, strict=True))
-        try:
-            settings.check(chosen, names)
-        except Invalid as error:
-            raise Invalid(f"{where}: {error}") from None
-        found.append(Job(name, experiment, chapter, one.get("profile", "quick") if chapter else "", chosen))
-    return found
-
-
-def _names(one: Mapping[str, Any]) -> list[str]:
-    """The settings that a sweep may have."""
-    if "experiment" in one:
-        return declared(one["experiment"])
-    book.known(one["chapter"], one.get("profile", "quick"))
-    return list(settings.declared(runs.top() / f"notebooks/{one['chapter']}.ipynb"))
+        chosen = sweep.settings | dict(zip(wide, values, strict=True))
+        _checked(where, kind, base | chosen)
+        jobs.append(Job(name, experiment, chapter, sweep.profile if chapter else "", chosen))
+    return jobs
 
 
 def _values(where: str, value: Any) -> list[Any]:
@@ -225,20 +264,16 @@ def _values(where: str, value: Any) -> list[Any]:
         return value
     if type(value) is dict and len(value) == 1 and next(iter(value)) in LISTS:
         ((how, given),) = value.items()
-        given = given if type(given) is list else [given]
-        number = given[-1] if how != "range" else 1
-        right = all(type(one) in (int, float) and math.isfinite(one) for one in given)
-        right = right and (1 <= len(given) <= 3 if how == "range" else len(given) == 3)
-        right = right and (how != "range" or all(type(one) is int for one in given))
-        right = (
-            right and type(number) is int and 1 <= number <= MANY and (how != "range" or 0 not in given[2:])
-        )
-        if right and how == "range" and len(range(*given)) > MANY:
+        given, values = given if type(given) is list else [given], []
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # too few numbers, too large ones
+            if all(type(number) in ((int,) if how == "range" else (int, float)) for number in given):
+                values = list(itertools.islice(LISTS[how](*given), MANY + 1))
+        if len(values) > MANY:
             raise Invalid(f"{where}: {value} has more than {MANY:,} values")
-        if right and (values := LISTS[how](*given)):
+        if values and all(abs(number) < math.inf for number in values):
             return values
     raise Invalid(
-        f"{where} = {value!r} is to be a list of values, or {{range: [start, stop, step]}}, "
+        f"{where} = {value!r} must be a list of values, or {{range: [start, stop, step]}}, "
         "{linspace: [low, high, number]} or {logspace: [low, high, number]} (powers of 10)"
     )
 
@@ -247,26 +282,19 @@ def _even(low: float, high: float, number: int, place: int) -> float:
     return low if number == 1 else low + (high - low) * place / (number - 1)
 
 
-def _overruled(where: str, one: Any, own: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
+def _overruled(where: str, values: Any, own: Mapping[str, Any], used: set[str]) -> Sweep:
     """A sweep of the file with the command line's settings in the place of its own."""
-    if type(one) is not dict or ("experiment" in one) == ("chapter" in one):
-        raise Invalid(f"{where} is to name an experiment or a chapter, its settings and its lists")
-    if unknown := [name for name in one if name not in ONE]:
-        raise Invalid(f"{where}: {settings.unknown('name', unknown[0], ONE)}")
-    parts = [one.get(part) or {} for part in ("settings", "lists")]
-    if any(type(part) is not dict for part in parts):
-        raise Invalid(f"{where}: settings and lists are to be mappings of names to values")
-    fixed, lists = parts
-    names = _names(one)
-    mine = {name: value for name, value in own.items() if name in names}
+    if type(values) is not dict or ("experiment" in values) == ("chapter" in values):
+        raise Invalid(f"{where} must name an experiment or a chapter, its settings and its lists")
+    sweep = _checked(where, Sweep, {name: value for name, value in values.items() if value is not None})
+    mine = {name: value for name, value in own.items() if name in _model(sweep).model_fields}
     used.update(mine)
-    lists = {name: value for name, value in lists.items() if name not in mine}
-    return one | {"settings": fixed | mine, "lists": lists}
+    lists = {name: value for name, value in sweep.lists.items() if name not in mine}
+    return sweep.model_copy(update={"settings": sweep.settings | mine, "lists": lists})
 
 
-def _check(values: Mapping[str, Any], rules: Mapping[str, Rule], where: str) -> None:
-    for name, value in values.items():
-        if name not in rules:
-            raise Invalid(f"{where}: {settings.unknown('name', str(name), list(rules))}")
-        if not rules[name].holds(value):
-            raise Invalid(f"{where}: {name} = {value!r} is to be {rules[name].says}")
+def _checked(where: str, kind: type[Settings], values: Mapping[str, Any]) -> Any:
+    try:
+        return settings.check(kind, values)
+    except Invalid as error:
+        raise Invalid("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None

@@ -22,17 +22,16 @@ def plan(seeds: int | None = None, profile: str = book.PUBLISHED, data_root: str
     Raises:
         Invalid: a wrong number, or missing images.
     """
-    settings.check(how | ({} if seeds is None else {"seeds": seeds}), ["processes", "seeds"])
+    settings.check(settings.Command, how | ({} if seeds is None else {"seeds": seeds}))
     jobs: dict[str, Job] = {}
-    for chapter, wanted in plans.PLANS.items():
-        own = {"data_root": data_root} | ({} if seeds is None else {"seeds": seeds})
-        for experiment, one in wanted(book.chosen(chapter, profile, own)):
-            job = Job(chapter, experiment, "", "", one)
-            jobs.setdefault(job.key, job)
-    where = {"where": "local", "slurm": {}, "effective": {}}
-    return Plan(
-        list(jobs.values()), runs.top() / "results", data_root, processes=how.get("processes", 0), **where
-    )
+    own = {"data_root": data_root} | ({} if seeds is None else {"seeds": seeds})
+    for chapter, plan_of in plans.PLANS.items():
+        for experiment, wanted in plan_of(book.chosen(chapter, profile, own)).items():
+            for run in wanted:
+                job = Job(chapter, experiment, "", "", run)
+                jobs.setdefault(job.key, job)
+    folder, processes = runs.top() / "results", how.get("processes", 0)
+    return Plan(list(jobs.values()), folder, data_root, "local", processes, slurm={}, effective={})
 
 
 def missing(every: Plan) -> list[Job]:

@@ -91,9 +91,7 @@ class Network:
     def images(self) -> data.Images:
         """The chapter's data set, read when it is first needed."""
         if self._images is None:
-            chosen = self._chosen
-            sizes = {"probe_size": chosen["probe_size"], "image_size": chosen["image_size"]}
-            self._images = datasets.load(chosen["dataset"], self._data_root, **sizes)
+            self._images = datasets.load(root=self._data_root, **datasets.chosen(self._chosen))
         return self._images
 
     def after(self, step: int) -> nn.Module:
