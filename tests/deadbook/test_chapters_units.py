@@ -11,7 +11,7 @@ import pytest
 from chapters import execute
 from deadbook import settings
 from deadbook.chapters import page, plans, unit_numbers
-from deadbook.claims.criteria import Evidence
+from deadbook.claims.evidence import Evidence
 from toys import FakeRun
 
 UNITS, PRUNING = "04-1-units", "04-2-unit-pruning"

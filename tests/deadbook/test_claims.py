@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from deadbook import claims
-from deadbook.claims import CLAIMS, criteria, judge
-from deadbook.claims.criteria import Evidence
-from toys import BOTH, DIRECTION, NEITHER, FakeRun, outcome
+from deadbook.claims import CLAIMS, catalogue, judge
+from deadbook.claims.catalogue import Claim
+from deadbook.claims.evidence import Evidence
+from deadunits import Invalid
+from toys import BOTH, DIRECTION, NEITHER, FakeRun, decide, outcome
 
 PRUNING = {"experiment": "weight_pruning"}
 
@@ -37,12 +40,12 @@ def shares(early: float, middle: float, late: float) -> FakeRun:
 )
 def test_c21(run, expected):
     for on in ("probe", "other"):
-        assert outcome(criteria.negative_share([run], on)) == expected
+        assert outcome(decide("C2.1", [run], on)) == expected
 
 
 def test_c21_needs_measurements_after_step_500():
     rows = pd.DataFrame({"step": [50, 500], "loss_change": [-1.0, 1.0], "set": "probe"})
-    assert criteria.negative_share([FakeRun({"scores": rows})], "probe") is None
+    assert decide("C2.1", [FakeRun({"scores": rows})], "probe") is None
 
 
 def penalties(values: list[float], **changed: Any) -> FakeRun:
@@ -71,9 +74,9 @@ def joined(*parts: FakeRun, activation: str = "relu", epochs: int = 5) -> FakeRu
     ],
 )
 def test_c22(values, expected):
-    assert outcome(criteria.two_lowest([penalties(values)], "probe")) == expected
+    assert outcome(decide("C2.2", [penalties(values)], "probe")) == expected
     for other in ({"fraction": 0.05}, {"scorer": "random"}, {"set": "other"}, {"scored_on": "other"}):
-        assert criteria.two_lowest([penalties(values, **other)], "probe") is None
+        assert decide("C2.2", [penalties(values, **other)], "probe") is None
 
 
 # ten measurements in five epochs: the first 500 steps are five of them, the last epoch is two
@@ -88,8 +91,8 @@ def test_c22(values, expected):
 )
 def test_c23(values, expected):
     run = joined(penalties(values, fraction=0.05))
-    assert outcome(criteria.ten_lowest([run], "probe")) == expected
-    assert criteria.ten_lowest([run], "other") is None
+    assert outcome(decide("C2.3", [run], "probe")) == expected
+    assert decide("C2.3", [run], "other") is None
 
 
 @pytest.mark.parametrize(
@@ -101,13 +104,13 @@ def test_c24(late, expected):
     draws = [
         penalties([level] * 10, fraction=0.05, scorer="random", draw=i) for i, level in ((0, 1.0), (1, -9.0))
     ]
-    assert outcome(criteria.worse_than_random([joined(chosen, *draws)], "probe")) == expected
+    assert outcome(decide("C2.4", [joined(chosen, *draws)], "probe")) == expected
 
 
 def test_c24_once_in_many_is_the_direction():
     chosen = penalties([0.0] * 199 + [2.0], fraction=0.05)  # 1 of the 40 of the last epoch
     draw = penalties([1.0] * 200, fraction=0.05, scorer="random")
-    assert outcome(criteria.worse_than_random([joined(chosen, draw)], "probe")) == DIRECTION
+    assert outcome(decide("C2.4", [joined(chosen, draw)], "probe")) == DIRECTION
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_c25(growing, expected):
         beyond = [0.0] * 8 + [1.0 if scorer in growing else -1.0] * 2
         values = [a + b for a, b in zip(own, beyond, strict=True)]
         parts.append(penalties(values, fraction=0.05, scorer=scorer))
-    assert outcome(criteria.approximations([joined(*parts)], "probe")) == expected
+    assert outcome(decide("C2.5", [joined(*parts)], "probe")) == expected
 
 
 def ranked(first: str, last: str) -> FakeRun:
@@ -150,8 +153,8 @@ def ranked(first: str, last: str) -> FakeRun:
     ],
 )
 def test_c26(first, last, expected):
-    assert outcome(criteria.best_ranking([ranked(first, last)], "probe")) == expected
-    assert criteria.best_ranking([ranked(first, last)], "other") is None
+    assert outcome(decide("C2.6", [ranked(first, last)], "probe")) == expected
+    assert decide("C2.6", [ranked(first, last)], "other") is None
 
 
 SIGNED = ("taylor1", "taylor2", "hessian", "loss_change")
@@ -178,8 +181,8 @@ def most(activation: str, levels: dict[str, float], spread: dict[str, float] | N
 )
 def test_c27(relu, tanh, expected):
     case = [most("relu", relu), most("tanh", tanh)]
-    assert outcome(criteria.absolute_or_signed(case, "probe")) == expected
-    assert criteria.absolute_or_signed(case[:1], "probe") is None
+    assert outcome(decide("C2.7", case, "probe")) == expected
+    assert decide("C2.7", case[:1], "probe") is None
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ def test_c27(relu, tanh, expected):
 )
 def test_c28(relu, tanh, spread, expected):
     case = [most("relu", relu, spread), most("tanh", tanh, spread)]
-    assert outcome(criteria.magnitude_best(case, "probe")) == expected
+    assert outcome(decide("C2.8", case, "probe")) == expected
 
 
 def priced(passes: float, double: float) -> FakeRun:
@@ -212,8 +215,8 @@ def priced(passes: float, double: float) -> FakeRun:
     [(7.0, 6.0, BOTH), (7.1, 4.0, DIRECTION), (3.0, 6.1, DIRECTION), (10.1, 4.0, NEITHER)],
 )
 def test_c29(passes, double, expected):
-    assert outcome(criteria.cost_in_passes([priced(passes, double)], "probe")) == expected
-    assert criteria.cost_in_passes([priced(passes, double)], "other") is None
+    assert outcome(decide("C2.9", [priced(passes, double)], "probe")) == expected
+    assert decide("C2.9", [priced(passes, double)], "other") is None
 
 
 def scheduled(jumps: list[float], final: float, **more: pd.DataFrame) -> list[FakeRun]:
@@ -241,9 +244,9 @@ def scheduled(jumps: list[float], final: float, **more: pd.DataFrame) -> list[Fa
 )
 def test_c210(jumps, final, expected):
     case = scheduled(jumps, final - 1e-9)
-    assert outcome(criteria.jumps(case, "probe")) == expected
-    assert criteria.jumps(case[:1], "probe") is None
-    assert criteria.jumps(case[1:], "probe") is None
+    assert outcome(decide("C2.10", case, "probe")) == expected
+    assert decide("C2.10", case[:1], "probe") is None
+    assert decide("C2.10", case[1:], "probe") is None
 
 
 @pytest.mark.parametrize(("empty", "expected"), [(3, BOTH), (2, BOTH), (1, DIRECTION), (0, NEITHER)])
@@ -253,8 +256,8 @@ def test_c211(empty, expected):
     values.loc[values["weight"] < 4 * empty, "value"] = 0.0
     values.loc[31, "value"] = 0.0  # a single zero is no empty filter
     run = FakeRun({"weights": shape, "values": values}, PRUNING, by="layer")
-    assert outcome(criteria.empty_filters([run], "probe")) == expected
-    assert criteria.empty_filters([run], "other") is None
+    assert outcome(decide("C2.11", [run], "probe")) == expected
+    assert decide("C2.11", [run], "other") is None
 
 
 def removed(parameters: int, chosen: float, lost: float) -> list[FakeRun]:
@@ -285,9 +288,9 @@ def removed(parameters: int, chosen: float, lost: float) -> list[FakeRun]:
     ],
 )
 def test_c212(parameters, chosen, lost, expected):
-    evidence = criteria.half_the_network(removed(parameters, chosen, lost), "probe")
+    evidence = decide("C2.12", removed(parameters, chosen, lost), "probe")
     assert outcome(evidence) == expected
-    assert criteria.half_the_network(removed(50, 0.9, 0.0)[:1], "probe") is None
+    assert decide("C2.12", removed(50, 0.9, 0.0)[:1], "probe") is None
 
 
 def on_three_sets(other: dict[str, float]) -> FakeRun:
@@ -312,8 +315,8 @@ def on_three_sets(other: dict[str, float]) -> FakeRun:
     ],
 )
 def test_c213(other, expected):
-    assert outcome(criteria.same_on_all_sets([on_three_sets(other)], "probe")) == expected
-    assert criteria.same_on_all_sets([on_three_sets(other)], "other") is None
+    assert outcome(decide("C2.13", [on_three_sets(other)], "probe")) == expected
+    assert decide("C2.13", [on_three_sets(other)], "other") is None
 
 
 def of(*pairs: tuple[bool, bool]) -> list[Evidence]:
@@ -342,7 +345,7 @@ def test_verdict_rules(evidence, word, note):
 
 
 def real(run: FakeRun, **settings: Any) -> FakeRun:
-    own = {name: allowed[0] for name, allowed in CLAIMS["C2.2"].setting.items()}
+    own = {name: allowed[0] for name, allowed in CLAIMS["C2.2"].setting["saliency"].items()}
     run.info = {"experiment": "saliency", "settings": own | {"seed": 0} | settings}
     return run
 
@@ -405,3 +408,77 @@ def test_the_network_with_the_fewest_seeds():
 def test_a_partly_reproduced_claim_names_its_direction():
     html = judge(CLAIMS["C2.2"], of(HALF), {}, ["mnist"])._repr_html_()
     assert "the direction holds: mean penalty below 0" in html
+
+
+def changed(tmp_path: Path, *changes: tuple[str, str]) -> dict[str, Claim]:
+    """The claims of `claims.yaml` with changes, read anew."""
+    text = catalogue.FILE.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    file = tmp_path / "claims.yaml"
+    file.write_text(text)
+    return {claim.id: claim for claim in catalogue.read(file).claims}
+
+
+def test_a_threshold_changes_the_sentence_and_the_verdict(tmp_path, monkeypatch):
+    run = real(shares(0.35, 0.35, 0.35), activation="relu")
+    before = claims.verdict("C2.1", [run])
+    stricter = changed(tmp_path, ("high: 0.45", "high: 0.3"), ("low_partly: 0.15", "low_partly: 0.4"))
+    monkeypatch.setitem(CLAIMS, "C2.1", stricter["C2.1"])
+    after = claims.verdict("C2.1", [run])
+    assert (before.word, after.word) == ("reproduced", "not reproduced")
+    assert "step 500 is 0.25 to 0.45, and" in before._repr_html_()
+    assert "step 500 is 0.25 to 0.3, and" in after._repr_html_()
+    assert after.claim.filled(after.claim.direction) == "mean share above 0.4"
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_every_threshold_is_shown_in_a_sentence(claim):
+    for name, value in claim.thresholds.items():
+        other = claim.thresholds | {name: [*value, 0] if isinstance(value, list) else value + 1}
+        other = claim.model_copy(update={"thresholds": other})
+        templates = claim.words, claim.criterion, claim.direction
+        shown = any(claim.filled(words) != other.filled(words) for words in templates)
+        assert shown or ("fell" in name and "by C3.2" in claim.criterion)  # where C3.2 shows it
+
+
+def test_all_claims_mean_the_same_by_a_unit_that_fell():
+    assert len({CLAIMS[name].thresholds["fell"] for name in ("C3.2", "C3.4", "C3.11")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("low: 0.25", "low: a quarter", r"C2\.1\.thresholds\.low\.float: Input should be a valid number"),
+        ("low: 0.25, ", "", r"C2\.1: .*thresholds must be after, drift, high, low, low_partly"),
+        ("low: 0.25", "lwo: 0.25", r"C2\.1: .*thresholds must be after, drift, high, low, low_partly"),
+        ("is {low} to", "is {least} to", r"C2\.1: .*names in braces must be after, low, high, drift, low_p"),
+        ("is {low} to", "is {low:%d} to", r"C2\.1: .*in 'the mean share"),
+        ("    place: 2.1.2, Fig. 2.2a\n", "", r"C2\.2\.place: Field required"),
+        ("    pooled: true", "    pooled: 1", r"C3\.5\.pooled: Input should be a valid boolean"),
+        ("    pooled: true", "    poolde: true", r"C3\.5\.poolde: must be one of id, words, place, crit"),
+        ("scored_on: train_probe", "scored_on: train", r"C4\.1\.scored_on: Input should be 'probe' or"),
+        ("by: weights.two_lowest", "by: weights.jumps", r"C2\.2: .*thresholds must be gap"),
+        ("by: weights.two_lowest", "by: weights.tow", r"C2\.2: .*decided_by must be weights"),
+        ("by: weights.two_lowest", "by: os.system", r"C2\.2: .*decided_by must be weights"),
+        ("- id: C2.4\n", "- id: C2.2\n", r"ids must differ.*\['C2\.2'\]"),
+        ("{saliency: [", "{salience: [", r"`settings` have each experiment: \['salience'\]"),
+        ("  - id: C2.1\n    words", "  - words", r"claim 1\.id: Field required"),
+        ("  - id: C2.2\n", "  - C2.2\n  - id: C2.2\n", r"claim 2: Input should be a valid dictionary"),
+        ("claims:\n", "claims: [\n", r"claims\.yaml: while parsing"),
+    ],
+)
+def test_a_claim_that_is_wrong_is_named_with_what_must_be_there(tmp_path, old, new, message):
+    with pytest.raises(Invalid, match=message):
+        changed(tmp_path, (old, new))
+
+
+def test_a_claim_is_judged_in_the_settings_of_its_chapters_in_the_thesis_profile():
+    assert CLAIMS["C2.2"].setting["saliency"]["activation"] == ("tanh",)
+    assert CLAIMS["C2.7"].setting["saliency"]["activation"] == ("relu", "tanh")
+    assert CLAIMS["C2.10"].setting["weight_pruning"]["schedule"][1] == []  # the twin's
+    assert CLAIMS["C3.1"].setting["attacks"]["epochs"] == (10, 30)
+    assert CLAIMS["C3.2"].setting["attacks"]["batch_norm"] == (True,)
+    assert CLAIMS["C4.1"].setting["units"]["widths"] == ([8, 16, 64],)
+    assert list(CLAIMS["C4.12"].setting) == ["unit_pruning", "weight_pruning"]

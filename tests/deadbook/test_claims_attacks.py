@@ -12,8 +12,8 @@ from deadbook import claims
 from deadbook.analysis import trials
 from deadbook.analysis.trials import TWIN
 from deadbook.build import book
-from deadbook.claims import CLAIMS, attack_criteria
-from toys import BOTH, DIRECTION, NEITHER, FakeRun, outcome
+from deadbook.claims import CLAIMS, attacks
+from toys import BOTH, DIRECTION, NEITHER, FakeRun, decide, outcome
 
 TEN = {"interval": 10, "repeats": 10, "multiplier": 100, "control": False}
 SIZES = {"conv1": 8, "conv2": 16}
@@ -87,26 +87,23 @@ def three(ratios: dict[int, float], controls: dict[int, float] | None = None, **
     ],
 )
 def test_some_units_fall(ratios, controls, expected, on):
-    units = attack_criteria.UNITS
+    units = attacks.UNITS
     case = three(dict(zip(units, ratios, strict=True)), dict(zip(units, controls, strict=True)), on=on)
-    evidence = attack_criteria.some_units_fall(case, on)
+    evidence = decide("C3.2", case, on)
     assert outcome(evidence) == expected
     for unit, ratio in zip(units, ratios, strict=True):
         assert evidence.values[f"unit {unit}, over the twin's"] == pytest.approx(ratio)
 
 
-@pytest.mark.parametrize(
-    "judge",
-    [attack_criteria.some_units_fall, attack_criteria.silent_loss, attack_criteria.marks_of_the_fallen],
-)
-def test_runs_that_are_missing_or_diverged_leave_nothing_to_judge(judge):
+@pytest.mark.parametrize("claim_id", ["C3.2", "C3.3", "C3.4"])
+def test_runs_that_are_missing_or_diverged_leave_nothing_to_judge(claim_id):
     case = three({0: 0.4, 4: 0.9, 2: 0.9})
-    assert judge(case, "probe") is not None
-    assert judge([], "probe") is None
-    assert judge(case[1:], "probe") is None  # no twin
-    assert judge([case[0], *case[2:]], "probe") is None  # one attack less
+    assert decide(claim_id, case, "probe") is not None
+    assert decide(claim_id, [], "probe") is None
+    assert decide(claim_id, case[1:], "probe") is None  # no twin
+    assert decide(claim_id, [case[0], *case[2:]], "probe") is None  # one attack less
     case[1].tables["final"]["diverged"] = 60
-    assert judge(case, "probe") is None
+    assert decide(claim_id, case, "probe") is None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +111,7 @@ def test_runs_that_are_missing_or_diverged_leave_nothing_to_judge(judge):
 )
 def test_silent_loss(losses, expected):
     case = three({0: 1.0, 4: 1.0, 2: 1.0}, losses=dict(zip((0, 4, 2), losses, strict=True)))
-    assert outcome(attack_criteria.silent_loss(case, "probe")) == expected
+    assert outcome(decide("C3.3", case, "probe")) == expected
 
 
 @pytest.mark.parametrize(
@@ -125,8 +122,8 @@ def test_marks_of_the_fallen(norm_in, norm_out, gradient, expected):
     fallen = {"norm_in": {0: norm_in}, "norm_out": {0: norm_out}, "gradient": {0: gradient}}
     others = {"norm_in": {4: 1}, "norm_out": {4: 9}, "gradient": {4: 9}}  # of a unit that did not fall
     case = three({0: 0.4, 4: 0.9, 2: 0.9}, columns={0: fallen, 4: others})
-    assert outcome(attack_criteria.marks_of_the_fallen(case, "probe")) == expected
-    assert attack_criteria.marks_of_the_fallen(three({0: 0.6, 4: 0.9, 2: 0.9}), "probe") is None
+    assert outcome(decide("C3.4", case, "probe")) == expected
+    assert decide("C3.4", three({0: 0.6, 4: 0.9, 2: 0.9}), "probe") is None
 
 
 def started(rows: dict[tuple[int, str], tuple[float, ...]]) -> list[FakeRun]:
@@ -135,7 +132,7 @@ def started(rows: dict[tuple[int, str], tuple[float, ...]]) -> list[FakeRun]:
     return twins + [
         attack(0, BEFORE * ratio, layer, start, seed=seed)
         for (seed, layer), ratios in rows.items()
-        for start, ratio in zip(attack_criteria.STARTS, ratios, strict=True)
+        for start, ratio in zip(attacks.STARTS, ratios, strict=True)
     ]
 
 
@@ -144,17 +141,17 @@ def everywhere(ratios: tuple[float, ...], seeds: int = 5) -> list[FakeRun]:
 
 
 def test_the_start_matters():
-    unordered = attack_criteria.the_start_matters(everywhere((0.5, 0.9, 0.2, 0.8)), "probe")
+    unordered = decide("C3.5", everywhere((0.5, 0.9, 0.2, 0.8)), "probe")
     assert outcome(unordered) == BOTH
     assert unordered.values["p"] < 0.01
-    rising = attack_criteria.the_start_matters(everywhere((0.2, 0.4, 0.6, 0.8)), "probe")
+    rising = decide("C3.5", everywhere((0.2, 0.4, 0.6, 0.8)), "probe")
     assert outcome(rising) == DIRECTION  # it matters, and in an order
-    constant = attack_criteria.the_start_matters(everywhere((0.5, 0.5, 0.5, 0.5)), "probe")
+    constant = decide("C3.5", everywhere((0.5, 0.5, 0.5, 0.5)), "probe")
     assert outcome(constant) == NEITHER
     assert constant.values["p"] == 1
-    assert attack_criteria.the_start_matters([run()], "probe") is None
-    assert attack_criteria.the_start_matters(everywhere((0.5, 0.9, 0.2, 0.8))[:-4], "probe") is not None
-    assert attack_criteria.the_start_matters([run(), attack(0, 1.0, start=500)], "probe") is None
+    assert decide("C3.5", [run()], "probe") is None
+    assert decide("C3.5", everywhere((0.5, 0.9, 0.2, 0.8))[:-4], "probe") is not None
+    assert decide("C3.5", [run(), attack(0, 1.0, start=500)], "probe") is None
 
 
 def test_the_permutation_test_is_one():
@@ -163,9 +160,9 @@ def test_the_permutation_test_is_one():
     found = []
     for _ in range(8):
         rows = {(s, layer): tuple(chance.uniform(0.1, 1, 4) * 10**s) for s in range(3) for layer in SIZES}
-        found.append(attack_criteria.the_start_matters(started(rows), "probe").values["p"])
+        found.append(decide("C3.5", started(rows), "probe").values["p"])
     assert 0.25 < np.mean(found) < 0.75
-    dead = attack_criteria.the_start_matters(everywhere((0.0, 0.9, 0.9, 0.9)), "probe")
+    dead = decide("C3.5", everywhere((0.0, 0.9, 0.9, 0.9)), "probe")
     assert np.isfinite(dead.values["p"])
 
 
@@ -184,9 +181,9 @@ def test_harder_is_deadlier(first, second, expected):
     case = [run()]
     for layer, ratios in (("conv1", first), ("conv2", second)):
         case += [hit(layer, ratio, m) for ratio, m in zip(ratios, (10, 30, 100, 300), strict=True)]
-    evidence = attack_criteria.harder_is_deadlier(case, "probe")
+    evidence = decide("C3.6", case, "probe")
     assert outcome(evidence) == expected
-    assert attack_criteria.harder_is_deadlier(case[:5], "probe") is None
+    assert decide("C3.6", case[:5], "probe") is None
 
 
 @pytest.mark.parametrize(
@@ -198,10 +195,10 @@ def test_stronger_or_dead(rise, fall, die, expected):
     plain = {"batch_norm": False, "start": 2000}
     case = [run(batch_norm=False)]
     case += [attack(unit, BEFORE * ratio, "conv2", **plain) for unit, ratio in enumerate(ratios)]
-    evidence = attack_criteria.stronger_or_dead(case, "probe")
+    evidence = decide("C3.9", case, "probe")
     assert evidence.values == {"rose": rise, "fell": fall + die, "died": die}
     assert outcome(evidence) == expected
-    assert attack_criteria.stronger_or_dead(case[:-1], "probe") is None
+    assert decide("C3.9", case[:-1], "probe") is None
 
 
 @pytest.mark.parametrize(
@@ -211,22 +208,22 @@ def test_large_and_useless(norms, expected):
     case = []
     for seed, norm in enumerate(norms):
         case += three({0: 0.4, 4: 0.9, 2: 0.9}, columns={0: {"norm_in": {0: norm}}}, seed=seed)
-    evidence = attack_criteria.large_and_useless(case, "probe")
+    evidence = decide("C3.11", case, "probe")
     assert evidence.values["units that fell"] == 2
     assert outcome(evidence) == expected
-    assert attack_criteria.large_and_useless(three({0: 0.6, 4: 0.9, 2: 0.9}), "probe") is None
+    assert decide("C3.11", three({0: 0.6, 4: 0.9, 2: 0.9}), "probe") is None
 
 
 def test_a_unit_of_three_large_ones_is_not_in_the_top_quarter_of_eight():
     large = {0: 5, 1: 9, 3: 9}
     case = three({0: 0.4, 4: 0.9, 2: 0.9}, columns={0: {"norm_in": large}})
-    assert attack_criteria.large_and_useless(case, "probe").values["share in the top quarter"] == 0
+    assert decide("C3.11", case, "probe").values["share in the top quarter"] == 0
     case = three({0: 0.4, 4: 0.9, 2: 0.9}, columns={0: {"norm_in": {0: 5, 1: 9}}})
-    assert attack_criteria.large_and_useless(case, "probe").values["share in the top quarter"] == 1
+    assert decide("C3.11", case, "probe").values["share in the top quarter"] == 1
 
 
 def test_a_pooled_claim_is_judged_once_and_counts_its_seeds():
-    setting = CLAIMS["C3.5"].setting
+    setting = CLAIMS["C3.5"].setting["attacks"]
     fixed = {name: allowed[0] for name, allowed in setting.items()}
 
     def judged(seeds):
@@ -281,21 +278,21 @@ def test_accuracies(normed, tanh, relu, expected):
     chosen = [(one, kind) for one, kind in zip((normed, tanh, relu), kinds, strict=True) if one is not None]
     case = [reached(accuracy, *kind) for accuracy, kind in chosen]
     case += [reached(0.1, *kind, **TEN) for _, kind in chosen]  # attacks may reach what they like
-    evidence = attack_criteria.accuracies(case, "probe")
+    evidence = decide("C3.1", case, "probe")
     assert outcome(evidence) == expected
     assert len(evidence.values) == len(chosen)
-    assert attack_criteria.accuracies(case, "other") is None  # test images are test images
+    assert decide("C3.1", case, "other") is None  # test images are test images
 
 
 def test_accuracies_of_no_network_leave_nothing_to_judge():
-    assert attack_criteria.accuracies([], "probe") is None
-    assert attack_criteria.accuracies([reached(0.1, "tanh", False, diverged=9)], "probe") is None
-    assert attack_criteria.accuracies([reached(0.67, "relu", True, **TEN)], "probe") is None
+    assert decide("C3.1", [], "probe") is None
+    assert decide("C3.1", [reached(0.1, "tanh", False, diverged=9)], "probe") is None
+    assert decide("C3.1", [reached(0.67, "relu", True, **TEN)], "probe") is None
 
 
 def test_a_network_that_only_some_seeds_have_is_averaged_over_those():
     seeds = [[reached(0.67, "relu", True)], [reached(0.65, "relu", True), reached(0.5, "tanh", False)]]
-    evidence = [attack_criteria.accuracies(case, "probe") for case in seeds]
+    evidence = [decide("C3.1", case, "probe") for case in seeds]
     said = claims.judge(CLAIMS["C3.1"], evidence, {}, ["cifar10"]).measured()
     assert said[:2] == ["ReLU with batch norm, accuracy in %: 66 (65 to 67)", "tanh, accuracy in %: 50"]
 
@@ -340,7 +337,7 @@ def flattened(ratios: tuple[float, ...], flat: tuple[float, ...], on: str = "pro
     ],
 )
 def test_pushed_to_the_ends(ratios, flat, expected, on):
-    evidence = attack_criteria.pushed_to_the_ends(flattened(ratios, flat, on), on)
+    evidence = decide("C3.7", flattened(ratios, flat, on), on)
     assert outcome(evidence) == expected
     assert evidence.values["share of activations beyond 0.95, twin"] == pytest.approx(0.2)
     for unit, ratio in enumerate(ratios):
@@ -352,7 +349,7 @@ def test_pushed_to_the_ends_needs_all_four_their_twin_and_their_values():
         return flattened((0.5,) * 4, (0.5,) * 4)
 
     def judged(runs):
-        return attack_criteria.pushed_to_the_ends(runs, "probe")
+        return decide("C3.7", runs, "probe")
 
     assert judged(case()) is not None
     for missing in (0, 2):  # the twin, an attack
@@ -398,7 +395,7 @@ def timed(soon: float, middle: float, late: float, first: int = 150, **more: Any
 )
 def test_timing_with_tanh(ratios, expected):
     for on in ("probe", "other"):
-        evidence = attack_criteria.timing_with_tanh(timed(*ratios), on)
+        evidence = decide("C3.8", timed(*ratios), on)
         assert outcome(evidence) == expected
         assert evidence.values["from 50, over the twin's in the 1,000 steps after"] == pytest.approx(
             ratios[0]
@@ -409,15 +406,15 @@ def test_timing_with_tanh_needs_all_three_and_a_measurement_soon_after():
     for missing in range(4):
         case = timed(1.1, 0.9, 0.9)
         case[missing].tables["final"]["diverged"] = 3
-        assert attack_criteria.timing_with_tanh(case, "probe") is None
+        assert decide("C3.8", case, "probe") is None
         del case[missing]
-        assert attack_criteria.timing_with_tanh(case, "probe") is None
+        assert decide("C3.8", case, "probe") is None
     case = timed(1.1, 0.9, 0.9)
     for one in case:
         rows = one.tables["units"]
         one.tables["units"] = rows[~rows["step"].between(141, 1140) | (rows["set"] == "probe")]
-    assert attack_criteria.timing_with_tanh(case, "probe") is not None
-    assert attack_criteria.timing_with_tanh(case, "other") is None
+    assert decide("C3.8", case, "probe") is not None
+    assert decide("C3.8", case, "other") is None
 
 
 SAME, NOT_FIRST, UNLIKE = [1, 2, 3, 4, 5], [2, 1, 3, 4, 5], [1, 5, 4, 3, 2]  # Spearman 1, 0.9, 0 with 1 to 5
@@ -467,7 +464,7 @@ def test_smallest_found(orders, expected):
         measured(by(mrs=[[5, 4, 3, 2, 1]] * 30), diverged=700, **TEN),
     ]
     for on in ("probe", "other"):
-        assert outcome(attack_criteria.smallest_found(case, on)) == expected
+        assert outcome(decide("C3.10", case, on)) == expected
 
 
 def test_any_unit_of_the_lowest_penalty_is_the_smallest():
@@ -478,7 +475,7 @@ def test_any_unit_of_the_lowest_penalty_is_the_smallest():
         ([0, 0, 2, 3, 4], 1),
         ([3, 4, 0, 1, 2], 0),
     ):
-        evidence = attack_criteria.smallest_found([measured([dead | {"mrs": mrs}])], "probe")
+        evidence = decide("C3.10", [measured([dead | {"mrs": mrs}])], "probe")
         assert evidence.values["share with the same smallest unit"] == share
 
 
@@ -492,7 +489,7 @@ def test_the_correlations_are_those_of_each_measurement():
     frames = [pd.DataFrame(one) for one in orders]
     wanted = [one.corr("spearman")["mrp"] for one in frames if one["mrp"].nunique() > 1]
     case = [measured(orders[:20] + alike), measured(orders[20:], layer="conv2")]
-    values = attack_criteria.best_predictor(case, "probe").values
+    values = decide("C3.13", case, "probe").values
     for name, column in (("MRS", "mrs"), ("norm of the weights", "norm_in"), ("output gradient", "gradient")):
         mean = np.nanmean([one[column] for one in wanted])
         assert values[f"mean rank correlation, {name}"] == pytest.approx(mean)
@@ -511,13 +508,13 @@ def test_the_correlations_are_those_of_each_measurement():
 def test_best_predictor(mrs, norm, gradient, expected):
     case = [measured(by(mrs=[mrs], norm_in=[norm], gradient=[gradient]))]
     for on in ("probe", "other"):
-        assert outcome(attack_criteria.best_predictor(case, on)) == expected
+        assert outcome(decide("C3.13", case, on)) == expected
 
 
-@pytest.mark.parametrize("judge", [attack_criteria.smallest_found, attack_criteria.best_predictor])
-def test_no_measurement_after_step_500_leaves_nothing_to_judge(judge):
+@pytest.mark.parametrize("claim_id", ["C3.10", "C3.13"])
+def test_no_measurement_after_step_500_leaves_nothing_to_judge(claim_id):
     for case in ([], [measured([{}], diverged=900)], [measured([])], [measured([{"mrp": [1] * 5}])]):
-        assert judge(case, "probe") is None
+        assert decide(claim_id, case, "probe") is None
 
 
 def lasting(dead: tuple[int, int], frozen: tuple[int, int], diverged: int = 0, **more: Any) -> FakeRun:
@@ -555,7 +552,7 @@ def lasting(dead: tuple[int, int], frozen: tuple[int, int], diverged: int = 0, *
 def test_stays_so(dead, frozen, expected):
     for on in ("probe", "other"):
         case = [lasting(dead, frozen), lasting((9, 0), (9, 0), diverged=1200, **TEN)]
-        evidence = attack_criteria.stays_so(case, on)
+        evidence = decide("C3.12", case, on)
         assert outcome(evidence) == expected
         assert (evidence.values["dead at half-time"], evidence.values["frozen at half-time"]) == (
             dead[0],
@@ -565,15 +562,15 @@ def test_stays_so(dead, frozen, expected):
 
 def test_what_stays_is_counted_over_the_runs_of_a_seed():
     case = [lasting((10, 10), (2, 2)), lasting((2, 0), (0, 0), **TEN | {"control": True})]
-    evidence = attack_criteria.stays_so(case, "probe")
+    evidence = decide("C3.12", case, "probe")
     assert evidence.values["share that stays dead"] == pytest.approx(10 / 12)
     assert evidence.values["share that stays frozen"] == 1
-    assert attack_criteria.stays_so([lasting((0, 0), (0, 0))], "probe") is None
-    assert attack_criteria.stays_so([], "probe") is None
+    assert decide("C3.12", [lasting((0, 0), (0, 0))], "probe") is None
+    assert decide("C3.12", [], "probe") is None
     once = lasting((5, 5), (5, 5))
     once.tables["units"] = once.tables["units"].query("step == 100")
-    assert attack_criteria.stays_so([once], "probe") is None
-    assert attack_criteria.stays_so([once], "other") is None
+    assert decide("C3.12", [once], "probe") is None
+    assert decide("C3.12", [once], "other") is None
 
 
 GROWING = [1, 2, 3, 4, 5]  # the weights of the attacked unit, over time
@@ -623,8 +620,8 @@ def test_gradient_against_weights(normed, tanh, expected):
         over_time([2] * 5),  # without a correlation
     ]
     for on in ("probe", "other"):
-        assert outcome(attack_criteria.gradient_against_weights(case + unread, on)) == expected
-    assert attack_criteria.gradient_against_weights(unread, "probe") is None
+        assert outcome(decide("C3.14", case + unread, on)) == expected
+    assert decide("C3.14", unread, "probe") is None
 
 
 def test_a_run_that_diverged_is_not_counted_and_one_that_is_missing_is_missed():
@@ -634,26 +631,26 @@ def test_a_run_that_diverged_is_not_counted_and_one_that_is_missing_is_missed():
     case += [attack(unit, BEFORE * ratio, "conv2", **plain) for unit, ratio in enumerate(ratios)]
     case[1].tables["final"]["diverged"] = 2003
     case[1].tables["units"] = case[1].tables["units"].query("step < 200")
-    evidence = attack_criteria.stronger_or_dead(case, "probe")
+    evidence = decide("C3.9", case, "probe")
     assert evidence.values == {"rose": 8, "fell": 7, "died": 1}
     assert outcome(evidence) == BOTH
-    assert attack_criteria.stronger_or_dead(case[1:], "probe") is None  # without the twin
+    assert decide("C3.9", case[1:], "probe") is None  # without the twin
 
 
 def test_seeds_whose_twin_is_missing_or_diverged_are_left_out_of_a_pool():
     rows = {(seed, layer): (0.5, 0.9, 0.2, 0.8) for seed in range(3) for layer in SIZES}
     odd = {(3, layer): (0.9, 0.2, 0.8, 0.1) for layer in SIZES}
-    wanted = attack_criteria.the_start_matters(started(rows), "probe")
+    wanted = decide("C3.5", started(rows), "probe")
     case = started(rows | odd)
-    assert attack_criteria.the_start_matters(case, "probe") != wanted
+    assert decide("C3.5", case, "probe") != wanted
     (twin,) = (one for one in case if one.info["settings"]["seed"] == 3 and trials.kind(one) == "twin")
-    assert attack_criteria.the_start_matters([one for one in case if one is not twin], "probe") == wanted
+    assert decide("C3.5", [one for one in case if one is not twin], "probe") == wanted
     twin.tables["final"]["diverged"] = 9
-    assert attack_criteria.the_start_matters(case, "probe") == wanted
+    assert decide("C3.5", case, "probe") == wanted
     untold = [one for one in case if trials.kind(one) != "twin"]
-    assert attack_criteria.the_start_matters(untold, "probe") is None
+    assert decide("C3.5", untold, "probe") is None
     multiplied = [attack(0, 1.0, layer, interval=100, multiplier=m) for layer in SIZES for m in (10, 30)]
-    assert attack_criteria.harder_is_deadlier(multiplied, "probe") is None
+    assert decide("C3.6", multiplied, "probe") is None
 
 
 def test_a_unit_that_is_dead_in_the_twin_as_well_has_no_ratio():
@@ -661,13 +658,13 @@ def test_a_unit_that_is_dead_in_the_twin_as_well_has_no_ratio():
     for one in case:
         rows = one.tables["units"]
         rows.loc[(rows["unit"] == 0) & (rows["layer"] == "conv1"), "mrp"] = 0.0
-    assert attack_criteria.some_units_fall(case, "probe") is None
-    assert attack_criteria.large_and_useless(case, "probe") is None
+    assert decide("C3.2", case, "probe") is None
+    assert decide("C3.11", case, "probe") is None
 
 
 @pytest.mark.parametrize("claim_id", [f"C3.{i}" for i in range(1, 15)])
 def test_chapter_3_is_judged_in_the_claims_own_setting_only(claim_id):
-    setting = CLAIMS[claim_id].setting
+    setting = CLAIMS[claim_id].setting["attacks"]
     own = {name: allowed[0] for name, allowed in setting.items()}
     one = run(**own)
     one.tables["final"]["accuracy"] = 0.67
@@ -683,7 +680,7 @@ def test_chapter_3_is_judged_in_the_claims_own_setting_only(claim_id):
 def test_the_accuracies_of_five_seeds():
     runs = []
     for seed, accuracy in enumerate((0.67, 0.66, 0.65, 0.66, 0.62)):
-        own = {name: allowed[0] for name, allowed in CLAIMS["C3.1"].setting.items()}
+        own = {name: allowed[0] for name, allowed in CLAIMS["C3.1"].setting["attacks"].items()}
         runs.append(reached(accuracy, "relu", True))
         runs[-1].info["settings"] = (
             own | dict(TWIN) | {"activation": "relu", "batch_norm": True, "seed": seed}

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from deadbook import claims
-from deadbook.claims import CLAIMS, criteria
-from toys import BOTH, DIRECTION, NEITHER, FakeRun, outcome
+from deadbook.claims import CLAIMS
+from toys import BOTH, DIRECTION, NEITHER, FakeRun, decide, outcome
 
 THESIS = ("mrp", "mrs", "norm_l1", "norm_l2")
 SETS = ("train_probe", "other")
@@ -110,23 +110,23 @@ def test_c41(agreeing, worst, random, levels, expected):
     """The draws cost 0.5 and 5.5 times their mean, so their median is no stand-in for the mean of ten."""
     for where in everywhere():
         case = [conv1(where, agreeing, worst, random, **levels)]
-        assert outcome(criteria.same_units(case, where["on"])) == expected
+        assert outcome(decide("C4.1", case, where["on"])) == expected
 
 
 def test_c41_is_not_testable_without_the_scorers_or_the_layer():
     run = conv1({"on": "other", "noise": 0.0}, 4, 40.0, 6.0)
-    assert criteria.same_units([run], "train_probe") is None
+    assert decide("C4.1", [run], "train_probe") is None
     for lacking in ("mrp", "random"):
         rows = run.table("penalties")
         less = FakeRun(run.tables | {"penalties": rows[rows["scorer"] != lacking]}, run.info)
-        assert criteria.same_units([less], "other") is None
+        assert decide("C4.1", [less], "other") is None
     scores = run.table("scores").query("layer == 'fc1'")
-    assert criteria.same_units([FakeRun(run.tables | {"scores": scores}, run.info)], "other") is None
+    assert decide("C4.1", [FakeRun(run.tables | {"scores": scores}, run.info)], "other") is None
 
 
 def test_c41_where_nothing_is_lost_by_mrp():
     run = conv1({"on": "other", "noise": 0.0}, 4, 40.0, 6.0, mrp=0.0)
-    evidence = criteria.same_units([run], "other")
+    evidence = decide("C4.1", [run], "other")
     assert outcome(evidence) == BOTH
     assert evidence.values["worst random draw over the median penalty by MRP"] == math.inf
 
@@ -150,15 +150,15 @@ def test_c42(norms, expected):
     own = ranked_units("conv1", [{"norm_l1": one, "mrp": [-1.0, 0.0, 50.0]} for one in [early] * 5 + norms])
     elsewhere = ranked_units("fc1", [{"norm_l1": early, "mrp": [1.0, 2.0, 3.0]}] * 10)
     run = FakeRun({"scores": pd.concat([own, elsewhere]).sample(frac=1, random_state=0)})
-    evidence = criteria.norms_and_penalties([run], "train_probe")
+    evidence = decide("C4.2", [run], "train_probe")
     assert outcome(evidence) == expected
-    assert criteria.norms_and_penalties([run], "other") is None  # there is one set to score on
+    assert decide("C4.2", [run], "other") is None  # there is one set to score on
 
 
 def test_c42_is_not_testable_early_or_where_all_units_are_alike():
     for orders in ([{}] * 5, [{"mrp": [1.0] * 3, "norm_l1": UP}] * 9):
         run = FakeRun({"scores": ranked_units("conv1", orders)})
-        assert criteria.norms_and_penalties([run], "train_probe") is None
+        assert decide("C4.2", [run], "train_probe") is None
 
 
 RISING = {"mrp": 1.0, "mrs": 2.0, "norm_l1": 3.0, "norm_l2": 4.0}
@@ -198,16 +198,16 @@ NORM_FIRST = {"norm_l2": 0.9}
 )
 def test_c43(of_each, expected):
     for where in everywhere():
-        assert outcome(criteria.order_of_scores([late(where, of_each)], where["on"])) == expected
+        assert outcome(decide("C4.3", [late(where, of_each)], where["on"])) == expected
 
 
 def test_c43_is_not_testable_without_a_fraction_or_late_steps():
     where = {"on": "other", "noise": 0.0}
     run = late(where, [{}] * 6)
-    assert criteria.order_of_scores([run], "train_probe") is None
-    assert criteria.order_of_scores([late(where, [{}] * 6, drop=0.6)], "other") is None
+    assert decide("C4.3", [run], "train_probe") is None
+    assert decide("C4.3", [late(where, [{}] * 6, drop=0.6)], "other") is None
     early = run.table("penalties").query("step <= 5000")
-    assert criteria.order_of_scores([FakeRun({"penalties": early}, run.info)], "other") is None
+    assert decide("C4.3", [FakeRun({"penalties": early}, run.info)], "other") is None
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_c44(below, of, expected):
             costs([where["noise"]] * of, "mrs", 0.1, layer="conv1"),
         ]
         run = units_run(where["on"], own, *unread, noise=where["noise"])
-        assert outcome(criteria.lowered_by_pruning([run], where["on"])) == expected
-    assert criteria.lowered_by_pruning([units_run("other", own)], "train_probe") is None
+        assert outcome(decide("C4.4", [run], where["on"])) == expected
+    assert decide("C4.4", [units_run("other", own)], "train_probe") is None
 
 
 def both(
@@ -260,15 +260,15 @@ def by_mrs(levels: Sequence[float]) -> list[pd.DataFrame]:
 def test_c45(relu, tanh, expected):
     for where in everywhere():
         case = both(where, by_mrs(relu), by_mrs(tanh))
-        assert outcome(criteria.tanh_costs_more(case, where["on"])) == expected
+        assert outcome(decide("C4.5", case, where["on"])) == expected
         for one in case:
-            assert criteria.tanh_costs_more([one], where["on"]) is None
+            assert decide("C4.5", [one], where["on"]) is None
 
 
 def test_c45_is_not_testable_without_a_fraction_or_any_penalty():
     where, ones = {"on": "other", "noise": 0.0}, [1.0] * 6
-    assert criteria.tanh_costs_more(both(where, by_mrs(ones), by_mrs(ones)[:5]), "other") is None
-    assert criteria.tanh_costs_more(both(where, by_mrs([-1.0] * 6), by_mrs(ones)), "other") is None
+    assert decide("C4.5", both(where, by_mrs(ones), by_mrs(ones)[:5]), "other") is None
+    assert decide("C4.5", both(where, by_mrs([-1.0] * 6), by_mrs(ones)), "other") is None
 
 
 def half(random: float, chosen: float) -> list[pd.DataFrame]:
@@ -297,9 +297,9 @@ def half(random: float, chosen: float) -> list[pd.DataFrame]:
 def test_c46(tanh, relu, expected):
     for where in everywhere():
         case = both(where, half(*relu), half(*tanh))
-        assert outcome(criteria.hardly_better_than_random(case, where["on"])) == expected
+        assert outcome(decide("C4.6", case, where["on"])) == expected
         for one in case:
-            assert criteria.hardly_better_than_random([one], where["on"]) is None
+            assert decide("C4.6", [one], where["on"]) is None
 
 
 @pytest.mark.parametrize(
@@ -319,9 +319,9 @@ def test_c411(relu, tanh, expected):
     for where in everywhere():
         alike = [frame.assign(penalty=[0.5 * tanh, 1.5 * tanh]) for frame in drawn(1.0)]  # and not ReLU's
         case = both(where, half(relu, 9.0), [*alike, costs([1.0], "mrs")])
-        assert outcome(criteria.random_half(case, where["on"])) == expected
+        assert outcome(decide("C4.11", case, where["on"])) == expected
         for one in case:
-            assert criteria.random_half([one], where["on"]) is None
+            assert decide("C4.11", [one], where["on"]) is None
 
 
 ELSEWHERE = {"experiment": "weight_pruning", "settings": {"activation": "relu"}}
@@ -361,12 +361,12 @@ def test_c47(lost, expected, dense):
     by_weights = FakeRun({"final": pd.DataFrame({"test_accuracy": [0.1]})}, ELSEWHERE, by="layer")
     unread = [without_units(0.5, by="network"), without_units(0.5, by=""), by_weights]
     for case in ([twin, pruned], [*unread, pruned, twin]):
-        evidence = criteria.as_accurate(case, "train_probe")
+        evidence = decide("C4.7", case, "train_probe")
         assert outcome(evidence) == expected
         assert evidence.values["parameters"] == 4019
-        assert criteria.as_accurate(case, "other") is None  # accuracy is judged on the test images only
+        assert decide("C4.7", case, "other") is None  # accuracy is judged on the test images only
     for lacking in ([pruned, by_weights], [twin, by_weights], [twin, *unread]):
-        assert criteria.as_accurate(lacking, "train_probe") is None
+        assert decide("C4.7", lacking, "train_probe") is None
 
 
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
@@ -405,12 +405,12 @@ def correlated(**wanted: float) -> tuple[dict[str, pd.DataFrame], dict[str, pd.D
 def test_c48(wanted, expected):
     own, other = correlated(**wanted)
     pruned, twin = without_units(0.9, **own), twin_of(0.9, **other)
-    evidence = criteria.untouched_weights([twin, pruned], "train_probe")
+    evidence = decide("C4.8", [twin, pruned], "train_probe")
     assert outcome(evidence) == expected
     assert list(evidence.values.values()) == pytest.approx([wanted.get(layer, 0.99) for layer in LAYERS])
-    assert criteria.untouched_weights([twin, pruned], "other") is None
-    assert criteria.untouched_weights([pruned], "train_probe") is None
-    assert criteria.untouched_weights([twin], "train_probe") is None
+    assert decide("C4.8", [twin, pruned], "other") is None
+    assert decide("C4.8", [pruned], "train_probe") is None
+    assert decide("C4.8", [twin], "train_probe") is None
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -418,7 +418,7 @@ def test_c48_with_a_single_weight_left_does_not_hold(layer):
     own, other = correlated()
     own["values"].loc[(own["values"]["layer"] == layer) & (own["values"]["weight"] > 8), "value"] = 0.0
     case = [without_units(0.9, **own), twin_of(0.9, **other)]
-    assert outcome(criteria.untouched_weights(case, "train_probe")) == NEITHER
+    assert outcome(decide("C4.8", case, "train_probe")) == NEITHER
 
 
 def test_c48_is_not_testable_with_a_twin_of_other_layers():
@@ -426,14 +426,14 @@ def test_c48_is_not_testable_with_a_twin_of_other_layers():
     wider = other["weights"].assign(units=5)
     for shapes in (wider, other["weights"][:3], other["weights"].assign(layer=["a", "b", "c", "d"])):
         case = [without_units(0.9, **own), twin_of(0.9, **(other | {"weights": shapes}))]
-        assert criteria.untouched_weights(case, "train_probe") is None
+        assert decide("C4.8", case, "train_probe") is None
 
 
 @pytest.mark.parametrize(
-    ("criterion", "train", "test", "accuracy"),
+    ("claim_id", "train", "test", "accuracy"),
     [
-        (criteria.reached_with_relu, 0.046, 0.039, 0.988),
-        (criteria.reached_with_tanh, 0.053, 0.056, 0.9831),
+        ("C4.9", 0.046, 0.039, 0.988),
+        ("C4.10", 0.053, 0.056, 0.9831),
     ],
 )
 @pytest.mark.parametrize(
@@ -453,11 +453,11 @@ def test_c48_is_not_testable_with_a_twin_of_other_layers():
         ((0.0, 0.0, -0.0151), NEITHER),
     ],
 )
-def test_c49_and_c410(criterion, train, test, accuracy, off, expected):
+def test_c49_and_c410(claim_id, train, test, accuracy, off, expected):
     reached = {"train_loss": [train + off[0]], "test_loss": [test + off[1]], "accuracy": [accuracy + off[2]]}
     run = FakeRun({"final": pd.DataFrame(reached)})
-    assert outcome(criterion([run], "train_probe")) == expected
-    assert criterion([run], "other") is None  # no measurement on that set
+    assert outcome(decide(claim_id, [run], "train_probe")) == expected
+    assert decide(claim_id, [run], "other") is None  # no measurement on that set
 
 
 def by_weights(parameters: int, by: str = "layer", elsewhere: int = 20000) -> FakeRun:
@@ -487,26 +487,24 @@ def test_c412(parameters, expected):
     pruned, weights = without_units(0.9, 4000), by_weights(parameters)
     unread = [without_units(0.9, 1, by="network"), by_weights(9, by="network"), twin_of(0.9)]
     for case in ([weights, pruned], [*unread, pruned, weights]):
-        assert outcome(criteria.units_beat_weights(case, "probe")) == expected
+        assert outcome(decide("C4.12", case, "probe")) == expected
     elsewhere = [pruned, by_weights(9, elsewhere=parameters)]
-    assert outcome(criteria.units_beat_weights(elsewhere, "other")) == expected
+    assert outcome(decide("C4.12", elsewhere, "other")) == expected
     for lacking in ([pruned], [weights], [pruned, twin_of(0.9)], [*unread, weights]):
-        assert criteria.units_beat_weights(lacking, "probe") is None
+        assert decide("C4.12", lacking, "probe") is None
 
 
 def test_c412_is_not_testable_for_a_network_whose_units_cannot_be_removed():
     weights = by_weights(6000)
     del weights.tables["removal"]
-    assert criteria.units_beat_weights([without_units(0.9), weights], "probe") is None
+    assert decide("C4.12", [without_units(0.9), weights], "probe") is None
 
 
 def in_the_claims_setting(run: FakeRun, claim_id: str, **settings: Any) -> FakeRun:
-    claim, experiment = CLAIMS[claim_id], run.info["experiment"]
-    allowed = claim.setting | claim.also.get(experiment, {})
-    own = {name: values[0] for name, values in allowed.items()}
+    experiment = run.info["experiment"]
+    own = {name: values[0] for name, values in CLAIMS[claim_id].setting[experiment].items()}
     if experiment == "weight_pruning":
         own |= {"schedule": [] if run.by == "" else own["schedule"]}
-        own = {name: value for name, value in own.items() if name not in ("widths", "scorer")}
     info = {"experiment": experiment, "settings": own | {"seed": 0} | settings}
     return FakeRun(run.tables, info, run.by)
 
@@ -598,6 +596,6 @@ def test_the_draws_are_a_part_of_the_setting_of_4_1():
 @pytest.mark.parametrize("claim_id", [f"C4.{i}" for i in range(1, 13)])
 def test_no_runs_of_ones_own_activation_leave_nothing_to_judge(claim_id):
     """A reader's network that takes no activation: told, not judged, and no error."""
-    run = FakeRun({}, {"experiment": CLAIMS[claim_id].experiments[0]})
+    run = FakeRun({}, {"experiment": next(iter(CLAIMS[claim_id].runs))})
     verdict = claims.verdict(claim_id, [in_the_claims_setting(run, claim_id, activation="own")])
     assert verdict.word == "not judged"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from deadbook.claims.criteria import Evidence
+from deadbook.claims import CLAIMS
+from deadbook.claims.evidence import Evidence
 from deadunits.data import Batch
 
 
@@ -25,6 +27,11 @@ class FakeRun:
 
     def has(self, name: str) -> bool:
         return name in self.tables
+
+
+def decide(claim_id: str, case: Sequence[FakeRun], on: str) -> Evidence | None:
+    """What the criterion of a claim finds, with the thresholds of `claims.yaml`."""
+    return CLAIMS[claim_id].evidence(case, on)
 
 
 def outcome(evidence: Evidence) -> tuple[bool, bool]:

@@ -93,8 +93,10 @@ def parameters(run: Run) -> int:
     return len(run.table("values")) + int(run.table("weights")["units"].sum())
 
 
-def chosen_removal(pruned: Run, on: str = "probe", twin: Run | None = None) -> dict[str, float] | None:
-    """The smallest network within 0.3 points of the masked one on `on`, with its share of the parameters.
+def chosen_removal(
+    pruned: Run, on: str = "probe", twin: Run | None = None, points: float = 0.3
+) -> dict[str, float] | None:
+    """The smallest network within so many points of the masked one on `on`, with its share of the parameters.
 
     None: there is no such network, or the training diverged. With a twin, layers that were not pruned count.
     """
@@ -102,7 +104,7 @@ def chosen_removal(pruned: Run, on: str = "probe", twin: Run | None = None) -> d
     if removal is None or diverged([pruned]):
         return None
     every = parameters(twin if twin is not None and twin.has("removal") else pruned)
-    enough = pruned.table("final")[f"{on}_accuracy"][0] - 0.003
+    enough = pruned.table("final")[f"{on}_accuracy"][0] - points / 100
     left = removal[removal["carried"] & (removal[f"{on}_accuracy"] >= enough - 1e-9)]
     if left.empty:
         return None

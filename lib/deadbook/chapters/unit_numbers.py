@@ -13,7 +13,7 @@ from deadbook import claims
 from deadbook.analysis import measures, trials
 from deadbook.analysis.measures import NAMES, in_seeds, second_half
 from deadbook.chapters import page
-from deadbook.claims.criteria import Evidence
+from deadbook.claims.evidence import Evidence
 from deadbook.runs import Run
 from deadunits.counting import count
 
@@ -311,7 +311,8 @@ def at_both_widths(narrow: Sequence[Run], wide: Sequence[Run]) -> pd.DataFrame:
             row[width] = [one.values.get(value, math.nan) for one in evidence]
             row[f"{width}_met"] = [one.holds for one in evidence]
             largest = [_largest_later(_ratios(one)) for one in evidence]
-            later[width], later[f"{width}_met"] = largest, [one >= 3 for one in largest]
+            enough = claims.CLAIMS["C4.5"].thresholds["ratio"]
+            later[width], later[f"{width}_met"] = largest, [ratio >= enough for ratio in largest]
         rows += [row, later] if name == "C4.5" else [row]
     return pd.DataFrame(rows)
 

@@ -1,4 +1,4 @@
-"""What decides the claims of chapter 3: as `criteria`, of attacks, their controls and their twins.
+"""The criteria of chapter 3, of attacks, their controls and their twins: from a case to `Evidence` or None.
 
 A ratio is the final penalty (mean over the last epoch) of the attacked unit over that of the same unit in the
 twin. A run whose loss ceased to be a number is left out, and so is a trial whose twin is none of the runs.
@@ -8,14 +8,14 @@ Pooled criteria get the runs of all seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deadbook.analysis import trials
 from deadbook.analysis.measures import unit_correlations
-from deadbook.claims.criteria import Case, Evidence
+from deadbook.claims.evidence import ROUNDING, Case, Evidence, Limits
 from deadbook.runs import Run
 
 if TYPE_CHECKING:
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
 EARLY = {"layer": "conv1", "start": 50, "interval": 10, "multiplier": 100}  # Figure 3.1
 UNITS = (0, 4, 2)
+CONV2 = 16  # its units
 STARTS = (500, 1500, 2500, 5000)
 PERMUTATIONS = 10_000
-REACHED = {("relu", True): 67.0, ("tanh", False): 64.0, ("relu", False): 61.0}  # % of the test images
 SATURATED = (0, 39)  # the outermost bins of `counting.BOUNDED`: an activation beyond 0.95 in size
-NETWORKS = {("relu", True): "batch norm", ("tanh", False): "tanh"}  # that C3.14 speaks of
+NETWORKS = {"batch norm": ("relu", True), "tanh": ("tanh", False), "plain ReLU": ("relu", False)}
 
 
-def accuracies(case: Case, on: str) -> Evidence | None:
-    """C3.1: the twins' test accuracy, in each network of which there is one."""
+def accuracies(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """The twins' test accuracy, in each network of which there is one."""
     if on == "other":
         return None
     values, off = {}, []
-    for (activation, batch_norm), accuracy in REACHED.items():
+    for network, accuracy in limits.thesis.items():
+        activation, batch_norm = NETWORKS[network]
         twins = _runs(case, repeats=0, activation=activation, batch_norm=batch_norm)
         if twins:
             name = f"{trials.network(twins[0])}, accuracy in %"
@@ -43,23 +44,25 @@ def accuracies(case: Case, on: str) -> Evidence | None:
             off.append(abs(values[name] - accuracy))
     if not values:
         return None
-    return Evidence(values, holds=max(off) <= 3 + 1e-9, directs=max(off) <= 6 + 1e-9)
+    holds, directs = (max(off) <= points + ROUNDING for points in (limits.points, limits.points_partly))
+    return Evidence(values, holds, directs)
 
 
-def some_units_fall(case: Case, on: str) -> Evidence | None:
-    """C3.2: whether some, and not all, units end below half of the twin's and of the control's penalty."""
-    found = _three(case, on)
-    if found is None:
+def some_units_fall(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """Whether some, and not all, units end below half of the twin's and of the control's penalty."""
+    units = _units(case, on, limits.fell)
+    if units is None:
         return None
-    fell = int(found["fell"].sum())
-    values = {f"unit {unit}, over the twin's": float(found["ratio"][unit]) for unit in UNITS}
-    values |= {f"unit {unit}, over the control's": float(found["beside"][unit]) for unit in UNITS}
-    directs = bool(found["ratio"].median() < 1)
-    return Evidence(values | {"units that fell": fell}, holds=0 < fell < len(UNITS), directs=directs)
+    fell = int(units["fell"].sum())
+    values = {f"unit {unit}, over the twin's": float(units["ratio"][unit]) for unit in UNITS}
+    values |= {f"unit {unit}, over the control's": float(units["beside"][unit]) for unit in UNITS}
+    values["units that fell"] = fell
+    directs = bool(units["ratio"].median() < limits.median_partly)
+    return Evidence(values, holds=limits.least <= fell < len(UNITS), directs=directs)
 
 
-def silent_loss(case: Case, on: str) -> Evidence | None:
-    """C3.3: the final training loss of the three attacks beside the twin's."""
+def silent_loss(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """The final training loss of the three attacks beside the twin's."""
     if on == "other":
         return None
     attacks = _runs(case, **EARLY, unit=UNITS, control=False, batch_norm=True)
@@ -68,27 +71,28 @@ def silent_loss(case: Case, on: str) -> Evidence | None:
         return None
     before, *after = (float(run.table("final")["train_loss"].iloc[0]) for run in (*twin, *attacks))
     change = max(abs(loss / before - 1) for loss in after)
-    return Evidence({"largest relative change": change}, holds=change <= 0.05, directs=change <= 0.15)
+    values = {"largest relative change": change}
+    return Evidence(values, holds=change <= limits.change, directs=change <= limits.change_partly)
 
 
-def marks_of_the_fallen(case: Case, on: str) -> Evidence | None:
-    """C3.4: whether weights grow, outgoing weights and output gradient shrink, for every unit that fell."""
-    found = _three(case, on)
-    if found is None or not found["fell"].any():
+def marks_of_the_fallen(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """Whether weights grow, outgoing weights and output gradient shrink, for every unit that fell."""
+    units = _units(case, on, limits.fell)
+    if units is None or not units["fell"].any():
         return None
     attacks = _runs(case, **EARLY, unit=UNITS, control=False, batch_norm=True)
     names = {"norm_in": "incoming weights", "norm_out": "outgoing weights", "gradient": "output gradient"}
     of = {column: _ratios(attacks, case, on, column).set_index("unit")["ratio"] for column in names}
-    fallen = found.index[found["fell"]]
+    fallen = units.index[units["fell"]]
     marks = [
         sum((of["norm_in"][unit] > 1, of["norm_out"][unit] < 1, of["gradient"][unit] < 1)) for unit in fallen
     ]
     values = {f"{name}, over the twin's": float(of[column][fallen].mean()) for column, name in names.items()}
-    return Evidence(values, holds=min(marks) == 3, directs=min(marks) >= 2)
+    return Evidence(values, holds=min(marks) == len(names), directs=min(marks) >= limits.marks_partly)
 
 
-def the_start_matters(case: Case, on: str) -> Evidence | None:
-    """C3.5 (pooled): a permutation test of whether the start matters, and whether it does so in an order.
+def the_start_matters(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """Pooled: a permutation test of whether the start matters, and whether it does so in an order.
 
     Statistic: the logarithms of the ratios, less their mean over the starts of the same seed and unit; the
     sum over starts of the squared sum. Permuted: the starts within a seed and unit. A ratio below 0.001 is
@@ -110,11 +114,11 @@ def the_start_matters(case: Case, on: str) -> Evidence | None:
     p = float((reached + 1) / (PERMUTATIONS + 1))
     order = _spearman(rows["start"], rows["ratio"])
     values = {"p": p, "Spearman of start and ratio": order}
-    return Evidence(values, holds=p < 0.05 and abs(order) < 0.8, directs=p < 0.2)
+    return Evidence(values, holds=p < limits.p and abs(order) < limits.order, directs=p < limits.p_partly)
 
 
-def harder_is_deadlier(case: Case, on: str) -> Evidence | None:
-    """C3.6 (pooled): Spearman's correlation of the multiplier with the ratio, in both layers."""
+def harder_is_deadlier(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """Pooled: Spearman's correlation of the multiplier with the ratio, in both layers."""
     how = {"start": 50, "interval": 100, "unit": (0,), "control": False, "batch_norm": True}
     values = {}
     for layer in ("conv1", "conv2"):
@@ -123,47 +127,48 @@ def harder_is_deadlier(case: Case, on: str) -> Evidence | None:
             return None
         values[f"{layer}, Spearman of multiplier and ratio"] = _spearman(rows["multiplier"], rows["ratio"])
     highest = max(values.values())
-    return Evidence(values, holds=highest < -0.5, directs=highest < 0)
+    return Evidence(values, holds=highest < limits.correlation, directs=highest < 0)
 
 
-def stronger_or_dead(case: Case, on: str) -> Evidence | None:
-    """C3.9: how many of the 16 units of conv2 rise and fall in a plain ReLU network, and how many die.
+def stronger_or_dead(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """How many of the 16 units of conv2 rise and fall in a plain ReLU network, and how many die.
 
     All 16 are to have been attacked; a unit is in no count if its run diverged, or if it is dead in the twin
     as well.
     """
     how = {"start": 2000, "interval": 10, "multiplier": 100, "control": False}
-    how |= {"layer": "conv2", "unit": tuple(range(16)), "activation": "relu", "batch_norm": False}
+    how |= {"layer": "conv2", "unit": tuple(range(CONV2)), "activation": "relu", "batch_norm": False}
     rows = _ratios(_runs(case, **how), case, on)
-    if len(_runs(case, diverged=True, **how)) < 16 or rows.empty:
+    if len(_runs(case, diverged=True, **how)) < CONV2 or rows.empty:
         return None
-    rose, fell, died = (int(one.sum()) for one in (rows["ratio"] > 1, rows["ratio"] < 1, rows["ratio"] == 0))
-    return Evidence(
-        {"rose": rose, "fell": fell, "died": died}, holds=rose > fell and died > 0, directs=rose > 0 < died
-    )
+    ratio = rows["ratio"]
+    rose, fell, died = (int(chosen.sum()) for chosen in (ratio > 1, ratio < 1, ratio == 0))
+    values, holds = {"rose": rose, "fell": fell, "died": died}, rose > fell and died >= limits.died
+    return Evidence(values, holds, directs=min(rose, died) >= limits.each_partly)
 
 
-def large_and_useless(case: Case, on: str) -> Evidence | None:
-    """C3.11 (pooled): whether units that fell are in the top quarter of their layer by norm."""
+def large_and_useless(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """Pooled: whether units that fell are in the top quarter of their layer by norm."""
     top = []
     for seed in sorted({run.info["settings"]["seed"] for run in case}):
-        own = [run for run in case if run.info["settings"]["seed"] == seed]
-        found = _three(own, on)
-        for run in (
-            _runs(own, **EARLY, unit=UNITS, control=False, batch_norm=True) if found is not None else ()
-        ):
+        of_seed = [run for run in case if run.info["settings"]["seed"] == seed]
+        units = _units(of_seed, on, limits.fell)
+        if units is None:
+            continue
+        for run in _runs(of_seed, **EARLY, unit=UNITS, control=False, batch_norm=True):
             unit = run.info["settings"]["unit"]
-            if found["fell"][unit]:
+            if units["fell"][unit]:
                 norms = _final(run, "conv1", on)["norm_in"]
-                top.append(bool((norms > norms[unit]).sum() < len(norms) / 4))
+                top.append(bool((norms > norms[unit]).sum() < len(norms) * limits.top))
     if not top:
         return None
     share = sum(top) / len(top)
-    return Evidence({"units that fell": len(top), "share in the top quarter": share}, share >= 0.5, any(top))
+    values = {"units that fell": len(top), "share in the top quarter": share}
+    return Evidence(values, holds=share >= limits.share, directs=sum(top) >= limits.least_partly)
 
 
-def pushed_to_the_ends(case: Case, on: str) -> Evidence | None:
-    """C3.7: four tanh units of conv1; their activations, of the probe images on either set, when last kept.
+def pushed_to_the_ends(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """Four tanh units of conv1; their activations, of the probe images on either set, when last kept.
 
     The criterion asks of each of the four that it ends lower and that more of its activations are flat; the
     direction, that three end lower.
@@ -184,15 +189,12 @@ def pushed_to_the_ends(case: Case, on: str) -> Evidence | None:
         for i, name in enumerate(("attacked", "twin"))
     }
     lower, flatter = int((of < 1).sum()), sum(attacked > before for attacked, before in flat.values())
-    return Evidence(
-        values | {"units that end lower": lower, "units with more activations beyond 0.95": flatter},
-        holds=lower == 4 and flatter == 4,
-        directs=lower >= 3,
-    )
+    values |= {"units that end lower": lower, "units with more activations beyond 0.95": flatter}
+    return Evidence(values, holds=lower == flatter == len(flat), directs=lower >= limits.lower_partly)
 
 
-def timing_with_tanh(case: Case, on: str) -> Evidence | None:
-    """C3.8: unit 16 of fc1, attacked from step 50 (soon after the attack) and from 2500 and 5000 (final)."""
+def timing_with_tanh(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """Unit 16 of fc1, attacked from step 50 (soon after the attack) and from 2500 and 5000 (final)."""
     how = {"layer": "fc1", "unit": 16, "interval": 10, "multiplier": 1000, "control": False}
     attacks = _runs(case, **how, start=(50, 2500, 5000), activation="tanh")
     of = _ratios(attacks, case, on).set_index("start")["ratio"]
@@ -201,57 +203,56 @@ def timing_with_tanh(case: Case, on: str) -> Evidence | None:
     last = 50 + 9 * 10
     early = [run for run in attacks if run.info["settings"]["start"] == 50]
     rows = trials.curves(early, _runs(case, repeats=0), on=on)
-    rows = rows[(rows["step"] > last) & (rows["step"] <= last + 1000)]
+    rows = rows[(rows["step"] > last) & (rows["step"] <= last + limits.after)]
     if rows.empty:  # the other images are looked at less often
         return None
     soon = rows.groupby("kind")["mrp"].mean()
     as_said = [bool(soon["attack"] > soon["twin"]), bool(of[2500] < 1), bool(of[5000] < 1)]
-    values = {"from 50, over the twin's in the 1,000 steps after": _over(soon["attack"], soon["twin"])}
+    name = f"from 50, over the twin's in the {limits.after:,} steps after"
+    values = {name: _over(soon["attack"], soon["twin"])}
     values |= {f"from {start}, final over the twin's": float(of[start]) for start in (50, 2500, 5000)}
-    return Evidence(values, holds=all(as_said), directs=sum(as_said) >= 2)
+    return Evidence(values, holds=all(as_said), directs=sum(as_said) >= limits.right_partly)
 
 
-def smallest_found(case: Case, on: str) -> Evidence | None:
-    """C3.10: how MRS ranks the units of a layer, and how often its smallest has the smallest MRP.
+def smallest_found(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """How MRS ranks the units of a layer, and how often its smallest has the smallest MRP.
 
     The unit that MRS finds, the first if several have the same, may be any of those with the lowest MRP.
     """
-    rows = _measured(case, on)
+    rows = _measured(case, on, limits.after)
     if rows.empty:
         return None
     correlation = float(unit_correlations(rows, ("mrs",), ("measurement",))["mrs"].mean())
-    found = rows.loc[rows.groupby("measurement")["mrs"].idxmin()].set_index("measurement")["mrp"]
-    same = float((found == rows.groupby("measurement")["mrp"].min()).mean())
+    chosen = rows.loc[rows.groupby("measurement")["mrs"].idxmin()].set_index("measurement")["mrp"]
+    same = float((chosen == rows.groupby("measurement")["mrp"].min()).mean())
     if math.isnan(correlation):
         return None
-    return Evidence(
-        {"mean rank correlation": correlation, "share with the same smallest unit": same},
-        holds=correlation >= 0.8 and same >= 0.9,
-        directs=correlation >= 0.6,
-    )
+    values = {"mean rank correlation": correlation, "share with the same smallest unit": same}
+    holds = correlation >= limits.correlation and same >= limits.same
+    return Evidence(values, holds, directs=correlation >= limits.correlation_partly)
 
 
-def stays_so(case: Case, on: str) -> Evidence | None:
-    """C3.12: how many of the units dead, or frozen, at half-time (`trials.halves`) are so at the end."""
+def stays_so(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """How many of the units dead, or frozen, at half-time (`trials.halves`) are so at the end."""
     kinds = {"MRP": "dead", "output gradient": "frozen"}
     eligible, still = dict.fromkeys(kinds.values(), 0), dict.fromkeys(kinds.values(), 0)
     for run in _runs(case, repeats=(0, 10)):
         for what, rows in trials.halves(run, on).groupby("what"):
-            before = rows["half"] < 0.05
+            before = rows["half"] < limits.below
             eligible[kinds[what]] += int(before.sum())
-            still[kinds[what]] += int((before & (rows["end"] < 0.05)).sum())
+            still[kinds[what]] += int((before & (rows["end"] < limits.below)).sum())
     shares = {name: still[name] / of for name, of in eligible.items() if of}
     if not shares:
         return None
     lowest = min(shares.values())
     values = {f"share that stays {name}": share for name, share in shares.items()}
     values |= {f"{name} at half-time": float(of) for name, of in eligible.items()}
-    return Evidence(values, holds=lowest >= 0.9, directs=lowest >= 0.7)
+    return Evidence(values, holds=lowest >= limits.stays, directs=lowest >= limits.stays_partly)
 
 
-def best_predictor(case: Case, on: str) -> Evidence | None:
-    """C3.13: mean rank correlation with MRP of MRS, of the weights' norm and of the output gradient."""
-    rows = _measured(case, on)
+def best_predictor(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """Mean rank correlation with MRP of MRS, of the weights' norm and of the output gradient."""
+    rows = _measured(case, on, limits.after)
     if rows.empty:
         return None
     names = {"mrs": "MRS", "norm_in": "norm of the weights", "gradient": "output gradient"}
@@ -260,57 +261,56 @@ def best_predictor(case: Case, on: str) -> Evidence | None:
         return None
     better = int((means[["norm_in", "gradient"]] < means["mrs"]).sum())
     values = {f"mean rank correlation, {name}": float(means[column]) for column, name in names.items()}
-    return Evidence(values, holds=better == 2, directs=better >= 1)
+    return Evidence(values, holds=better == len(names) - 1, directs=better >= limits.better_partly)
 
 
-def gradient_against_weights(case: Case, on: str) -> Evidence | None:
-    """C3.14: rank correlation over time of the attacked unit's two norms, a mean over a network's attacks."""
+def gradient_against_weights(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """Rank correlation over time of the attacked unit's two norms, a mean over a network's attacks."""
     values = {}
-    for (activation, batch_norm), name in NETWORKS.items():
+    for name in ("batch norm", "tanh"):
+        activation, batch_norm = NETWORKS[name]
         attacks = _runs(case, activation=activation, batch_norm=batch_norm, control=False)
-        found = trials.gradient_against_weights(attacks, on)["correlation"]
-        if len(found):
-            values[f"{name}, mean rank correlation"] = float(found.mean())
+        correlations = trials.gradient_against_weights(attacks, on)["correlation"]
+        if len(correlations):
+            values[f"{name}, mean rank correlation"] = float(correlations.mean())
     if not values:
         return None
     highest = max(values.values())
-    return Evidence(values, holds=highest < -0.5, directs=highest < 0)
+    return Evidence(values, holds=highest < limits.correlation, directs=highest < 0)
 
 
 def _runs(case: Case, diverged: bool = False, **wanted: Any) -> list[Run]:
     """Runs with these settings (a tuple: one of these), ten attacks unless said; not those that diverged."""
     wanted = {"repeats": 10} | wanted
-
-    def fits(chosen: Mapping[str, Any]) -> bool:
-        return all(
-            chosen[name] in value if isinstance(value, tuple) else chosen[name] == value
-            for name, value in wanted.items()
-        )
-
-    fitting = [run for run in case if fits(run.info["settings"])]
+    allowed = {name: value if isinstance(value, tuple) else (value,) for name, value in wanted.items()}
+    fitting = [
+        run for run in case if all(run.info["settings"][name] in values for name, values in allowed.items())
+    ]
     return [run for run in fitting if diverged or not run.table("final")["diverged"].iloc[0]]
 
 
-def _ratios(some: Sequence[Run], case: Case, on: str, column: str = "mrp") -> pd.DataFrame:
+def _ratios(runs: Sequence[Run], case: Case, on: str, column: str = "mrp") -> pd.DataFrame:
     """`trials.ratios` of those that have a twin: a row a trial, or none."""
     import pandas as pd
 
     twins = {trials.common(run): run for run in _runs(case, repeats=0)}
-    some = [run for run in some if trials.common(run) in twins]
-    rows = trials.curves(some, list(twins.values()), on=on) if some else pd.DataFrame()
+    runs = [run for run in runs if trials.common(run) in twins]
+    rows = trials.curves(runs, list(twins.values()), on=on) if runs else pd.DataFrame()
     if rows.empty:
         return pd.DataFrame(columns=["seed", "layer", "unit", "start", "multiplier", "ratio", "kind"])
     return trials.ratios(rows, column)
 
 
-def _measured(case: Case, on: str) -> pd.DataFrame:
-    """Units of all runs after step 500; `measurement` numbers those of a run, a layer and a step."""
+def _measured(case: Case, on: str, after: int) -> pd.DataFrame:
+    """Units of all runs after a step; `measurement` numbers those of a run, a layer and a step."""
     import pandas as pd
 
-    parts = [run.table("units").assign(run=i) for i, run in enumerate(_runs(case, repeats=(0, 10)))]
-    if not parts:
+    tables = [run.table("units").assign(run=i) for i, run in enumerate(_runs(case, repeats=(0, 10)))]
+    if not tables:
         return pd.DataFrame()
-    rows = pd.concat([one[(one["set"] == on) & (one["step"] > 500)] for one in parts], ignore_index=True)
+    rows = pd.concat(
+        [rows[(rows["set"] == on) & (rows["step"] > after)] for rows in tables], ignore_index=True
+    )
     return rows.assign(measurement=rows.groupby(["run", "layer", "step"], sort=False).ngroup())
 
 
@@ -328,7 +328,7 @@ def _over(value: float, other: float) -> float:
     return float(value / other) if other > 0 else math.nan
 
 
-def _three(case: Case, on: str) -> pd.DataFrame | None:
+def _units(case: Case, on: str, below: float) -> pd.DataFrame | None:
     """The three units of Figure 3.1: `ratio` to the twin, `beside` the control, and whether each `fell`."""
     chosen = _runs(case, **EARLY, unit=UNITS, batch_norm=True)
     if len(chosen) < 2 * len(UNITS) or not _runs(case, repeats=0, batch_norm=True):
@@ -338,7 +338,7 @@ def _three(case: Case, on: str) -> pd.DataFrame | None:
         return None
     table = rows.pivot_table(index="unit", columns="kind", values="ratio")
     beside = table["attack"] / table["control"]
-    fell = (table["attack"] < 0.5) & (beside < 0.5)
+    fell = (table["attack"] < below) & (beside < below)
     return table.assign(ratio=table["attack"], beside=beside, fell=fell)
 
 

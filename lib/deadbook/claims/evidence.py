@@ -1,0 +1,51 @@
+"""What the criteria of all chapters share: evidence, and which runs they look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from deadbook.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Case = Sequence[Run]  # the runs of one seed; of all seeds where a claim is pooled
+Limits = SimpleNamespace  # a claim's thresholds by name, and `thesis`: the thesis's numbers
+ROUNDING = 1e-9  # three images of a thousand are 0.3 points, whatever floats make of it
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one seed says: the numbers, whether the criterion holds, whether the direction does."""
+
+    values: Mapping[str, float]
+    holds: bool
+    directs: bool
+
+    @property
+    def measured(self) -> bool:
+        """Whether all numbers are there: one that diverged leaves nan, which cannot be judged."""
+        return not any(math.isnan(value) for value in self.values.values())
+
+
+def penalties(
+    case: Case, on: str, scorer: str, fraction: float, activation: str | None = None
+) -> pd.DataFrame:
+    """Rows of the table `penalties` of the first run (with that activation), judged on a set of images."""
+    import pandas as pd
+
+    runs = [run for run in case if activation is None or run.info["settings"]["activation"] == activation]
+    if not runs:
+        names = ["step", "penalty", "draw", "scored_on", "layer", "constant"]
+        return pd.DataFrame(columns=names, dtype=float)
+    rows = runs[0].table("penalties")
+    return rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction) & (rows["set"] == on)]
+
+
+def pruned_by(case: Case, experiment: str, by: str = "layer") -> Run | None:
+    """The first run of an experiment that was pruned so; by "": its twin, which was not."""
+    return next((run for run in case if run.info["experiment"] == experiment and run.by == by), None)
