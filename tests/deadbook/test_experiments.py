@@ -326,7 +326,7 @@ def test_each_pruning_of_units_is_measured_with_each_stand_in(of_unit_pruning):
 
 def test_a_network_whose_units_cannot_be_removed_is_refused_at_once():
     settings = UNITS | {
-        "network": "test_experiments:residual",
+        "network": f"{__name__}:residual",
         "schedule": [],
         "scorer": "mrs",
         "by": "layer",

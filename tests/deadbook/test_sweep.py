@@ -351,7 +351,7 @@ def test_the_examples_of_the_page_are_what_it_says(tmp_path):
     (commands,) = re.findall(r"```bash\n(.*?)```", page, flags=re.S)
     said = {}
     for line in commands.splitlines():
-        words = line.partition("#")[0].split()[1:]
+        words = line.partition("#")[0].split()[3:]
         for name in ("grid.yaml", "elsewhere", "all.csv", "events"):
             words = [str(tmp_path / name) if word == name else word for word in words]
         if "--results" not in words:
