@@ -1,8 +1,9 @@
 """Runs: an experiment with one setting and one seed, computed once, kept as a folder of tables.
 
-`results/<key>/` holds a parquet file a table and `run.json` (settings, commit, versions, machine, time). It
-is written under another name and renamed when it is complete: what is there is whole. A run that is kept in
-the book (`book/results/`) is never computed again, only read.
+`results/<key>/` holds a parquet file a table and `run.json` (settings, commit, versions, machine, time, a
+checksum of each table). It is written under another name and renamed when it is complete. A run whose files
+were damaged afterwards is named with its path and counts as not done. A run that is kept in the book
+(`book/results/`) is never computed again, only read.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -47,6 +49,16 @@ _LIB = Path(__file__).parents[1]
 _TOLD = "told to end by SIGTERM"
 _told_to_end: list[bool] = []
 _PACKAGES = ("deadunits", "torch", "torchvision", "numpy")
+_FACTS = {
+    "experiment",
+    "settings",
+    "versions",
+    "machine",
+    "device",
+    "started",
+    "seconds",
+    "processor_seconds",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +73,25 @@ class Run:
         file = self.folder / "run.json"
         return dict(_read_info(file, file.stat().st_mtime_ns))
 
+    @property
+    def damage(self) -> str:
+        """Which of its files is missing, truncated or changed; "": none. Each is read once per process."""
+        try:
+            stats = [(file.name, file.stat()) for file in self.folder.iterdir()]
+        except OSError as error:
+            return f"{self.folder}: {error.strerror}"
+        return _damage(
+            self.folder, tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+        )
+
     def table(self, name: str) -> pd.DataFrame:
-        """One of its tables, with the activation, the seed and how it was pruned as columns."""
+        """One of its tables, with the activation, the seed and how it was pruned as columns.
+
+        Raises:
+            Invalid: its files are damaged.
+        """
+        if damage := self.damage:
+            raise Invalid(f"{damage}. Delete {self.folder}, and it is computed again")
         file, chosen = self.folder / f"{name}.parquet", self.info["settings"]
         known = _read_table(file, file.stat().st_mtime_ns, chosen["activation"], chosen["seed"], self.by)
         return known.copy()  # what a caller changes is the caller's
@@ -92,7 +121,36 @@ def _read_info(file: Path, changed_ns: int) -> dict[str, Any]:
 def _read_table(file: Path, changed_ns: int, activation: str, seed: int, by: str) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.read_parquet(file).assign(activation=activation, seed=seed, pruned_by=by)
+    try:
+        frame = pd.read_parquet(file)
+    except (OSError, ValueError) as error:  # of a run without checksums
+        raise Invalid(f"cannot read {file}: {error}") from error
+    return frame.assign(activation=activation, seed=seed, pruned_by=by)
+
+
+@cache
+def _damage(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    """`Run.damage` of files with these names, sizes and times."""
+    try:
+        info = json.loads((folder / "run.json").read_text("utf8"))
+    except FileNotFoundError:
+        return f"{folder / 'run.json'} is missing"
+    except ValueError:
+        info = None
+    if type(info) is not dict or not info.keys() >= _FACTS or type(info["settings"]) is not dict:
+        return f"{folder / 'run.json'} is truncated or was changed"
+    for name, checksum in info.get("tables", {}).items():
+        file = folder / f"{name}.parquet"
+        if not file.is_file():
+            return f"{file} is missing"
+        if sha256(file) != checksum:
+            return f"{file} is truncated or was changed: its checksum differs from that in run.json"
+    return ""
+
+
+def sha256(file: Path) -> str:
+    """The checksum of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def table(runs: Iterable[Run], name: str) -> pd.DataFrame:
@@ -153,14 +211,28 @@ def decode(one: Mapping[str, Any], data_root: str = "") -> None:
 
 def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
     """The run with these settings: the published one, or one in `folder`."""
-    name = key(experiment, one)
+    return stored(key(experiment, one), folder)
+
+
+def stored(name: str, folder: Path) -> Run | None:
+    """The run of that key: the published one, or one in `folder`; warns of damaged ones."""
     places = (top() / PUBLISHED / name, folder / name)
-    return next((Run(place) for place in places if place.is_dir()), None)
+    return next(_whole(place for place in places if place.is_dir()), None)
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """All finished runs in a folder."""
-    return [Run(file.parent) for file in sorted(folder.glob("[0-9a-f]*/run.json"))]
+    """All finished runs in a folder; warns of damaged ones."""
+    places = sorted(folder.glob("[0-9a-f]*/"))
+    return list(_whole(place for place in places if len(place.name) == 12))
+
+
+def _whole(places: Iterable[Path]) -> Iterator[Run]:
+    """The runs in these folders that are not damaged."""
+    for place in places:
+        if damage := Run(place).damage:
+            warnings.warn(f"{damage}. The run counts as not done", stacklevel=3)
+        else:
+            yield Run(place)
 
 
 def kept(some: Mapping[str, Any], folder: Path) -> bool:
@@ -229,12 +301,13 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - wall, 1),
             "processor_seconds": round(time.process_time() - cpu, 1),
+            "tables": {name: sha256(draft / f"{name}.parquet") for name in tables},
         }
         (draft / "run.json").write_text(json.dumps(info, indent=1) + "\n", "utf8")
-        if place.exists():  # somebody else has finished it meanwhile
-            old = draft.with_suffix(".old")
+        if place.exists():  # damaged, or finished by another process meanwhile
+            old = folder / f".{place.name}-old.{_here()}"
             place.rename(old)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         draft.rename(place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

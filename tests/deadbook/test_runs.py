@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ import pytest
 import torch
 
 from deadbook import datasets, runs
+from deadbook.build import status as build_status
 from deadbook.experiments.common import mean_loss
 from deadunits import Invalid
 
@@ -108,6 +111,12 @@ def test_side_by_side_in_processes_the_numbers_are_the_same(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(one.folder.name for one in found)
 
 
+def sign(run):
+    """Let `run.json` have the checksums of tables that a test has changed."""
+    sums = {file.stem: runs.sha256(file) for file in run.folder.glob("*.parquet")}
+    (run.folder / "run.json").write_text(json.dumps(run.info | {"tables": sums}))
+
+
 def test_a_run_is_verified_by_its_first_measurement(run, tmp_path):
     place = runs.Run(tmp_path / run.folder.name)
     shutil.copytree(run.folder, place.folder)
@@ -115,6 +124,7 @@ def test_a_run_is_verified_by_its_first_measurement(run, tmp_path):
     scores = pd.read_parquet(place.folder / "scores.parquet")
     scores.loc[7, "taylor1"] += 0.5
     scores.to_parquet(place.folder / "scores.parquet")
+    sign(place)
     assert runs.verify(place) > 10 * runs.VERIFY_TOLERANCE
 
 
@@ -132,7 +142,81 @@ def test_files_of_a_run_are_read_once_until_they_change(run, tmp_path, monkeypat
     frame = pd.read_parquet(place.folder / "final.parquet").assign(accuracy=0.25)
     frame.to_parquet(place.folder / "final.parquet")
     os.utime(place.folder / "final.parquet", ns=(1, 1))
+    sign(place)
     assert place.table("final")["accuracy"].tolist() == [0.25]
+
+
+def flip(file):
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+
+
+DAMAGES = {
+    "a flipped bit": ("final.parquet", flip),
+    "a truncated table": ("final.parquet", lambda file: os.truncate(file, file.stat().st_size // 2)),
+    "an empty table": ("final.parquet", lambda file: os.truncate(file, 0)),
+    "a missing table": ("final.parquet", lambda file: file.unlink()),
+    "a truncated run.json": ("run.json", lambda file: os.truncate(file, file.stat().st_size // 2)),
+    "an empty run.json": ("run.json", lambda file: os.truncate(file, 0)),
+    "a missing run.json": ("run.json", lambda file: file.unlink()),
+    "a run.json of something else": ("run.json", lambda file: file.write_text('["x"]')),
+    "a run.json in no encoding": ("run.json", lambda file: file.write_bytes(b"\xff\xfe{")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_named_and_counts_as_not_done_and_is_computed_again(run, tmp_path, damage):
+    name, break_file = DAMAGES[damage]
+    place, good = tmp_path / run.folder.name, tmp_path / "0123456789ab"
+    shutil.copytree(run.folder, place)
+    shutil.copytree(run.folder, good)
+    assert runs.runs_in(tmp_path) == [runs.Run(good), runs.Run(place)]
+    break_file(place / name)
+    with pytest.warns(UserWarning, match=re.escape(str(place / name))):
+        assert runs.runs_in(tmp_path) == [runs.Run(good)]
+    with pytest.raises(Invalid, match=re.escape(str(place / name))):
+        runs.Run(place).table("scores")
+    with pytest.warns(UserWarning, match="The run counts as not done"):
+        assert runs.find("saliency", TINY, tmp_path) is None
+    assert str(place / name) in html.unescape(build_status.status(tmp_path))
+    runs.execute("saliency", TINY, tmp_path)
+    assert runs.find("saliency", TINY, tmp_path) == runs.Run(place)
+    pd.testing.assert_frame_equal(runs.Run(place).table("scores"), run.table("scores"), check_exact=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((good.name, place.name))
+
+
+def test_a_table_is_checked_once_per_process(run, tmp_path, monkeypatch):
+    place = runs.Run(tmp_path / run.folder.name)
+    shutil.copytree(run.folder, place.folder)
+    checked = []
+    monkeypatch.setattr(runs, "sha256", lambda file, of=runs.sha256: checked.append(file) or of(file))
+    for _ in range(3):
+        place.table("final")
+        assert runs.find("saliency", TINY, tmp_path) == place
+    assert sorted(checked) == sorted(place.folder.glob("*.parquet"))
+
+
+def test_a_damaged_table_of_a_run_without_checksums_is_named(run, tmp_path):
+    place = runs.Run(tmp_path / run.folder.name)
+    shutil.copytree(run.folder, place.folder)
+    info = {name: value for name, value in run.info.items() if name != "tables"}
+    (place.folder / "run.json").write_text(json.dumps(info))
+    assert place.damage == ""
+    os.truncate(place.folder / "final.parquet", 99)
+    with pytest.raises(Invalid, match=r"cannot read .*final\.parquet"):
+        place.table("final")
+
+
+def test_the_status_page_escapes_what_it_shows(run, tmp_path):
+    place = tmp_path / run.folder.name
+    shutil.copytree(run.folder, place)
+    info = run.info | {"machine": "<script>alert(1)</script>", "experiment": "a|b"}
+    info["settings"] = TINY | {"network": "[x](javascript:alert(1)):<b>"}
+    (place / "run.json").write_text(json.dumps(info))
+    text = build_status.status(tmp_path)
+    assert "<script>" not in text
+    assert "<b>" not in text
+    assert "](" not in text
+    assert "&lt;script&gt;alert(1)" in text
 
 
 def start(folder):

@@ -265,6 +265,7 @@ def build(profile: str | None = None, results: str = "results") -> Path:
     wrong += [line for path in executed for line in errors(path)]
     if wrong:
         raise Failed("not published:\n" + "\n".join(wrong))
+    runs.runs_in(source / runs.PUBLISHED)  # warns of damaged ones here, not in Sphinx's output
     done = subprocess.run(
         [*_JUPYTER_BOOK, "build", source, "-W", "-n", "--keep-going", "--all", "-q"],
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
@@ -294,10 +295,13 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
             raise Failed(f"{chapter} is not executed with profile {profile}, or holds an error")
         shown |= set(runs_shown(executed))
         for name in runs_shown(executed):
-            kept = top / runs.PUBLISHED / name
-            if not kept.exists():
+            kept, run = top / runs.PUBLISHED / name, runs.stored(name, top / "results")
+            if run is None:
+                raise Failed(f"{chapter} shows run {name}, which is not in results: execute it again")
+            if run.folder != kept:
                 draft = kept.with_name(f".{name}")
-                shutil.copytree(top / "results" / name, draft, dirs_exist_ok=True)
+                shutil.copytree(run.folder, draft, dirs_exist_ok=True)
+                shutil.rmtree(kept, ignore_errors=True)  # damaged
                 draft.rename(kept)
                 written.append(kept)
         place = top / f"book/chapters/{chapter}.ipynb"
@@ -378,11 +382,10 @@ def _stage(profile: str, results: Path) -> Path:
     shutil.copytree(top / f"_build/{profile}/chapters", source / "book/chapters", ignore=_failed_ones)
     for path in (source / "book/chapters").glob("*.ipynb"):
         for name in runs_shown(path):
-            kept = [top / runs.PUBLISHED / name, results / name]
-            info = next((folder for folder in kept if folder.is_dir()), None)
-            if info is None:
+            run = runs.stored(name, results)
+            if run is None:
                 raise Failed(f"{path.stem} shows run {name}, which is not in {results}: execute it again")
-            shutil.copytree(info, source / runs.PUBLISHED / name, dirs_exist_ok=True)
+            shutil.copytree(run.folder, source / runs.PUBLISHED / name, dirs_exist_ok=True)
     return source
 
 

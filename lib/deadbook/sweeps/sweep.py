@@ -219,5 +219,5 @@ def _finished(plan: Plan) -> Iterator[tuple[Job, runs.Run]]:
             yield job, runs.Run(folder)
             continue
         for key in book.runs_shown(folder / f"{job.chapter}.ipynb"):
-            places = [runs.top() / runs.PUBLISHED / key, plan.results / key]
-            yield from ((job, runs.Run(place)) for place in places if place.is_dir())
+            if run := runs.stored(key, plan.results):
+                yield job, run
