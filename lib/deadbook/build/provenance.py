@@ -15,44 +15,35 @@ from pathlib import Path
 from deadbook.runs import PUBLISHED, sha256, top
 
 COLUMNS = ("run", "compared_on", "difference", "compared_with")
-_OBSOLETE = ("code", "replayed")
 
 
 def update(results: Path) -> int:
     """Rewrite each `run.json` in a folder that lacks checksums; how many there were."""
-    commits, table = added_in(results), results / "provenance.csv"
     infos = {file: json.loads(file.read_text("utf8")) for file in sorted(results.glob("*/run.json"))}
     infos = {file: info for file, info in infos.items() if "tables" not in info}
-    compared = [
-        (file.parent.name, *(info["replayed"].get(name, "") for name in ("on", "difference", "beside")))
-        for file, info in infos.items()
-        if "replayed" in info
-    ]
-    if compared:
-        head = [] if table.exists() else [COLUMNS]
-        with table.open("a", encoding="utf8", newline="") as rows:
-            csv.writer(rows, lineterminator="\n").writerows([*head, *compared])
-    for file, info in infos.items():
-        current = {name: value for name, value in info.items() if name not in _OBSOLETE}
-        current["added_in"] = commits.get(file.parent.name, "")
-        current["tables"] = {table.stem: sha256(table) for table in sorted(file.parent.glob("*.parquet"))}
-        draft = file.with_suffix(".draft")
-        draft.write_text(json.dumps(current, indent=1) + "\n", "utf8")
-        draft.replace(file)
+    with (results / "provenance.csv").open("a", encoding="utf8", newline="") as rows:
+        write = csv.writer(rows, lineterminator="\n").writerow
+        if not rows.tell():
+            write(COLUMNS)
+        for file, info in infos.items():
+            info.pop("code", None)
+            if compared := info.pop("replayed", {}):
+                write(
+                    [file.parent.name, *(compared.get(name, "") for name in ("on", "difference", "beside"))]
+                )
+            info["added_in"] = added_in(file)
+            info["tables"] = {table.stem: sha256(table) for table in sorted(file.parent.glob("*.parquet"))}
+            draft = file.with_suffix(".draft")
+            draft.write_text(json.dumps(info, indent=1) + "\n", "utf8")
+            draft.replace(file)
     return len(infos)
 
 
-def added_in(results: Path) -> dict[str, str]:
-    """The commit that added each run last, by its key."""
-    words = ["log", "--no-renames", "--diff-filter=A", "--format=%H", "--name-only", "--", "*/run.json"]
-    told = subprocess.run(["git", "-C", results, *words], capture_output=True, text=True, check=True)
-    commits, commit = dict[str, str](), ""
-    for line in filter(None, told.stdout.splitlines()):
-        if line.endswith("/run.json"):
-            commits.setdefault(Path(line).parent.name, commit)
-        else:
-            commit = line
-    return commits
+def added_in(file: Path) -> str:
+    """The commit that added a file last."""
+    words = ["log", "-1", "--no-renames", "--diff-filter=A", "--format=%H", "--", file.name]
+    told = subprocess.run(["git", "-C", file.parent, *words], capture_output=True, text=True, check=True)
+    return told.stdout.strip()
 
 
 if __name__ == "__main__":
