@@ -19,7 +19,7 @@ import torch
 LIB = Path("lib")
 #: Of `deadbook`: each part imports from itself and from those before it only.
 PARTS = [
-    {"datasets", "settings"},
+    {"datasets", "pool", "settings"},
     {"experiments"},
     {"runs"},
     {"analysis"},

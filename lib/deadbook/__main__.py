@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from deadbook import datasets, runs, settings
+from deadbook import datasets, pool, runs, settings
 from deadbook.build import book
-from deadbook.sweeps import grids, jobs, slurm, sweep
+from deadbook.sweeps import grids, slurm, sweep
 from deadunits import Invalid, __version__
 
 if TYPE_CHECKING:
@@ -92,10 +93,6 @@ def _parser() -> argparse.ArgumentParser:
     every.add_argument("--processes", type=int, default=0, help="runs at once; 0: one a core")
     every.add_argument("--data-root", default="")
     every.set_defaults(command=_results)
-
-    job = commands.add_parser("job")  # one of a sweep, in a process of its own
-    job.add_argument("packed")
-    job.set_defaults(command=_job)
 
     publish = commands.add_parser("publish", help="put executed chapters and their runs in book/")
     publish.add_argument("--profile", default=book.PUBLISHED)
@@ -176,11 +173,6 @@ def _write_table(rows: pd.DataFrame, file: Path) -> None:
     print(f"{len(rows):,} rows: {file}")
 
 
-def _job(chosen: argparse.Namespace) -> None:
-    runs.end_on_sigterm()
-    jobs.execute_packed(chosen.packed)
-
-
 def _value(text: str) -> object:
     """A number, a list or a text, as it would stand in Python; quotes around a text may be left out.
 
@@ -206,4 +198,6 @@ def _say_site(folder: object) -> None:
 
 
 if __name__ == "__main__":
+    pool.end_on_sigterm()
+    warnings.formatwarning = lambda message, *_, **__: f"deadbook: {message}\n"
     sys.exit(main())

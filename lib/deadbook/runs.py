@@ -1,14 +1,14 @@
 """Runs: an experiment with one setting and one seed, computed once, kept as a folder of tables.
 
-`results/<key>/` holds a parquet file a table and `run.json` (settings, commit, versions, machine, time). It
-is written under another name and renamed when it is complete: what is there is whole. A run that is kept in
-the book (`book/results/`) is never computed again, only read.
+`results/<key>/` holds a parquet file a table and `run.json` (settings, commit, versions, machine, time, a
+checksum of each table). It is written under another name and renamed when it is complete. A run whose files
+were damaged afterwards is named with its path and counts as not done. A run that is kept in the book
+(`book/results/`) is never computed again, only read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import importlib
 import importlib.metadata
@@ -18,21 +18,17 @@ import math
 import os
 import platform
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 import time
-import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from multiprocessing import connection
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from deadbook import datasets, settings
+from deadbook import datasets, pool, settings
 from deadunits import Invalid
 
 if TYPE_CHECKING:
@@ -44,9 +40,17 @@ PUBLISHED = Path("book/results")
 # processor alone made 0.02 of it after 375 steps of an attack's run (gradients of nearly dead units).
 VERIFY_TOLERANCE = 0.05
 _LIB = Path(__file__).parents[1]
-_TOLD = "told to end by SIGTERM"
-_told_to_end: list[bool] = []
 _PACKAGES = ("deadunits", "torch", "torchvision", "numpy")
+_FACTS = {
+    "experiment",
+    "settings",
+    "versions",
+    "machine",
+    "device",
+    "started",
+    "seconds",
+    "processor_seconds",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,25 @@ class Run:
         file = self.folder / "run.json"
         return dict(_read_info(file, file.stat().st_mtime_ns))
 
+    @property
+    def damage(self) -> str:
+        """Which of its files is missing, truncated or changed; "": none. Each is read once per process."""
+        try:
+            stats = [(file.name, file.stat()) for file in self.folder.iterdir()]
+        except OSError as error:
+            return f"{self.folder}: {error.strerror}"
+        return _damage(
+            self.folder, tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+        )
+
     def table(self, name: str) -> pd.DataFrame:
-        """One of its tables, with the activation, the seed and how it was pruned as columns."""
+        """One of its tables, with the activation, the seed and how it was pruned as columns.
+
+        Raises:
+            Invalid: its files are damaged.
+        """
+        if damage := self.damage:
+            raise Invalid(f"{damage}. Delete {self.folder}, and it is computed again")
         file, chosen = self.folder / f"{name}.parquet", self.info["settings"]
         known = _read_table(file, file.stat().st_mtime_ns, chosen["activation"], chosen["seed"], self.by)
         return known.copy()  # what a caller changes is the caller's
@@ -92,7 +113,36 @@ def _read_info(file: Path, changed_ns: int) -> dict[str, Any]:
 def _read_table(file: Path, changed_ns: int, activation: str, seed: int, by: str) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.read_parquet(file).assign(activation=activation, seed=seed, pruned_by=by)
+    try:
+        frame = pd.read_parquet(file)
+    except (OSError, ValueError) as error:  # of a run without checksums
+        raise Invalid(f"cannot read {file}: {error}") from error
+    return frame.assign(activation=activation, seed=seed, pruned_by=by)
+
+
+@cache
+def _damage(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    """`Run.damage` of files with these names, sizes and times."""
+    try:
+        info = json.loads((folder / "run.json").read_text("utf8"))
+    except FileNotFoundError:
+        return f"{folder / 'run.json'} is missing"
+    except ValueError:
+        info = None
+    if type(info) is not dict or not info.keys() >= _FACTS or type(info["settings"]) is not dict:
+        return f"{folder / 'run.json'} is truncated or was changed"
+    for name, checksum in info.get("tables", {}).items():
+        file = folder / f"{name}.parquet"
+        if not file.is_file():
+            return f"{file} is missing"
+        if sha256(file) != checksum:
+            return f"{file} is truncated or was changed: its checksum differs from that in run.json"
+    return ""
+
+
+def sha256(file: Path) -> str:
+    """The checksum of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def table(runs: Iterable[Run], name: str) -> pd.DataFrame:
@@ -141,7 +191,8 @@ def ensure(
             datasets.check(root=data_root, **datasets.chosen(one))
         check_writable(folder)
         decode(missing[0], data_root)
-        _compute(experiment, missing, folder, data_root, processes or os.cpu_count() or 1)
+        named = {key(experiment, one): one for one in missing}
+        _compute(experiment, named, folder, data_root, processes or os.cpu_count() or 1)
     return [run or Run(folder / key(experiment, one)) for one, run in zip(wanted, found, strict=True)]
 
 
@@ -153,14 +204,28 @@ def decode(one: Mapping[str, Any], data_root: str = "") -> None:
 
 def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
     """The run with these settings: the published one, or one in `folder`."""
-    name = key(experiment, one)
+    return stored(key(experiment, one), folder)
+
+
+def stored(name: str, folder: Path) -> Run | None:
+    """The run of that key: the published one, or one in `folder`; warns of damaged ones."""
     places = (top() / PUBLISHED / name, folder / name)
-    return next((Run(place) for place in places if place.is_dir()), None)
+    return next(_whole(place for place in places if place.is_dir()), None)
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """All finished runs in a folder."""
-    return [Run(file.parent) for file in sorted(folder.glob("[0-9a-f]*/run.json"))]
+    """All finished runs in a folder; warns of damaged ones."""
+    places = sorted(folder.glob("[0-9a-f]*/"))
+    return list(_whole(place for place in places if len(place.name) == 12))
+
+
+def _whole(places: Iterable[Path]) -> Iterator[Run]:
+    """The runs in these folders that are not damaged."""
+    for place in places:
+        if damage := Run(place).damage:
+            warnings.warn(f"{damage}. The run counts as not done", stacklevel=3)
+        else:
+            yield Run(place)
 
 
 def kept(some: Mapping[str, Any], folder: Path) -> bool:
@@ -205,19 +270,15 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
     torch.set_num_threads(1)
     started, wall, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
     place = folder / key(experiment, one)
-    draft = folder / f".{place.name}.{_here()}"
+    draft = folder / f".{place.name}.{here()}"
     draft.mkdir(parents=True)
-    parent = os.getppid()
     try:
         tables: dict[str, dict[str, list]] = {}
         for name, row in loop(experiment)(**one, data_root=data_root):
             _append(tables.setdefault(name, {}), row)
             if "epoch" in row:
                 (draft / "progress").write_text(str(row["epoch"] / one["epochs"]))
-            if os.getppid() != parent:
-                raise SystemExit("the process that asked for this run is gone")
-            if _told_to_end:
-                raise SystemExit(_TOLD)
+            pool.check_sigterm()
         (draft / "progress").unlink(missing_ok=True)
         for name, columns in tables.items():
             write(_narrow(pd.DataFrame(columns)), draft / f"{name}.parquet")
@@ -231,12 +292,13 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - wall, 1),
             "processor_seconds": round(time.process_time() - cpu, 1),
+            "tables": {name: sha256(draft / f"{name}.parquet") for name in tables},
         }
         (draft / "run.json").write_text(json.dumps(info, indent=1) + "\n", "utf8")
-        if place.exists():  # somebody else has finished it meanwhile
-            old = draft.with_suffix(".old")
+        if place.exists():  # damaged, or finished by another process meanwhile
+            old = folder / f".{place.name}-old.{here()}"
             place.rename(old)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         draft.rename(place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -326,9 +388,9 @@ def _difference(old: np.ndarray, new: np.ndarray) -> float:
     return float(np.abs(old - new).max(initial=0) / largest)
 
 
-def waited_for(folder: Path) -> tuple[float, float] | None:
+def read_progress(folder: Path) -> tuple[float, float] | None:
     """How many of the runs that a chapter waits for are done, and how many they are; None: none."""
-    numbers = _numbers(folder / ".waiting")
+    numbers = next(filter(None, map(_numbers, folder.glob(".waiting.*"))), [])
     return (numbers[0], numbers[1]) if len(numbers) == 2 else None
 
 
@@ -341,118 +403,33 @@ def _numbers(file: Path) -> list[float]:
 
 def _compute(
     experiment: str,
-    missing: Sequence[Mapping[str, Any]],
+    missing: Mapping[str, Mapping[str, Any]],
     folder: Path,
     data_root: str,
     at_once: int,
 ) -> None:
-    """Hand them to workers, `at_once` at a time, and show how far they are."""
+    """Compute the missing runs, by their keys, side by side."""
     clean(folder)
-    waiting = [json.dumps([experiment, dict(one), str(folder), data_root]) for one in missing]
-    failed, done = list[str](), 0
-    working: list[_Worker] = []
-    show = _show()
+    errors: dict[str, str] = {}
+    waiting = folder / f".waiting.{here()}"
     try:
-        while waiting or working:
-            while waiting and len(working) < at_once:
-                working.append(_Worker())
-                working[-1].give(waiting.pop(0))
-            for worker in connection.wait(working, timeout=0.1):
-                error = worker.answer()
-                done += 1
-                if error:
-                    failed.append(error)
-                if waiting and worker.lives:
-                    worker.give(waiting.pop(0))
-                else:
-                    working.remove(worker)
-                    worker.end()
-                    clean(folder)  # a dead one's draft would count as progress
-            ahead = sum(progress(folder))
-            show(done, len(missing), ahead)
-            (folder / ".waiting").write_text(f"{done + ahead} {len(missing)}")
+        with pool.Pool(at_once) as workers, pool.Bar(len(missing), "runs", waiting) as bar:
+            for name, chosen in missing.items():
+                workers.submit(name, execute, experiment, dict(chosen), folder, data_root)
+            while workers.pending:
+                ended = workers.ended()
+                errors |= ended
+                if ended:
+                    clean(folder)  # a dead worker's draft would count as progress
+                bar.show(len(errors), sum(progress(folder)))
     finally:
-        (folder / ".waiting").unlink(missing_ok=True)
-        for worker in working:  # an interrupt: each removes its own draft
-            worker.process.terminate()
-        for worker in working:
-            worker.end()
         clean(folder)
-        show(done, len(missing), None)
+    failed = [error for error in errors.values() if error]
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(missing)} runs failed; the first: {failed[0]}")
 
 
-class _Worker:
-    """A process that computes one run after another, because importing torch takes as long as a short run."""
-
-    def __init__(self) -> None:
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115  (no pipe: that fills up unread)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "deadbook.runs"],
-            env=os.environ | threads,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-        )
-        self.lives = True
-
-    def fileno(self) -> int:
-        """For `connection.wait`: it has something to read when there is an answer, or the worker is dead."""
-        return self.process.stdout.fileno()
-
-    def give(self, job: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it is dead, and its answer says so
-            print(job, file=self.process.stdin, flush=True)
-
-    def answer(self) -> str:
-        """What went wrong in its job; "": nothing."""
-        line = self.process.stdout.readline()
-        if line:
-            return json.loads(line)
-        self.lives, status = False, self.process.wait()
-        self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace").strip().splitlines()
-        return f"ended by signal {-status}" if status < 0 else (said or [f"ended with status {status}"])[-1]
-
-    def end(self) -> None:
-        """Wait until it has ended, which it does when there are no more jobs to read."""
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
-        self.errors.close()
-
-
-def _work(jobs: Iterable[str], answers: TextIO) -> None:
-    """What a worker does: a job a line in, and a line out with its error, "" for none."""
-    for job in jobs:
-        said = ""
-        try:
-            experiment, one, folder, data_root = json.loads(job)
-            execute(experiment, one, Path(folder), data_root)
-        except Exception as error:  # this job's alone
-            said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-        gc.collect()  # this job's images and networks, before the next one's come
-        print(json.dumps(said), file=answers, flush=True)
-
-
-def end_on_sigterm() -> None:
-    """Let SIGTERM end this process by way of its `finally` blocks, which take drafts and claims away.
-
-    An exception that is raised while a `__del__` runs is lost, so `execute` looks once more at each row.
-    """
-
-    def end(*_: object) -> None:
-        _told_to_end.append(True)
-        sys.exit(_TOLD)
-
-    signal.signal(signal.SIGTERM, end)
-
-
-def _here() -> str:
+def here() -> str:
     """This process among those of all machines that share a folder."""
     return f"{os.getpid()}@{platform.node()}"
 
@@ -461,35 +438,19 @@ def clean(folder: Path) -> None:
     """Remove what killed processes of this machine have left."""
     for draft in folder.glob(".*.*"):
         pid, _, host = draft.name.split(".", 2)[2].partition("@")
-        dead = pid.isdigit() and host in ("", platform.node()) and not Path(f"/proc/{pid}").exists()
-        if dead and draft.is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
-
-
-def _show() -> Callable[[int, int, float | None], None]:
-    """A line of progress: in a notebook one that vanishes when all is done, else on a terminal."""
-    try:
-        from IPython import get_ipython
-        from IPython.display import clear_output, display
-    except ImportError:
-        get_ipython = None
-    if get_ipython and get_ipython() is not None:
-        handle = display({"text/plain": "starting"}, raw=True, display_id=True)
-
-        def show(done: int, total: int, ahead: float | None) -> None:
-            if ahead is None:
-                clear_output()
+        if pid.isdigit() and host in ("", platform.node()) and not _lives(int(pid)):
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
             else:
-                text = f"runs: {done} of {total} done, {(done + ahead) / total:.0%}"
-                handle.update({"text/plain": text}, raw=True)
-    else:
+                draft.unlink(missing_ok=True)
 
-        def show(done: int, total: int, ahead: float | None) -> None:
-            if sys.stderr.isatty():
-                share = (done + (ahead or 0)) / total
-                print(f"\rruns: {done} of {total} done, {share:.0%} ", end="", file=sys.stderr)
 
-    return show
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError) as error:
+        return isinstance(error, PermissionError)  # another user's
+    return True
 
 
 def top() -> Path:
@@ -513,27 +474,15 @@ def _commit() -> str:
 def _versions() -> dict[str, str]:
     versions = {}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
 def _machine() -> str:
     """Name of the processor, and how many cores."""
     model = platform.processor() or platform.machine()
-    try:
+    with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     return f"{model}, {os.cpu_count()} cores"
-
-
-if __name__ == "__main__":
-    end_on_sigterm()
-    with os.fdopen(os.dup(0)) as jobs, os.fdopen(os.dup(1), "w") as answers:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a network of one's own reads is no job,
-        os.dup2(2, 1)  # and what it prints no answer
-        _work(jobs, answers)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import io
+import errno
+import html
 import json
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from deadbook import datasets, runs
+from deadbook import datasets, pool, runs
+from deadbook.build import status as build_status
 from deadbook.experiments.common import mean_loss
 from deadunits import Invalid
 
@@ -108,6 +112,12 @@ def test_side_by_side_in_processes_the_numbers_are_the_same(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(one.folder.name for one in found)
 
 
+def sign(run):
+    """Let `run.json` have the checksums of tables that a test has changed."""
+    sums = {file.stem: runs.sha256(file) for file in run.folder.glob("*.parquet")}
+    (run.folder / "run.json").write_text(json.dumps(run.info | {"tables": sums}))
+
+
 def test_a_run_is_verified_by_its_first_measurement(run, tmp_path):
     place = runs.Run(tmp_path / run.folder.name)
     shutil.copytree(run.folder, place.folder)
@@ -115,6 +125,7 @@ def test_a_run_is_verified_by_its_first_measurement(run, tmp_path):
     scores = pd.read_parquet(place.folder / "scores.parquet")
     scores.loc[7, "taylor1"] += 0.5
     scores.to_parquet(place.folder / "scores.parquet")
+    sign(place)
     assert runs.verify(place) > 10 * runs.VERIFY_TOLERANCE
 
 
@@ -132,42 +143,81 @@ def test_files_of_a_run_are_read_once_until_they_change(run, tmp_path, monkeypat
     frame = pd.read_parquet(place.folder / "final.parquet").assign(accuracy=0.25)
     frame.to_parquet(place.folder / "final.parquet")
     os.utime(place.folder / "final.parquet", ns=(1, 1))
+    sign(place)
     assert place.table("final")["accuracy"].tolist() == [0.25]
 
 
-def start(folder):
-    """A worker in the middle of a run."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deadbook.runs"],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    print(json.dumps(["saliency", LONG, str(folder), ""]), file=process.stdin, flush=True)
-    for _ in range(600):
-        if runs.progress(folder):
-            return process
-        time.sleep(0.05)
-    process.kill()
-    pytest.fail("the run did not start")
+def flip(file):
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path, how):
-    process = start(tmp_path)
-    process.send_signal(how)
-    assert process.wait(20) != 0
-    process.stdin.close()
-    assert not (tmp_path / runs.key("saliency", LONG)).exists()
-    runs.clean(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+DAMAGES = {
+    "a flipped bit": ("final.parquet", flip),
+    "a truncated table": ("final.parquet", lambda file: os.truncate(file, file.stat().st_size // 2)),
+    "an empty table": ("final.parquet", lambda file: os.truncate(file, 0)),
+    "a missing table": ("final.parquet", lambda file: file.unlink()),
+    "a truncated run.json": ("run.json", lambda file: os.truncate(file, file.stat().st_size // 2)),
+    "an empty run.json": ("run.json", lambda file: os.truncate(file, 0)),
+    "a missing run.json": ("run.json", lambda file: file.unlink()),
+    "a run.json of something else": ("run.json", lambda file: file.write_text('["x"]')),
+    "a run.json in no encoding": ("run.json", lambda file: file.write_bytes(b"\xff\xfe{")),
+}
 
 
-def test_the_draft_of_a_living_process_is_left_alone(tmp_path):
-    draft = tmp_path / f".0123456789ab.{os.getpid()}@{platform.node()}"
-    draft.mkdir()
-    runs.clean(tmp_path)
-    assert draft.is_dir()
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_named_and_counts_as_not_done_and_is_computed_again(run, tmp_path, damage):
+    name, break_file = DAMAGES[damage]
+    place, good = tmp_path / run.folder.name, tmp_path / "0123456789ab"
+    shutil.copytree(run.folder, place)
+    shutil.copytree(run.folder, good)
+    assert runs.runs_in(tmp_path) == [runs.Run(good), runs.Run(place)]
+    break_file(place / name)
+    with pytest.warns(UserWarning, match=re.escape(str(place / name))):
+        assert runs.runs_in(tmp_path) == [runs.Run(good)]
+    with pytest.raises(Invalid, match=re.escape(str(place / name))):
+        runs.Run(place).table("scores")
+    with pytest.warns(UserWarning, match="The run counts as not done"):
+        assert runs.find("saliency", TINY, tmp_path) is None
+    assert str(place / name) in html.unescape(build_status.status(tmp_path))
+    runs.execute("saliency", TINY, tmp_path)
+    assert runs.find("saliency", TINY, tmp_path) == runs.Run(place)
+    pd.testing.assert_frame_equal(runs.Run(place).table("scores"), run.table("scores"), check_exact=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((good.name, place.name))
+
+
+def test_a_table_is_checked_once_per_process(run, tmp_path, monkeypatch):
+    place = runs.Run(tmp_path / run.folder.name)
+    shutil.copytree(run.folder, place.folder)
+    checked = []
+    monkeypatch.setattr(runs, "sha256", lambda file, of=runs.sha256: checked.append(file) or of(file))
+    for _ in range(3):
+        place.table("final")
+        assert runs.find("saliency", TINY, tmp_path) == place
+    assert sorted(checked) == sorted(place.folder.glob("*.parquet"))
+
+
+def test_a_damaged_table_of_a_run_without_checksums_is_named(run, tmp_path):
+    place = runs.Run(tmp_path / run.folder.name)
+    shutil.copytree(run.folder, place.folder)
+    info = {name: value for name, value in run.info.items() if name != "tables"}
+    (place.folder / "run.json").write_text(json.dumps(info))
+    assert place.damage == ""
+    os.truncate(place.folder / "final.parquet", 99)
+    with pytest.raises(Invalid, match=r"cannot read .*final\.parquet"):
+        place.table("final")
+
+
+def test_the_status_page_escapes_what_it_shows(run, tmp_path):
+    place = tmp_path / run.folder.name
+    shutil.copytree(run.folder, place)
+    info = run.info | {"machine": "<script>alert(1)</script>", "experiment": "a|b"}
+    info["settings"] = TINY | {"network": "[x](javascript:alert(1)):<b>"}
+    (place / "run.json").write_text(json.dumps(info))
+    text = build_status.status(tmp_path)
+    assert "<script>" not in text
+    assert "<b>" not in text
+    assert "](" not in text
+    assert "&lt;script&gt;alert(1)" in text
 
 
 @pytest.fixture
@@ -190,13 +240,13 @@ def own(tmp_path, monkeypatch):
 @pytest.fixture
 def started(monkeypatch):
     """The workers that are started."""
-    workers, make = [], runs._Worker
+    workers, popen = [], pool._Process._Popen
 
-    def note():
-        workers.append(make())
-        return workers[-1]
+    def note(process):
+        workers.append(process)
+        return popen(process)
 
-    monkeypatch.setattr(runs, "_Worker", note)
+    monkeypatch.setattr(pool._Process, "_Popen", staticmethod(note))
     return workers
 
 
@@ -211,25 +261,22 @@ def test_the_fifth_run_of_a_worker_has_the_same_numbers_as_the_first(run, tmp_pa
 def test_a_job_leaves_no_trace_in_its_worker(tmp_path, monkeypatch):
     """The images are gone, and the random states of torch, NumPy and Python are as before."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    loaded, alive, answers, load = [], [], io.StringIO(), datasets.load
+    loaded, alive, errors, load = [], [], [], datasets.load
 
     def note(*args, **kwargs):
         images = load(*args, **kwargs)
         loaded.append(weakref.ref(images.train.x))
         return images
 
-    def jobs():
-        for one in (TINY, TINY | {"layers": ["conv9"]}, TINY | {"dataset": "gone"}):
-            yield json.dumps(["saliency", one, str(tmp_path), ""])
-            alive.append([reference() is not None for reference in loaded])
-
     monkeypatch.setattr(datasets, "load", note)
-    runs._work(jobs(), answers)
+    monkeypatch.setattr(pool, "_print_to", lambda _: None)  # this process's output stays where it is
+    for settings in (TINY, TINY | {"layers": ["conv9"]}, TINY | {"dataset": "gone"}):
+        errors.append(pool._call(os.devnull, runs.execute, ("saliency", settings, tmp_path, "")))
+        alive.append([reference() is not None for reference in loaded])
     assert alive == [[False], [False, False], [False, False]]
-    said = [json.loads(line) for line in answers.getvalue().splitlines()]
-    assert said[0] == ""
-    assert said[1].startswith("deadunits.Invalid: the network has no linear or convolutional layer 'conv9'")
-    assert said[2].startswith("deadunits.Invalid: unknown data set 'gone'")
+    assert errors[0] == ""
+    assert errors[1].startswith("deadunits.Invalid: the network has no linear or convolutional layer 'conv9'")
+    assert errors[2].startswith("deadunits.Invalid: unknown data set 'gone'")
     assert torch.equal(torch.get_rng_state(), states[0])
     assert all(np.array_equal(*pair) for pair in zip(np.random.get_state(), states[1], strict=True))
     assert random.getstate() == states[2]
@@ -247,86 +294,89 @@ def test_a_failing_run_is_named_and_its_worker_goes_on(tmp_path, started):
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
-@pytest.mark.parametrize(
-    ("death", "message"),
-    [
-        ("os.kill(os.getpid(), 9)", "ended by signal 9"),
-        ("os._exit(3)", "ended with status 3"),
-        ("sys.exit('no way')", "no way"),
-        ("type('', (), {'__del__': lambda self: os.kill(os.getpid(), 15)})()", "told to end by SIGTERM"),
-    ],
-)
-def test_a_worker_that_dies_fails_its_run_alone_and_is_replaced(tmp_path, started, own, death, message):
-    one = own(
-        f"    import os, sys\n    if activation == 'tanh':\n        {death}\n"
-        "    return small_cnn(shape, classes)\n"
+def test_a_run_that_kills_its_worker_fails_alone(tmp_path, own):
+    settings = own(
+        "    import os\n    if activation == 'tanh':\n        print('my end')\n"
+        "        os.kill(os.getpid(), 9)\n    return small_cnn(shape, classes)\n"
     )
-    wanted = runs.grid(one, seed=[0, 1], activation=["relu", "tanh"])
+    wanted = runs.grid(settings, activation=["relu", "tanh"])
     folder = tmp_path / "results"
-    with pytest.raises(RuntimeError, match=f"2 of 4 runs failed; the first: {message}$"):
+    with pytest.raises(RuntimeError, match=r"1 of 2 runs failed; the first: ended by signal 9$"):
         runs.ensure("saliency", wanted, folder, processes=1)
-    assert len(started) == 2
-    kept = {runs.key("saliency", wanted[number]) for number in (0, 2)}
-    assert {path.name for path in folder.iterdir()} == kept
-
-
-def test_what_a_network_prints_and_reads_is_no_matter(tmp_path, own):
-    one = own(
-        "    print('x' * 99_999)\n    assert not open(0, closefd=False).read()\n"
-        "    return small_cnn(shape, classes)\n"
-    )
-    wanted = runs.grid(one, seed=[0, 1])
-    assert len(runs.ensure("saliency", wanted, tmp_path / "results", processes=1)) == 2
+    assert [path.name for path in folder.iterdir()] == [runs.key("saliency", wanted[0])]
 
 
 def test_an_interrupt_keeps_what_is_finished_and_ends_the_workers(tmp_path, started, monkeypatch):
-    def show(done, total, ahead):
-        if done and ahead:
+    def show(self, ended, ahead=0):
+        if ended and ahead:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(runs, "_show", lambda: show)
+    monkeypatch.setattr(pool.Bar, "show", show)
     with pytest.raises(KeyboardInterrupt):
         runs.ensure("saliency", [TINY, LONG, LONG | {"seed": 1}], tmp_path, processes=2)
-    assert [worker.process.poll() is None for worker in started] == [False, False]
+    assert [worker.is_alive() for worker in started] == [False, False]
     assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY)]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for the workers in /proc")
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_the_process_that_started_them(tmp_path, how):
-    code = (
-        "from deadbook import runs\n"
-        f"runs.ensure('saliency', runs.grid({LONG!r}, seed=[0, 1]), {str(tmp_path)!r}, processes=2)\n"
-    )
+def until(there, seconds=120):
+    for _ in range(seconds * 20):
+        if there():
+            return
+        time.sleep(0.05)
+    pytest.fail("in vain")
+
+
+def test_runs_end_with_the_process_that_asked_for_them(tmp_path):
+    folder = tmp_path / "results"
+    code = f"from deadbook import runs\nruns.ensure('saliency', [{LONG!r}], {str(folder)!r}, processes=1)\n"
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-
-    def until(there, seconds=40):
-        for _ in range(seconds * 20):
-            if there():
-                return
-            time.sleep(0.05)
-        pytest.fail("in vain")
-
     try:
-        until(lambda: len(runs.progress(tmp_path)) == 2)
-        workers = [draft.name.split(".")[2].partition("@")[0] for draft in tmp_path.glob(".*.*")]
-        parent.send_signal(how)
-        parent.wait(20)
+        until(lambda: runs.progress(folder))
+        until(lambda: runs.read_progress(folder))
+        assert runs.read_progress(folder)[1] == 1
+        parent.kill()
     finally:
         parent.kill()  # a test that fails leaves no process behind
         parent.wait()
-    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
-    assert list(tmp_path.glob(".*.*")) == []
+    until(lambda: not list(folder.glob(".[0-9a-f]*.*")))  # its worker removes its draft and ends
+    runs.clean(folder)
+    assert list(folder.iterdir()) == []
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["a table", "run.json", "the progress"])
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch, what):
     def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
-    with pytest.raises(OSError, match="No space"):
-        runs.execute("saliency", TINY, tmp_path)
+    write_text = Path.write_text
+    with monkeypatch.context() as patch:
+        if what == "a table":
+            patch.setattr(pd.DataFrame, "to_parquet", full)
+        else:
+            name = {"run.json": "run.json", "the progress": "progress"}[what]
+            patch.setattr(
+                Path,
+                "write_text",
+                lambda file, *args: (full if file.name == name else write_text)(file, *args),
+            )
+        with pytest.raises(OSError, match="No space"):
+            runs.execute("saliency", TINY, tmp_path)
     assert list(tmp_path.iterdir()) == []
+    assert runs.find("saliency", TINY, tmp_path) is None
+    assert runs.execute("saliency", TINY, tmp_path) == runs.find("saliency", TINY, tmp_path)
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path):
+    gone, host = 2**22 + 1, platform.node()  # above the largest process id of Linux
+    for name in (f".0123456789ab.{gone}@{host}", f".0123456789ab-old.{gone}@{host}", f".0123456789ab.{gone}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "final.parquet").touch()
+    (tmp_path / f".waiting.{gone}@{host}").write_text("1 2")
+    kept = [f".0123456789ab.{os.getpid()}@{host}", f".0123456789ab.{gone}@elsewhere", ".ab.not a draft"]
+    for name in kept:
+        (tmp_path / name).mkdir()
+    runs.clean(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
 def test_bad_input_is_refused_before_anything_starts(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from deadbook import runs
-from deadbook.sweeps import claimed, grids, jobs, slurm, sweep
+from deadbook.sweeps import grids, jobs, slurm, sweep
 from deadbook.sweeps.grids import Plan
 
 pytest.importorskip("submitit", reason="submitit is not installed: make install")
@@ -86,8 +86,9 @@ def until(true, seconds=90):
 def running(plan):
     """The process of the first job, when it has begun to train."""
     place = plan.place(plan.jobs[0])
-    until(lambda: claimed.alive(place) and "running, " in jobs.state(plan.jobs[0], plan))
-    return claimed._read(place / "claim")["pid"]
+    until(lambda: jobs.claimed(place) and "running, " in jobs.state(plan.jobs[0], plan))
+    (draft,) = plan.results.glob(f".{plan.jobs[0].key}.*")
+    return int(draft.name.split(".")[2].partition("@")[0])
 
 
 def test_what_succeeds_and_what_fails_and_what_is_done_is_not_done_again(plan):
@@ -123,7 +124,7 @@ def test_a_requeued_job_begins_again_and_is_counted_once(plan):
 def test_a_chapter_that_is_requeued_begins_again(plan):
     one = plan(3, chapter="03-1-dead-units")
     launched = Launched(one)
-    until(lambda: claimed.alive(one.place(one.jobs[0])))
+    until(lambda: jobs.claimed(one.place(one.jobs[0])))
     time.sleep(3)  # its kernel is there
     subprocess.run(["scontrol", "requeue", slurm.submitted(one.jobs[0], one)], check=True)
     assert launched.end() == {"done": 1}

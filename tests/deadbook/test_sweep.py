@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import platform
 import random
 import re
 import signal
@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from deadbook import runs
-from deadbook.sweeps import claimed, grids, jobs, sweep
+from deadbook.sweeps import grids, jobs, sweep
 from deadunits import Invalid
 
 ONE = {"dataset": "digits", "image_size": 0, "network": "sweep_nets:quick", "layers": ["1"]}
@@ -257,25 +257,42 @@ def test_two_launchers_do_not_do_the_same_run_twice(write):
     assert all("Traceback" not in log for log in logs)
 
 
-def test_a_worker_that_is_killed_begins_again_and_gives_up_the_third_time(write, monkeypatch):
-    plan = grids.read(write({"seed": [0]}, network="sweep_nets:slow"))
-    killed, start = [], jobs.start
+def test_a_worker_that_is_killed_begins_again_and_gives_up_the_third_time(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWEEP_NETS_DEATHS", str(tmp_path / "deaths"))  # how many are left
+    (tmp_path / "deaths").write_text("3")
+    plan = grids.read(write({"seed": [0]}, network="sweep_nets:dying"))
+    said = []
+    assert sweep.launch(plan, show=said.append) == {"failed": 1}
+    assert said == [f"[1/1] a {plan.jobs[0].key}: failed: ended by signal 9, 3 times"]
+    assert jobs.state(plan.jobs[0], plan) == "failed: ended by signal 9, 3 times"
+    (tmp_path / "deaths").write_text("2")
+    assert sweep.launch(plan, retry=True, show=said.append) == {"done": 1}
+    done_once(plan)
 
-    def start_and_kill(job, plan):
-        process = start(job, plan)
-        if len(killed) < 3:
-            killed.append(process)
-            end = time.monotonic() + 60
-            while not claimed.alive(plan.place(job)) and time.monotonic() < end:
-                time.sleep(0.01)
-            process.kill()
-        return process
 
-    monkeypatch.setattr(jobs, "start", start_and_kill)
-    assert sweep.launch(plan, show=lambda _: None) == {"failed": 1}
-    assert len(killed) == 3
-    assert jobs.state(plan.jobs[0], plan) == "failed: its process was killed 3 times"
-    assert sweep.launch(plan, retry=True, show=lambda _: None) == {"done": 1}
+def test_a_full_disk_is_no_end(write, monkeypatch):
+    """What cannot be written now, not even the error, is done at the next call."""
+    plan = grids.read(write({"seed": [0]}))
+    (job,) = plan.jobs
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "execute", full)
+        assert jobs.execute(job, plan) == "failed"
+        assert jobs.state(job, plan) == "failed: OSError: [Errno 28] No space left on device"
+        write_text = Path.write_text
+        patch.setattr(
+            Path,
+            "write_text",
+            lambda file, *args: (full if file.name == "error" else write_text)(file, *args),
+        )
+        assert jobs.execute(job, plan) == "failed"
+        assert jobs.state(job, plan) == "waiting"
+    (plan.place(job) / "error").touch()  # it was made, and nothing fitted in
+    assert jobs.state(job, plan).startswith("failed: ")
+    assert jobs.execute(job, plan) == "done"
     done_once(plan)
 
 
@@ -303,45 +320,61 @@ def test_killed_at_twenty_random_moments_it_loses_and_doubles_nothing(write):
     assert same.table("training").equals(fresh.table("training"))
 
 
-def test_a_claim_dies_with_its_process_or_when_nobody_touches_it(tmp_path, monkeypatch):
-    place = tmp_path / "job"
-    with claimed.claimed(place) as mine:
-        assert mine
-        assert claimed.alive(place)
-        with claimed.claimed(place) as second:
-            assert not second
-        assert claimed.alive(place)
-    assert not claimed.alive(place)
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    mine = {"host": platform.node(), "pid": child.pid, "born": claimed._born(child.pid)}
-    (place / "claim").write_text(json.dumps(mine))
-    assert claimed.alive(place)
-    (place / "claim").write_text(json.dumps(mine | {"born": "1"}))  # another process got its number
-    assert not claimed.alive(place)
-    (place / "claim").write_text(json.dumps(mine))
+def test_a_claim_dies_with_its_process(tmp_path, monkeypatch):
+    claim = tmp_path / "claim"
+    assert not jobs.claimed(tmp_path)
+    code = f"import filelock, time; filelock.FileLock({str(claim)!r}).acquire(); time.sleep(300)"
+    child = subprocess.Popen([sys.executable, "-c", code])
+    end = time.monotonic() + 60
+    while not jobs.claimed(tmp_path):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.utime(claim, (1, 1))  # no clock takes part
+    assert jobs.claimed(tmp_path)
     child.kill()
     child.wait()
-    assert not claimed.alive(place)
-    (place / "claim").write_text(json.dumps(mine | {"host": "elsewhere"}))
-    assert claimed.alive(place)
-    past = time.time() - claimed.DEAD - 1
-    os.utime(place / "claim", (past, past))
-    assert not claimed.alive(place)
-    with claimed.claimed(place) as taken:
-        assert taken
-        monkeypatch.setattr(claimed, "BEAT", 0.01)
-    assert not (place / "claim").exists()
+    claim.touch()
+    assert not jobs.claimed(tmp_path)
+    assert not claim.exists()  # an orphan is removed
 
 
-def test_a_claim_is_touched_as_long_as_its_block_lasts(tmp_path, monkeypatch):
-    monkeypatch.setattr(claimed, "BEAT", 0.02)
-    with claimed.claimed(tmp_path) as mine:
-        assert mine
-        os.utime(tmp_path / "claim", (1, 1))
-        end = time.monotonic() + 60
-        while (tmp_path / "claim").stat().st_mtime < 2:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+def test_a_claimed_job_is_left_to_who_has_it(write):
+    plan = grids.read(write({"seed": [0]}))
+    (job,) = plan.jobs
+    place = plan.place(job)
+    place.mkdir(parents=True)
+    code = (
+        f"import filelock; filelock.FileLock({str(place / 'claim')!r}).acquire(); print(1, flush=1); input()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other.stdout.readline()
+    assert jobs.execute(job, plan) == "taken"
+    assert jobs.state(job, plan) == "running"
+    other.communicate(b"\n")
+    assert jobs.state(job, plan) == "waiting"
+
+
+def test_a_damaged_run_is_named_and_done_again(write):
+    plan = grids.read(write({"seed": {"range": 2}}))
+    for job in plan.jobs:
+        assert jobs.execute(job, plan) == "done"
+    file = plan.found(plan.jobs[0]) / "training.parquet"
+    os.truncate(file, 9)
+    with pytest.warns(UserWarning, match=re.escape(str(file))):
+        rows = sweep.gather(plan, "training")
+    assert set(rows["seed"]) == {1}
+    with pytest.warns(UserWarning, match=re.escape(str(file))):
+        assert jobs.execute(plan.jobs[0], plan) == "done"
+    assert set(sweep.gather(plan, "training")["seed"]) == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", ".."])
+def test_a_name_of_a_sweep_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    job = grids.Job(name, "weight_pruning", "", "", ONE | {"seed": 0})
+    plan = grids.Plan([job], tmp_path, "", "local", 1, {}, {})
+    with pytest.raises(Invalid, match="must be that of a folder"):
+        sweep.tensorboard(plan, tmp_path / "a/events")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_examples_of_the_page_are_what_it_says(tmp_path):

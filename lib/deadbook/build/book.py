@@ -22,10 +22,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
-from deadbook import datasets, runs, settings
+from deadbook import datasets, pool, runs, settings
 from deadunits import Invalid
 
 PUBLISHED = "thesis"  # the profile whose chapters are committed
@@ -41,8 +42,7 @@ _KERNELS = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning in every kernel
     "DEADUNITS_PAGE": "1",  # no kernel will be where the page is read: no live widgets
     # as in a run: its numbers do not depend on the cores, and a busy machine does not slow it tenfold
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
+    **pool.ONE_THREAD,
 }
 
 
@@ -122,11 +122,14 @@ def execute(
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    draft, place = folder / f".{chapter}.{os.getpid()}.ipynb", folder / f"{chapter}.ipynb"
+    runs.clean(folder)
+    place = folder / f"{chapter}.ipynb"
+    draft = folder / f".{chapter}.{runs.here()}" / place.name
     quiet = not sys.stderr.isatty()
+    draft.parent.mkdir()
     try:
         watched = contextlib.nullcontext() if quiet else _watch(runs.top() / mine.get("results", "results"))
-        with _environment(_KERNELS), watched:
+        with mock.patch.dict(os.environ, _KERNELS), watched:
             papermill.execute_notebook(
                 runs.top() / f"notebooks/{chapter}.ipynb",
                 draft,
@@ -147,7 +150,7 @@ def execute(
             f"(the whole stack is in {_shown(log)})"
         ) from None
     finally:
-        draft.unlink(missing_ok=True)
+        shutil.rmtree(draft.parent, ignore_errors=True)
     return place
 
 
@@ -273,6 +276,7 @@ def build(profile: str | None = None, results: str = "results") -> Path:
     wrong += [line for path in executed for line in errors(path)]
     if wrong:
         raise Failed("not published:\n" + "\n".join(wrong))
+    runs.runs_in(source / runs.PUBLISHED)  # warns of damaged ones here, not in Sphinx's output
     done = subprocess.run(
         [*_JUPYTER_BOOK, "build", source, "-W", "-n", "--keep-going", "--all", "-q"],
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
@@ -302,10 +306,13 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
             raise Failed(f"{chapter} is not executed with profile {profile}, or holds an error")
         shown |= set(runs_shown(executed))
         for name in runs_shown(executed):
-            kept = top / runs.PUBLISHED / name
-            if not kept.exists():
+            kept, run = top / runs.PUBLISHED / name, runs.stored(name, top / "results")
+            if run is None:
+                raise Failed(f"{chapter} shows run {name}, which is not in results: execute it again")
+            if run.folder != kept:
                 draft = kept.with_name(f".{name}")
-                shutil.copytree(top / "results" / name, draft, dirs_exist_ok=True)
+                shutil.copytree(run.folder, draft, dirs_exist_ok=True)
+                shutil.rmtree(kept, ignore_errors=True)  # damaged
                 draft.rename(kept)
                 written.append(kept)
         place = top / f"book/chapters/{chapter}.ipynb"
@@ -386,11 +393,10 @@ def _stage(profile: str, results: Path) -> Path:
     shutil.copytree(top / f"_build/{profile}/chapters", source / "book/chapters", ignore=_failed_ones)
     for path in (source / "book/chapters").glob("*.ipynb"):
         for name in runs_shown(path):
-            kept = [top / runs.PUBLISHED / name, results / name]
-            info = next((folder for folder in kept if folder.is_dir()), None)
-            if info is None:
+            run = runs.stored(name, results)
+            if run is None:
                 raise Failed(f"{path.stem} shows run {name}, which is not in {results}: execute it again")
-            shutil.copytree(info, source / runs.PUBLISHED / name, dirs_exist_ok=True)
+            shutil.copytree(run.folder, source / runs.PUBLISHED / name, dirs_exist_ok=True)
     return source
 
 
@@ -399,40 +405,20 @@ def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables, for the kernels that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
 def _watch(folder: Path) -> Iterator[None]:
     """A second bar on the terminal while runs are being computed in `folder`."""
-    from tqdm import tqdm
-
     stop = threading.Event()
 
     def look() -> None:
         bar = None
         while not stop.wait(0.5):
-            waited = runs.waited_for(folder)
-            if waited and bar is None:
-                layout = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-                bar = tqdm(total=waited[1], position=1, leave=False, bar_format=layout)
-            if waited and bar is not None:
-                bar.set_description(f"{waited[0]:.1f} of {waited[1]:.0f} runs", refresh=False)
-                bar.update(waited[0] - bar.n)
-            if not waited and bar is not None:
+            waited = runs.read_progress(folder)
+            bar = bar or (pool.Bar(int(waited[1]), "runs", position=1) if waited else None)
+            if waited:
+                bar.show(waited[0])
+            elif bar:
                 bar = bar.close()
-        if bar is not None:
+        if bar:
             bar.close()
 
     thread = threading.Thread(target=look)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+import warnings
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
@@ -23,22 +26,25 @@ class RunStatus(SphinxDirective):
 
 
 def status(results: Path) -> str:
-    """The runs in a folder, in Markdown: a section for each experiment."""
+    """The runs in a folder, in Markdown: a section for each experiment, and which runs are damaged."""
     experiments: dict[str, list[Run]] = defaultdict(list)
-    for run in runs_in(results):
-        experiments[run.info["experiment"]].append(run)
+    with warnings.catch_warnings(record=True) as damaged:
+        warnings.simplefilter("always")
+        for run in runs_in(results):
+            experiments[run.info["experiment"]].append(run)
     if not experiments:
         return "There are no runs yet."
-    return "\n\n".join(_section(name, group) for name, group in sorted(experiments.items()))
+    parts = [_section(name, group) for name, group in sorted(experiments.items())]
+    return "\n\n".join(parts + [f"Left out: {_escaped(warning.message)}." for warning in damaged])
 
 
 def _section(name: str, group: list[Run]) -> str:
     """What all runs share, and a table with a column for each setting in which they differ."""
     infos = [run.info for run in group]
     settings = [info["settings"] for info in infos]
-    every = sorted({key for one in settings for key in one})
-    varied = [key for key in every if len({str(one.get(key)) for one in settings}) > 1]
-    fixed = ", ".join(f"`{key}` {settings[0][key]}" for key in every if key not in varied)
+    every = sorted({key for values in settings for key in values})
+    varied = [key for key in every if len({str(values.get(key)) for values in settings}) > 1]
+    fixed = ", ".join(f"`{key}` {_escaped(settings[0][key])}" for key in every if key not in varied)
     hours = sum(info["processor_seconds"] for info in infos) / 3600
     machines = " / ".join(sorted({f"{info['machine']}, {info['device']}" for info in infos}))
     versions = " / ".join(
@@ -50,18 +56,23 @@ def _section(name: str, group: list[Run]) -> str:
         zip(group, infos, strict=True), key=lambda pair: [str(pair[1]["settings"].get(key)) for key in varied]
     ):
         when = f"{datetime.fromisoformat(info['started']):%Y-%m-%d %H:%M} UTC"
-        own = [str(info["settings"].get(key)) for key in varied]
-        rows.append([f"`{run.folder.name}`", *own, when, f"{info['processor_seconds']:.0f}"])
+        values = [_escaped(info["settings"].get(key)) for key in varied]
+        rows.append([f"`{run.folder.name}`", *values, when, f"{info['processor_seconds']:.0f}"])
     return "\n\n".join(
         (
-            f"**{name}**: {fixed}",
+            f"**{_escaped(name)}**: {fixed}",
             f"{len(group)} run{'s' if len(group) > 1 else ''}; {hours:.2f} hours of "
-            f"processor time in all. Computed on {machines}, with {versions}.",
+            f"processor time in all. Computed on {_escaped(machines)}, with {_escaped(versions)}.",
             f":::{{dropdown}} The {len(group)} runs",
             "\n".join(f"| {' | '.join(row)} |" for row in rows),
             ":::",
         )
     )
+
+
+def _escaped(value: object) -> str:
+    """A value as text: nothing in it is HTML, nor Markdown that makes a link, a cell or an emphasis."""
+    return re.sub(r"[][|`*_$\\{}~\n]", lambda sign: f"&#{ord(sign[0])};", html.escape(str(value)))
 
 
 def setup(app: Sphinx) -> dict[str, object]:

@@ -1,20 +1,23 @@
-"""One job of a sweep, on whichever machine: done once, claimed meanwhile, its error kept if it fails."""
+"""One job of a sweep, on whichever machine: done once, claimed meanwhile, its error kept if it fails.
+
+Who works on a job holds the lock of its `claim` (filelock), which the system releases when the process ends,
+however it ends. No clock takes part. The file system of the results must have locks; NFS has.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
-from deadbook import runs
+from filelock import FileLock, Timeout
+
+from deadbook import pool, runs
 from deadbook.build import book
-from deadbook.sweeps import claimed
 from deadbook.sweeps.grids import Job, Plan
 
 TRIES = 3  # how often a job is begun whose process was killed
@@ -26,20 +29,34 @@ def execute(job: Job, plan: Plan, wait: bool = False) -> str:
     Args:
         wait: for that other process, and do it if that dies.
     """
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {job}", flush=True)
     place = plan.place(job)
-    while plan.found(job) is None:
-        with claimed.claimed(place) as mine:
-            if mine and plan.found(job) is None:
-                return _do(job, plan, place)
-        if not wait and not mine:
-            return "taken"
-        time.sleep(1)
-    return "done"
+    place.mkdir(parents=True, exist_ok=True)
+    try:  # `claimed` may hold it for a moment
+        with FileLock(place / "claim", timeout=-1 if wait else 2, poll_interval=0.1):
+            ended = "done" if plan.found(job) else _do(job, plan, place)
+            (place / "claim").unlink(missing_ok=True)
+            return ended
+    except Timeout:
+        return "taken"
+
+
+def claimed(place: Path) -> bool:
+    """Whether a process works on the job of that folder; what a dead one has left there is removed."""
+    claim = place / "claim"
+    if not claim.exists():
+        return False
+    try:
+        with FileLock(claim, timeout=0):
+            claim.unlink(missing_ok=True)
+    except Timeout:
+        return True
+    return False
 
 
 def _do(job: Job, plan: Plan, place: Path) -> str:
     (place / "error").unlink(missing_ok=True)
-    for draft in plan.results.glob(f".{job.key}.*"):  # of processes that are dead, or we had no claim
+    for draft in plan.results.glob(f".{job.key}*.*"):  # of processes that are dead, or we had no claim
         shutil.rmtree(draft, ignore_errors=True)
     try:
         if job.experiment:
@@ -48,29 +65,24 @@ def _do(job: Job, plan: Plan, place: Path) -> str:
             _execute_chapter(job, plan)
     except Exception as error:
         traceback.print_exc()
-        said = "".join(traceback.format_exception_only(error)).strip()
-        (place / "error").write_text(said + "\n", "utf8")
+        keep_error(job, plan, pool.last_line(error))
         return "failed"
     return "done"
 
 
 def _execute_chapter(job: Job, plan: Plan) -> None:
     folder = plan.results / "chapters"
-    draft = folder / f".{job.key}.{os.getpid()}"
+    draft = folder / f".{job.key}.{runs.here()}"
     draft.mkdir(parents=True)
-    more = {}
-    if "SLURM_JOB_ID" in os.environ:
-        more["kernel_manager_class"] = _patient_kernels()
+    more = {"kernel_manager_class": _patient_kernels()} if "SLURM_JOB_ID" in os.environ else {}
     try:
         book.execute(job.chapter, job.profile, plan.parameters(job), folder=draft, **more)
         (draft / "settings.json").write_text(json.dumps(job.settings, indent=1) + "\n", "utf8")
         draft.rename(folder / job.key)
     finally:
-        if draft.exists():
-            failed = next(draft.glob("*.failed.ipynb"), None)
-            if failed:
-                failed.replace(plan.place(job) / failed.name)
-            shutil.rmtree(draft, ignore_errors=True)
+        for failed in draft.glob("*.failed.ipynb"):
+            failed.replace(plan.place(job) / failed.name)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _patient_kernels() -> type:
@@ -90,69 +102,17 @@ def state(job: Job, plan: Plan) -> str:
     place = plan.place(job)
     if plan.found(job) is not None:
         return "done"
-    if claimed.alive(place):
+    if claimed(place):
         share = runs.progress(plan.results, job.key)
         return "running" + (f", {max(share):.0%}" if share else "")
     if (place / "error").is_file():
-        return f"failed: {(place / 'error').read_text('utf8').strip().splitlines()[-1]}"
+        error = (place / "error").read_text("utf8").strip()
+        return f"failed: {error or 'no word of why, the disk was full'}"
     return "waiting"
 
 
-def start(job: Job, plan: Plan) -> subprocess.Popen:
-    """A process that does this job; what it prints is the job's log."""
-    place = plan.place(job)
-    place.mkdir(parents=True, exist_ok=True)
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    with (place / "log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "deadbook", "job", packed(job, plan)],
-            env=os.environ | threads,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def packed(job: Job, plan: Plan) -> str:
-    """A job, and what its process has to know of the plan, as text."""
-    return json.dumps([vars(job), str(plan.results), plan.data_root])
-
-
-def execute_packed(text: str, wait: bool = False) -> str:
-    """`execute` what was `packed`."""
-    job, results, data_root = json.loads(text)
-    plan = Plan([], Path(results), data_root, "local", 1, {}, {})
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {job}", flush=True)
-    return execute(Job(**job), plan, wait)
-
-
-def give_up(job: Job, plan: Plan, why: str) -> str:
-    """Keep that as the job's error, and say so."""
-    (plan.place(job) / "error").write_text(why + "\n", "utf8")
+def keep_error(job: Job, plan: Plan, why: str) -> str:
+    """Keep that as the job's error, and say so; on a full disk it is tried again the next time."""
+    with contextlib.suppress(OSError):
+        (plan.place(job) / "error").write_text(why + "\n", "utf8")
     return f"failed: {why}"
-
-
-class Bar:
-    """Progress in the foreground: a bar on a terminal, else a line for each job that ended."""
-
-    def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
-        self.done, self.total = 0, total
-        layout = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-        self.bar = tqdm(total=total, bar_format=layout, disable=not sys.stderr.isatty() or not total)
-
-    def ended(self, show: Callable[[str], None], line: str) -> None:
-        """One more, and what is said of it."""
-        self.done += 1
-        self.bar.clear()
-        show(f"[{self.done}/{self.total}] {line}")
-
-    def ahead(self, share: float) -> None:
-        """How much of the others is done."""
-        self.bar.set_description(f"{self.done} of {self.total} jobs", refresh=False)
-        self.bar.update(min(self.done + share, self.total) - self.bar.n)
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        self.bar.close()

@@ -5,13 +5,14 @@ Whether a job is done is told by its result, not by SLURM's accounting, which ma
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import os
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 
-from deadbook import runs
+from deadbook import pool
 from deadbook.sweeps import jobs
 from deadbook.sweeps.grids import Job, Plan
 from deadunits import Invalid
@@ -36,18 +37,18 @@ class Task:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.began = seconds, 0.0
 
-    def __call__(self, text: str) -> str:
+    def __call__(self, job: Job, plan: Plan) -> str:
         self.began = time.monotonic()
-        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        return jobs.execute_packed(text, wait=True)
+        os.environ |= pool.ONE_THREAD
+        return jobs.execute(job, plan, wait=True)
 
-    def checkpoint(self, text: str) -> object:
+    def checkpoint(self, job: Job, plan: Plan) -> object:
         """Called when SLURM warns: the node is taken away, so begin again; or the time is up, so fail."""
         from submitit.helpers import DelayedSubmission
 
         if time.monotonic() - self.began > self.seconds - _warning(self.seconds) - EARLY:
             raise TimeoutError(f"not done when its {self.seconds / 60:g} minutes were nearly over")
-        return DelayedSubmission(self, text)
+        return DelayedSubmission(self, job, plan)
 
 
 def _warning(seconds: float) -> float:
@@ -55,47 +56,64 @@ def _warning(seconds: float) -> float:
     return min(60, seconds / 4)
 
 
-def launch(wanted: Sequence[Job], plan: Plan, show: Callable[[str], None]) -> None:
-    """Submit what is not in the queue already, and watch until all have ended.
-
-    Interrupted, it leaves the jobs in the queue; `cancel` takes them out.
+class Queue:
+    """SLURM's queue, in which the jobs of a plan stay if the launcher is interrupted; `cancel` removes them.
 
     Raises:
         Invalid: no submitit, or no SLURM.
     """
-    try:
+
+    def __init__(self, plan: Plan) -> None:
+        if importlib.util.find_spec("submitit") is None:
+            raise Invalid("SLURM needs submitit: pip install 'deadunits[slurm]'")
+        self.plan, self.known = plan, queue()
+
+    def look(self) -> None:
+        """Wait a moment, and ask SLURM."""
+        time.sleep(LOOK)
+        self.known = queue()
+
+    def has(self, job: Job) -> bool:
+        """Whether it is waiting or running."""
+        return self.known.get(submitted(job, self.plan), "gone") not in OVER
+
+    def why(self, job: Job, begun: int) -> str:
+        """Why a job that was begun that often, and is not done, is not begun again; "": it is."""
+        last = ENDS.get(self.known.get(submitted(job, self.plan), "gone"), "")
+        if not last and begun >= jobs.TRIES:
+            last = f"it left the queue without a result {begun} times"
+        return last.format(**self.plan.slurm)
+
+    def begin(self, wanted: Sequence[Job], show: Callable[[str], None]) -> None:
+        """Submit these jobs as one array."""
         import submitit
-    except ImportError as error:
-        raise Invalid("SLURM wants submitit: pip install 'deadunits[slurm]'") from error
-    queue()  # an error here, if there is no SLURM
-    begun, bar, left = Counter[str](), jobs.Bar(len(wanted)), list(wanted)
-    try:
-        while left:
-            known, lost = queue(), list[Job]()
-            for job in left:
-                last = known.get(submitted(job, plan), "gone")
-                if last not in OVER or jobs.state(job, plan) != "waiting":
-                    continue
-                if why := ENDS.get(last):
-                    jobs.give_up(job, plan, why.format(**plan.slurm))
-                elif begun[job.key] >= jobs.TRIES:
-                    jobs.give_up(job, plan, f"it left the queue without a result {jobs.TRIES} times")
-                else:
-                    lost.append(job)
-            if lost:
-                begun.update(job.key for job in lost)
-                _submit(submitit, lost, plan)
-                show(f"submitted {len(lost)} jobs")
-            for job in list(left):
-                ended = jobs.state(job, plan)
-                if ended.startswith(("done", "failed")):
-                    left.remove(job)
-                    bar.ended(show, f"{job.sweep} {job.key}: {ended}")
-            bar.ahead(sum(runs.progress(plan.results)))
-            if left:
-                time.sleep(LOOK)
-    finally:
-        bar.close()
+
+        chosen, folder = self.plan.slurm, self.plan.results / "jobs/slurm"
+        seconds = 60 * chosen["minutes"]
+        # what is a timeout, and what is done about it, is for `Task.checkpoint` to say
+        executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=1_000_000)
+        optional = {"slurm_partition": chosen.get("partition"), "gpus_per_node": chosen["gpus"]}
+        executor.update_parameters(
+            **{name: value for name, value in optional.items() if value},
+            name="deadunits",
+            timeout_min=chosen["minutes"],
+            mem_gb=chosen["memory"],
+            cpus_per_task=1,
+            slurm_array_parallelism=chosen["at_once"],
+            slurm_signal_delay_s=int(_warning(seconds)),
+            stderr_to_stdout=True,  # one log
+            slurm_additional_parameters=dict(chosen.get("more", {})),
+        )
+        for job in wanted:
+            self.plan.place(job).mkdir(parents=True, exist_ok=True)
+        alone = dataclasses.replace(self.plan, jobs=[])
+        tasks = executor.map_array(Task(seconds), wanted, [alone] * len(wanted))
+        for job, task in zip(wanted, tasks, strict=True):
+            (self.plan.place(job) / "slurm").write_text(task.job_id, "utf8")
+            log = self.plan.place(job) / "log"
+            log.unlink(missing_ok=True)
+            log.symlink_to(task.paths.stdout.resolve())
+        show(f"submitted {len(wanted)} jobs")
 
 
 def cancel(plan: Plan) -> int:
@@ -128,34 +146,3 @@ def queue() -> dict[str, str]:
     if done.returncode:
         raise Invalid(f"squeue failed: {done.stderr.strip()}")
     return dict(line.split() for line in done.stdout.splitlines())
-
-
-def _submit(submitit: object, wanted: Sequence[Job], plan: Plan) -> None:
-    chosen = plan.slurm
-    folder = plan.results / "jobs/slurm"
-    seconds = 60 * chosen["minutes"]
-    # what is a timeout, and what is done about it, is for `Task.checkpoint` to say
-    executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=1_000_000)
-    more = dict(chosen.get("more", {}))
-    if "partition" in chosen:
-        executor.update_parameters(slurm_partition=chosen["partition"])
-    if chosen["gpus"]:
-        executor.update_parameters(gpus_per_node=chosen["gpus"])
-    executor.update_parameters(
-        name="deadunits",
-        timeout_min=chosen["minutes"],
-        mem_gb=chosen["memory"],
-        cpus_per_task=1,
-        slurm_array_parallelism=chosen["at_once"],
-        slurm_signal_delay_s=int(_warning(seconds)),
-        stderr_to_stdout=True,  # one log
-        slurm_additional_parameters=more,
-    )
-    for job in wanted:
-        plan.place(job).mkdir(parents=True, exist_ok=True)
-    found = executor.map_array(Task(seconds), [jobs.packed(job, plan) for job in wanted])
-    for job, one in zip(wanted, found, strict=True):
-        (plan.place(job) / "slurm").write_text(one.job_id, "utf8")
-        log = plan.place(job) / "log"
-        log.unlink(missing_ok=True)
-        log.symlink_to(one.paths.stdout.resolve())

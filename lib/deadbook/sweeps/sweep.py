@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import math
 import os
 import shutil
-import subprocess
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from deadbook import runs, settings
+from deadbook import pool, runs, settings
 from deadbook.build import book
 from deadbook.sweeps import jobs, slurm
 from deadbook.sweeps.grids import Job, Plan
@@ -36,54 +36,56 @@ def launch(plan: Plan, retry: bool = False, show: Callable[[str], None] = print)
         if retry:
             (plan.place(job) / "error").unlink(missing_ok=True)
     runs.clean(plan.results)
-    missing = [job for job in plan.jobs if jobs.state(job, plan).partition(":")[0] not in ("done", "failed")]
-    if plan.where == "slurm":
-        slurm.launch(missing, plan, show)
-    else:
-        _locally(missing, plan, show)
+    runs.clean(plan.results / "chapters")
+    left = [job for job in plan.jobs if not jobs.state(job, plan).startswith(("done", "failed"))]
+    total, begun = len(left), Counter[str]()
+    queue = contextlib.nullcontext(slurm.Queue(plan)) if plan.where == "slurm" else Here(plan)
+    with queue as place, pool.Bar(total, "jobs") as bar:
+        while left:
+            place.look()
+            lost = []
+            for job in [job for job in left if not place.has(job)]:
+                state = jobs.state(job, plan)  # `running`: another launcher does it
+                if state == "waiting" and (why := place.why(job, begun[job.key])):
+                    state = jobs.keep_error(job, plan, why)
+                if state == "waiting":
+                    lost.append(job)
+                elif not state.startswith("running"):
+                    left.remove(job)
+                    bar.clear()
+                    show(f"[{total - len(left)}/{total}] {job.sweep} {job.key}: {state}")
+            if lost:
+                begun.update(job.key for job in lost)
+                place.begin(lost, show)
+            bar.show(total - len(left), sum(runs.progress(plan.results)))
     return Counter(jobs.state(job, plan).partition(":")[0].partition(",")[0] for job in plan.jobs)
 
 
-def _locally(wanted: Sequence[Job], plan: Plan, show: Callable[[str], None]) -> None:
-    """Each in a process of its own, of one thread; so many at a time."""
-    waiting, elsewhere = deque(wanted), list[Job]()
-    working: dict[subprocess.Popen, Job] = {}
-    begun, bar = Counter[str](), jobs.Bar(len(wanted))
-    at_once = plan.processes or os.cpu_count() or 1
-    try:
-        while waiting or working or elsewhere:
-            while waiting and len(working) < at_once:
-                job = waiting.popleft()
-                begun[job.key] += 1
-                working[jobs.start(job, plan)] = job
-            for process, job in [(p, j) for p, j in working.items() if p.poll() is not None]:
-                del working[process]
-                ended = jobs.state(job, plan)
-                if ended.startswith("running"):  # another launcher does it
-                    elsewhere.append(job)
-                elif ended == "waiting" and begun[job.key] < jobs.TRIES:
-                    waiting.append(job)
-                else:
-                    if ended == "waiting":
-                        ended = jobs.give_up(job, plan, f"its process was killed {jobs.TRIES} times")
-                    bar.ended(show, f"{job.sweep} {job.key}: {ended}")
-            for job in list(elsewhere):
-                ended = jobs.state(job, plan)
-                if ended.startswith("running"):
-                    continue
-                elsewhere.remove(job)
-                if ended == "waiting":  # that launcher died
-                    waiting.append(job)
-                else:
-                    bar.ended(show, f"{job.sweep} {job.key}: {ended}")
-            bar.ahead(sum(runs.progress(plan.results)))
-            time.sleep(0.1)
-    finally:
-        bar.close()
-        for process in working:  # an interrupt: each removes its own draft and claim
-            process.terminate()
-        for process in working:
-            process.wait()
+class Here(pool.Pool):
+    """Processes of this machine that do the jobs of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan.processes or os.cpu_count() or 1)
+        self.plan, self.errors = dataclasses.replace(plan, jobs=[]), dict[str, str]()
+
+    def begin(self, wanted: Sequence[Job], show: Callable[[str], None]) -> None:
+        """Do these jobs, each as soon as a process is free; what it prints is its log."""
+        for job in wanted:
+            place = self.plan.place(job)
+            place.mkdir(parents=True, exist_ok=True)
+            self.submit(job.key, jobs.execute, job, self.plan, log=place / "log")
+
+    def look(self) -> None:
+        """Wait a moment for jobs that end."""
+        self.errors |= self.ended()
+
+    def has(self, job: Job) -> bool:
+        """Whether it is going to be done, or is being done."""
+        return job.key in self.pending
+
+    def why(self, job: Job, begun: int) -> str:
+        """Why a job that was begun that often, and is not done, is not begun again; "": it is."""
+        return f"{self.errors[job.key]}, {begun} times" if begun >= jobs.TRIES else ""
 
 
 def table(plan: Plan) -> pd.DataFrame:
@@ -114,11 +116,8 @@ def estimate(job: Job, plan: Plan, known: Sequence[runs.Run]) -> float | None:
         info = run.info
         theirs = info["settings"]
         steps = settings.training_steps(job.settings), settings.training_steps(theirs)
-        if (
-            info["experiment"] != job.experiment
-            or None in steps
-            or theirs["dataset"] != job.settings["dataset"]
-        ):
+        same = (info["experiment"], theirs["dataset"]) == (job.experiment, job.settings["dataset"])
+        if None in steps or not same:
             continue
         alike = sum(theirs.get(name) == value for name, value in job.settings.items())
         if alike > best:
@@ -175,15 +174,17 @@ def tensorboard(plan: Plan, folder: Path) -> int:
     scorer, a set of images), averaged over what is left (units, weights, draws).
 
     Raises:
-        Invalid: TensorBoard is not installed.
+        Invalid: TensorBoard is not installed, or the name of a sweep leads out of the folder.
     """
+    for job in plan.jobs:
+        if not (folder / job.sweep).resolve().is_relative_to(folder.resolve()):
+            raise Invalid(f"the name of a sweep must be that of a folder, not {job.sweep!r}")
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise Invalid("TensorBoard is not installed: pip install tensorboard") from error
-    number = 0
-    for job, run in _finished(plan):
-        number += 1
+    finished = list(_finished(plan))
+    for job, run in finished:
         place = folder / job.sweep / run.folder.name
         shutil.rmtree(place, ignore_errors=True)
         with SummaryWriter(str(place)) as writer:
@@ -191,7 +192,7 @@ def tensorboard(plan: Plan, folder: Path) -> int:
             for file in sorted(run.folder.glob("*.parquet")):
                 for tag, step, value in _scalars(file):
                     writer.add_scalar(tag, value, step)
-    return number
+    return len(finished)
 
 
 def _scalars(file: Path) -> Iterator[tuple[str, int, float]]:
@@ -219,5 +220,5 @@ def _finished(plan: Plan) -> Iterator[tuple[Job, runs.Run]]:
             yield job, runs.Run(folder)
             continue
         for key in book.runs_shown(folder / f"{job.chapter}.ipynb"):
-            places = [runs.top() / runs.PUBLISHED / key, plan.results / key]
-            yield from ((job, runs.Run(place)) for place in places if place.is_dir())
+            if run := runs.stored(key, plan.results):
+                yield job, run

@@ -1,0 +1,212 @@
+"""Calls side by side in processes of one thread each, so that numbers do not depend on the number of cores.
+
+A worker makes one call after another, because importing torch takes as long as a short run. One that dies
+fails the call that it was at, alone. All end with the process that started them, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent import futures
+from multiprocessing import connection, context, parent_process
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pebble
+from tqdm import tqdm
+
+TOLD = "told to end by SIGTERM"
+#: Of a process that computes a run.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_sigterm_received: list[bool] = []
+
+
+class _Process(context.SpawnProcess):
+    """Does not import the script of whoever asks for runs, which need not have an `if __name__` then."""
+
+    @staticmethod
+    def _Popen(process: context.SpawnProcess) -> Any:  # noqa: N802  (multiprocessing's name)
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return context.SpawnProcess._Popen(process)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(context.SpawnContext):
+    Process = _Process
+
+
+class Pool(contextlib.AbstractContextManager):
+    """Processes that make calls, `processes` at a time; for a `with` block, at whose end all are stopped."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes, self.pending = processes, set[str]()
+        self._waiting, self._running = deque[tuple[str, tuple]](), dict[futures.Future, str]()
+        self._pool: pebble.ProcessPool | None = None
+
+    def submit(self, name: str, function: Callable, *args: Any, log: str | os.PathLike = os.devnull) -> None:
+        """Call a function of a module later; what it prints is appended to the file `log`."""
+        self.pending.add(name)
+        self._waiting.append((name, (str(log), function, args)))
+
+    def ended(self, seconds: float = 0.1) -> dict[str, str]:
+        """The calls that end within that time, by name, and what went wrong in each; "": nothing."""
+        while self._waiting and len(self._running) < self.processes:
+            if (
+                self._pool is None or not self._pool.active
+            ):  # workers were killed while they had nothing to do
+                self.stop()
+                self._pool = pebble.ProcessPool(self.processes, initializer=_prepare, context=_Context())
+            name, call = self._waiting.popleft()
+            self._running[self._pool.schedule(_call, call)] = name
+        if not self._running:
+            time.sleep(seconds)
+        done, _ = futures.wait(self._running, seconds, futures.FIRST_COMPLETED)
+        errors = {self._running.pop(future): _error(future) for future in done}
+        self.pending -= errors.keys()
+        return errors
+
+    def stop(self, *_: object) -> None:
+        """End all processes, those too that are in the middle of a call."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+
+    __exit__ = stop
+
+
+def _error(future: futures.Future) -> str:
+    error = future.exception()
+    if isinstance(error, pebble.ProcessExpired):
+        code = error.exitcode
+        return f"ended by signal {-code}" if code < 0 else f"ended with status {code}"
+    return future.result() if error is None else last_line(error)
+
+
+def last_line(error: BaseException) -> str:
+    """Name and message of an error, in one line."""
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
+def _prepare() -> None:
+    """Called first in a worker."""
+    os.environ |= ONE_THREAD
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout.reconfigure(line_buffering=True)
+    end_on_sigterm()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    connection.wait([parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _call(log: str, function: Callable, args: tuple) -> str:
+    """What went wrong in a call; "": nothing."""
+    error = ""
+    _print_to(log)
+    try:
+        function(*args)
+    except (Exception, SystemExit) as raised:  # this call's alone
+        error = str(raised) if isinstance(raised, SystemExit) else last_line(raised)
+    _print_to(os.devnull)
+    _sigterm_received.clear()
+    gc.collect()  # this call's images and networks, before the next one's come
+    return error
+
+
+def _print_to(log: str) -> None:
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process by way of its `finally` blocks, which remove drafts and release locks."""
+
+    def end(*_: object) -> None:
+        _sigterm_received.append(True)
+        sys.exit(TOLD)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def check_sigterm() -> None:
+    """End if SIGTERM came: an exception that is raised while a `__del__` runs is lost."""
+    if _sigterm_received:
+        raise SystemExit(TOLD)
+
+
+class Bar(tqdm):
+    """Progress in a terminal, or in a notebook, where it vanishes when all is done; nowhere else.
+
+    Args:
+        total: how many there are.
+        unit: what they are.
+        file: is told how many are done, and `total`, for a process that watches from elsewhere.
+    """
+
+    def __init__(self, total: int, unit: str, file: Path | None = None, position: int = 0) -> None:
+        self.file, self.handle = file, _notebook() if total else None
+        super().__init__(
+            total=total,
+            unit=unit,
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+            leave=False,
+            file=io.StringIO() if self.handle else sys.stderr,
+            position=position,
+            disable=not total or not (self.handle or sys.stderr.isatty()),
+        )
+
+    def show(self, ended: float, ahead: float = 0) -> None:
+        """So many have ended, and so much of the others is done."""
+        done = min(ended + ahead, self.total)
+        if self.file:
+            with contextlib.suppress(OSError):  # a full disk
+                self.file.write_text(f"{done} {self.total}")
+        if not self.disable:
+            self.set_description_str(f"{ended:.0f} of {self.total} {self.unit} ", refresh=False)
+            self.update(done - self.n)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Called by tqdm."""
+        if self.handle is None:
+            super().display(msg, pos)
+        else:
+            self.handle.update({"text/plain": str(self) if msg is None else msg}, raw=True)
+
+    def close(self) -> None:
+        """Take it away."""
+        shown = self.handle is not None and not self.disable
+        super().close()
+        if shown:
+            from IPython.display import clear_output
+
+            clear_output()
+        if self.file:
+            self.file.unlink(missing_ok=True)
+
+
+def _notebook() -> Any:
+    """The handle of an output of the notebook's cell that runs; None: there is no notebook."""
+    if "IPython" in sys.modules:
+        from IPython import get_ipython
+        from IPython.display import display
+
+        if hasattr(get_ipython(), "kernel"):
+            return display({"text/plain": "starting"}, raw=True, display_id=True)
+    return None
