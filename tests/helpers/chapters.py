@@ -7,7 +7,7 @@ import html
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +87,12 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
     return Page(html.unescape(re.sub(r"</?[a-z][^>]*>", " ", text)), glued, outputs, cells)
 
 
-def _compute_here(experiment: str, missing: Sequence[Any], folder: Path, data_root: str, _: int) -> None:
+def _compute_here(
+    experiment: str, missing: Mapping[str, Any], folder: Path, data_root: str, processes: int
+) -> None:
     """In place of workers, each of which imports torch."""
-    for one in missing:
-        runs.execute(experiment, dict(one), folder, data_root)
+    for chosen in missing.values():
+        runs.execute(experiment, dict(chosen), folder, data_root)
 
 
 @contextmanager

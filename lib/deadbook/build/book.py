@@ -163,8 +163,8 @@ def execute_all(profile: str, results: str) -> Iterator[Path]:
     """
     for chapter in chapters():
         complete(chapter, profile, {"results": results})
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        futures = [pool.submit(execute, chapter, profile, results=results) for chapter in chapters()]
+    with ProcessPoolExecutor(os.cpu_count()) as executor:
+        futures = [executor.submit(execute, chapter, profile, results=results) for chapter in chapters()]
         try:
             for future in as_completed(futures):
                 yield future.result()

@@ -140,7 +140,7 @@ class Catalogue(Strict):
 def thesis_profile(chapter: str) -> dict[str, Any]:
     """The parameters of a chapter in the thesis profile; `activations` also where it has a single one."""
     profile = yaml.safe_load((NOTEBOOKS / f"profiles/thesis/{chapter}.yaml").read_text("utf8"))
-    chosen = settings.declared(NOTEBOOKS / f"{chapter}.ipynb") | profile
+    chosen = settings.check(settings.chapter(chapter), profile).model_dump()
     return {"activations": [chosen.get("activation")]} | chosen
 
 
