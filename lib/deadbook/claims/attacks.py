@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from deadbook.analysis import trials
 from deadbook.analysis.measures import unit_correlations
 from deadbook.claims.evidence import ROUNDING, Case, Evidence, Limits
 from deadbook.runs import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EARLY = {"layer": "conv1", "start": 50, "interval": 10, "multiplier": 100}  # Figure 3.1
 UNITS = (0, 4, 2)
@@ -99,8 +97,7 @@ def the_start_matters(case: Case, on: str, limits: Limits) -> Evidence | None:
     taken as 0.001.
     """
     how = {"interval": 10, "multiplier": 100, "control": False, "batch_norm": True, "unit": (0,)}
-    attacks = _runs(case, layer=("conv1", "conv2"), start=STARTS, **how)
-    rows = _ratios(attacks, case, on)
+    rows = _ratios(_runs(case, layer=("conv1", "conv2"), start=STARTS, **how), case, on)
     if rows.empty:
         return None
     table = rows.pivot_table(index=["seed", "layer"], columns="start", values="ratio").dropna()
@@ -291,8 +288,6 @@ def _runs(case: Case, diverged: bool = False, **wanted: Any) -> list[Run]:
 
 def _ratios(runs: Sequence[Run], case: Case, on: str, column: str = "mrp") -> pd.DataFrame:
     """`trials.ratios` of those that have a twin: a row a trial, or none."""
-    import pandas as pd
-
     twins = {trials.common(run): run for run in _runs(case, repeats=0)}
     runs = [run for run in runs if trials.common(run) in twins]
     rows = trials.curves(runs, list(twins.values()), on=on) if runs else pd.DataFrame()
@@ -303,8 +298,6 @@ def _ratios(runs: Sequence[Run], case: Case, on: str, column: str = "mrp") -> pd
 
 def _measured(case: Case, on: str, after: int) -> pd.DataFrame:
     """Units of all runs after a step; `measurement` numbers those of a run, a layer and a step."""
-    import pandas as pd
-
     tables = [run.table("units").assign(run=i) for i, run in enumerate(_runs(case, repeats=(0, 10)))]
     if not tables:
         return pd.DataFrame()

@@ -130,9 +130,8 @@ class Catalogue(Strict):
         twice = {name for name in names if names.count(name) > 1}
         unknown = {name for claim in self.claims for name in claim.runs} - self.settings.keys()
         if twice or unknown:
-            raise ValueError(
-                f"ids must differ, and `settings` have each experiment: {sorted(twice | unknown)}"
-            )
+            wrong = sorted(twice | unknown)
+            raise ValueError(f"ids must differ, and `settings` have each experiment: {wrong}")
         return self
 
 
@@ -165,10 +164,9 @@ def _line(content: Any, problem: Mapping[str, Any]) -> str:
     place, words = list(problem["loc"]), problem["msg"]
     if place[:1] == ["claims"] and len(place) > 1:
         entry = content["claims"][place[1]]
-        place[:2] = [
-            entry.get("id", f"claim {place[1] + 1}") if isinstance(entry, dict) else f"claim {place[1] + 1}"
-        ]
-    if problem["type"] == "extra_forbidden":
+        number = f"claim {place[1] + 1}"
+        place[:2] = [entry.get("id", number) if isinstance(entry, dict) else number]
+    if problem["type"] == "extra_forbidden" and problem["loc"][0] == "claims":
         words = f"must be one of {', '.join(Claim.model_fields)}"
     return ": ".join([".".join(map(str, place)), words])
 

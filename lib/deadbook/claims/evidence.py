@@ -6,12 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from deadbook.runs import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Case = Sequence[Run]  # the runs of one seed; of all seeds where a claim is pooled
 Limits = SimpleNamespace  # a claim's thresholds by name, and `thesis`: the thesis's numbers
@@ -35,14 +33,9 @@ class Evidence:
 def penalties(
     case: Case, on: str, scorer: str, fraction: float, activation: str | None = None
 ) -> pd.DataFrame:
-    """Rows of the table `penalties` of the first run (with that activation), judged on a set of images."""
-    import pandas as pd
-
+    """Rows of the table `penalties` of the first run (with that activation), judged on a set; or no rows."""
     runs = [run for run in case if activation is None or run.info["settings"]["activation"] == activation]
-    if not runs:
-        names = ["step", "penalty", "draw", "scored_on", "layer", "constant"]
-        return pd.DataFrame(columns=names, dtype=float)
-    rows = runs[0].table("penalties")
+    rows = runs[0].table("penalties") if runs else case[0].table("penalties")[:0]
     return rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction) & (rows["set"] == on)]
 
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from deadbook.analysis.measures import (
     NAMES,
@@ -16,9 +17,6 @@ from deadbook.analysis.measures import (
     unit_correlations,
 )
 from deadbook.claims.evidence import ROUNDING, Case, Evidence, Limits, penalties, pruned_by
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CONV1 = 8  # its units
 HALF = 0.5  # the fraction that C4.3 tells the penalties of

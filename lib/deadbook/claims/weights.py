@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from deadbook.analysis.measures import (
     NAMES,
@@ -19,9 +20,6 @@ from deadbook.analysis.measures import (
     steady,
 )
 from deadbook.claims.evidence import ROUNDING, Case, Evidence, Limits, penalties, pruned_by
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CONV1 = 200  # its weights
 APPROXIMATIONS = ("taylor1", "taylor2", "hessian")
