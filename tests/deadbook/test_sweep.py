@@ -323,7 +323,7 @@ def test_killed_at_twenty_random_moments_it_loses_and_doubles_nothing(write):
 def test_a_claim_dies_with_its_process(tmp_path, monkeypatch):
     claim = tmp_path / "claim"
     assert not jobs.claimed(tmp_path)
-    code = f"import filelock, time; filelock.FileLock({str(claim)!r}).acquire(); time.sleep(300)"
+    code = f"import filelock, time; lock = filelock.FileLock({str(claim)!r}); lock.acquire(); time.sleep(300)"
     child = subprocess.Popen([sys.executable, "-c", code])
     end = time.monotonic() + 60
     while not jobs.claimed(tmp_path):
@@ -343,9 +343,8 @@ def test_a_claimed_job_is_left_to_who_has_it(write):
     (job,) = plan.jobs
     place = plan.place(job)
     place.mkdir(parents=True)
-    code = (
-        f"import filelock; filelock.FileLock({str(place / 'claim')!r}).acquire(); print(1, flush=1); input()"
-    )
+    code = f"import filelock; lock = filelock.FileLock({str(place / 'claim')!r})\nlock.acquire()\n"
+    code += "print(1, flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     other.stdout.readline()
     assert jobs.execute(job, plan) == "taken"
