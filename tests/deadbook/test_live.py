@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from deadbook import datasets
+from deadbook import datasets, settings
 from deadbook.build import book
 from deadbook.experiments import background, common, explorer
 from deadbook.widgets import live
@@ -185,7 +185,9 @@ def test_a_page_has_no_live_widget_and_an_error_is_shown(make, monkeypatch):
     [("03-2-batch-norm", "conv1", 7), ("03-3-tanh", "conv1", 7), ("03-4-relu", "conv2", 15)],
 )
 def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path, chapter, layer, last):
-    own = {"epochs": 1, "measure_every": 5, "start": 5, "results": str(tmp_path)}
+    own = {"epochs": 1, "measure_every": 5, "start": 5, "starts": [5], "slow_interval": 2}
+    known = settings.chapter(chapter).model_fields
+    own = {name: value for name, value in own.items() if name in known} | {"results": str(tmp_path)}
     chosen = book.complete(chapter, "quick", own)
     whole = live.attack_theatre(chosen, str(tmp_path))
     whole._controls["unit"].value = 1

@@ -276,7 +276,7 @@ def test_a_job_leaves_no_trace_in_its_worker(tmp_path, monkeypatch):
     assert alive == [[False], [False, False], [False, False]]
     assert errors[0] == ""
     assert errors[1].startswith("deadunits.Invalid: the network has no linear or convolutional layer 'conv9'")
-    assert errors[2].startswith("deadunits.Invalid: unknown data set 'gone'")
+    assert errors[2].startswith("deadunits.Invalid: dataset = 'gone' must be one of digits, mnist")
     assert torch.equal(torch.get_rng_state(), states[0])
     assert all(np.array_equal(*pair) for pair in zip(np.random.get_state(), states[1], strict=True))
     assert random.getstate() == states[2]
@@ -396,11 +396,10 @@ def test_grid():
 
 
 def test_a_folder_of_images_is_decoded_before_the_runs_start(tmp_path, monkeypatch):
-
     calls = []
-    monkeypatch.setattr(datasets, "check", lambda *_: calls.append("check"))
-    monkeypatch.setattr(datasets, "load", lambda *_: calls.append("load"))
-    monkeypatch.setattr(datasets, "train_size", lambda *_: 1000)
+    monkeypatch.setattr(datasets, "check", lambda *_, **__: calls.append("check"))
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: calls.append("load"))
+    monkeypatch.setattr(datasets, "train_size", lambda *_, **__: 1000)
     monkeypatch.setattr(runs, "_compute", lambda *_: calls.append("compute"))
     runs.ensure("saliency", runs.grid(TINY | {"dataset": "./pictures"}, seed=[0, 1]), tmp_path)
     assert calls == ["check", "check", "load", "compute"]
