@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import json
 import re
 import subprocess
 import sys
-import types
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+
+from library import CORE, public
 
 LIB = Path("lib")
 #: Of `deadbook`: each part imports from itself and from those before it only.
@@ -29,23 +29,6 @@ PARTS = [
     {"sweeps"},
     {"__main__"},
 ]
-CORE = (
-    "data",
-    "models",
-    "training",
-    "counterfactual",
-    "derivatives",
-    "scorers",
-    "pruning",
-    "compaction",
-    "mean_replacement",
-    "unit_scorers",
-    "torch_pruning",
-    "attack",
-    "recorder",
-    "counting",
-    "graph",
-)
 
 
 def imported(path: Path) -> set[str]:
@@ -57,24 +40,6 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     return names
-
-
-def public(module: str) -> dict[str, object]:
-    """Functions, classes and methods that a module of the library defines for others, by name."""
-    home = importlib.import_module(f"deadunits.{module}")
-    own = {
-        name: thing
-        for name, thing in vars(home).items()
-        if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == home.__name__
-    }
-    for name, thing in list(own.items()):
-        if inspect.isclass(thing):
-            own |= {
-                f"{name}.{key}": one
-                for key, one in vars(thing).items()
-                if isinstance(one, (types.FunctionType, staticmethod, classmethod, property))
-            }
-    return {name: thing for name, thing in own.items() if not re.search(r"(^|\.)_", name)}
 
 
 @pytest.mark.parametrize("path", sorted((LIB / "deadunits").glob("*.py")), ids=lambda path: path.stem)

@@ -106,6 +106,7 @@ def _prepare() -> None:
     os.environ |= ONE_THREAD
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout.reconfigure(line_buffering=True)
+    _print_to(os.devnull)  # between calls nobody reads what it says
     end_on_sigterm()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -21,7 +21,7 @@ CELL = """
 from deadbook.build import book
 from deadbook.widgets import live
 
-own = {"epochs": 1, "measure_every": 5, "start": 5, "results": "results"}
+own = {"epochs": 1, "measure_every": 5, "start": 5, "starts": [5], "slow_interval": 2, "results": "results"}
 chosen = book.complete("03-2-batch-norm", "quick", own)
 live.attack_theatre(chosen)
 """

@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 from playwright.sync_api import Locator, Page, expect
-from test_structure import CORE, public
 
 from deadbook.claims import CLAIMS
+from library import CORE, public
 
 WIDGETS = "book/chapters/02-1-saliency.html"
 SLIDER = ".widget-hslider [role=slider]"

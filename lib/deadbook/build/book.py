@@ -27,6 +27,7 @@ from unittest import mock
 import yaml
 
 from deadbook import datasets, pool, runs, settings
+from deadbook.chapters import plans
 from deadunits import Invalid
 
 PUBLISHED = "thesis"  # the profile whose chapters are committed
@@ -159,10 +160,10 @@ def execute_all(profile: str, results: str) -> Iterator[Path]:
 
     Raises:
         Invalid: as `execute`, for any chapter, before one starts.
-        Failed: a chapter failed; those that are being executed come to their end first.
+        Failed: a run or a chapter failed; the chapters that are being executed come to their end first.
     """
-    for chapter in chapters():
-        complete(chapter, profile, {"results": results})
+    parameters = {chapter: complete(chapter, profile, {"results": results}) for chapter in chapters()}
+    _compute_runs(parameters, results)
     with ProcessPoolExecutor(os.cpu_count()) as executor:
         futures = [executor.submit(execute, chapter, profile, results=results) for chapter in chapters()]
         try:
@@ -171,6 +172,20 @@ def execute_all(profile: str, results: str) -> Iterator[Path]:
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _compute_runs(parameters: Mapping[str, Mapping[str, Any]], results: str) -> None:
+    """The runs of chapters with these parameters, before the first one starts: several want the same ones."""
+    wanted: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for chapter, plan in plans.PLANS.items():
+        for experiment, planned in plan(parameters[chapter]).items():
+            wanted.setdefault((experiment, parameters[chapter]["data_root"]), []).extend(planned)
+    for (experiment, data_root), planned in wanted.items():
+        at_once = int(experiment in plans.TIMED)  # nothing runs beside those that measure time
+        try:
+            runs.ensure(experiment, planned, results, data_root, at_once)
+        except RuntimeError as error:
+            raise Failed(f"{experiment}: {error}") from error
 
 
 def normalise(text: str) -> str:
