@@ -16,6 +16,7 @@ import pytest
 from deadbook.build.site import fetch
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
+sync_api.expect.set_options(timeout=60_000)  # milliseconds: no test fails because the machine is slow
 
 ROOT = Path(__file__).parents[2]
 SITE = Path(os.environ.get("DEADUNITS_SITE") or ROOT / "_build/quick/html").resolve()
