@@ -59,7 +59,7 @@ def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_
     changes.
 
     Args:
-        root: the folder that holds (or is to hold) the files; empty: `data_root()`.
+        root: the folder of the files, or for a download of them; empty: `data_root()`.
         probe_size: images in each of `probe`, `other` and `train_probe`.
         image_size: for a folder of images, the side in pixels: the shorter side is resized to it, and the
             centre cut out. 0: the images are of one size already.

@@ -65,9 +65,7 @@ class Pool(contextlib.AbstractContextManager):
     def ended(self, seconds: float = 0.1) -> dict[str, str]:
         """The calls that end within that time, by name, and what went wrong in each; "": nothing."""
         while self._waiting and len(self._running) < self.processes:
-            if (
-                self._pool is None or not self._pool.active
-            ):  # workers were killed while they had nothing to do
+            if self._pool is None or not self._pool.active:  # its workers were killed while they were idle
                 self.stop()
                 self._pool = pebble.ProcessPool(self.processes, initializer=_prepare, context=_Context())
             name, call = self._waiting.popleft()

@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from deadunits import graph
 from deadunits.counterfactual import Loss, chain_behind, refuse_train_mode, sample_losses
 from deadunits.data import Batch
 
@@ -320,7 +321,7 @@ def _output_curvature(z: Tensor, y: Tensor, loss: Loss) -> Tensor:
 def _captured(net: nn.Module, batch: Batch, layer: str) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs of a layer by weight and position, its pre-activations, and the outputs as their function."""
     module = net.get_submodule(layer)
-    if not isinstance(module, (nn.Linear, nn.Conv2d)) or getattr(module, "groups", 1) > 1:
+    if not isinstance(module, graph.LINEAR) or getattr(module, "groups", 1) > 1:
         raise ValueError(f"{layer} must be an nn.Linear or an nn.Conv2d without groups, got {module}")
     seen: list[Tensor] = []
 

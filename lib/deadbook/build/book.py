@@ -177,9 +177,8 @@ def execute_all(profile: str, results: str) -> Iterator[Path]:
 def _compute_runs(parameters: Mapping[str, Mapping[str, Any]], results: str) -> None:
     """The runs of chapters with these parameters, before the first one starts: several want the same ones."""
     wanted: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for chapter, plan in plans.PLANS.items():
-        for experiment, planned in plan(parameters[chapter]).items():
-            wanted.setdefault((experiment, parameters[chapter]["data_root"]), []).extend(planned)
+    for chapter, experiment, run in plans.every(parameters):
+        wanted.setdefault((experiment, parameters[chapter]["data_root"]), []).append(run)
     for (experiment, data_root), planned in wanted.items():
         at_once = int(experiment in plans.TIMED)  # nothing runs beside those that measure time
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from deadbook.analysis import trials
@@ -79,4 +79,12 @@ PLANS: dict[str, Callable[[Mapping[str, Any]], Wanted]] = {
     "04-1-units": units,
     "04-2-unit-pruning": unit_pruning,
 }
-TIMED = ("costs", "unit_costs")  # experiments that measure time, so that nothing else is to run beside them
+TIMED = ("costs", "unit_costs")  # experiments that measure time, so nothing else must run beside them
+
+
+def every(parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Chapter, experiment and settings of each run that chapters with these parameters want."""
+    for chapter, plan in PLANS.items():
+        for experiment, wanted in plan(parameters[chapter]).items():
+            for run in wanted:
+                yield chapter, experiment, run

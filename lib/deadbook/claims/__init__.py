@@ -13,7 +13,7 @@ from deadbook.claims.catalogue import CLAIMS, Allowed, Claim
 from deadbook.claims.evidence import Evidence
 from deadbook.runs import Run
 
-ENOUGH = 0.8  # share of the seeds in which a criterion is to hold
+ENOUGH = 0.8  # share of the seeds in which a criterion must hold
 FULL = 5  # seeds; with fewer a verdict is provisional
 
 

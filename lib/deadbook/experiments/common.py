@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deadbook import datasets
 from deadbook.settings import Experiment, Training
-from deadunits import Invalid, compaction, models, training
+from deadunits import Invalid, compaction, graph, models, training
 from deadunits.counterfactual import sample_losses
 from deadunits.data import Batch, Images
 from deadunits.training import Step
@@ -46,11 +46,8 @@ def weights_of(net: nn.Module, layers: Sequence[str]) -> list[str]:
     Raises:
         Invalid: the network has no such linear or convolutional layer.
     """
-    known = [
-        name
-        for name, one in net.named_modules()
-        if isinstance(one, (nn.Linear, nn.Conv2d)) and getattr(one, "groups", 1) == 1
-    ]
+    linear = graph.linear_layers(net)
+    known = [name for name, layer in linear.items() if getattr(layer, "groups", 1) == 1]
     for layer in layers:
         if layer not in known:
             raise Invalid(

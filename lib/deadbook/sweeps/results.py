@@ -25,11 +25,10 @@ def plan(seeds: int | None = None, profile: str = book.PUBLISHED, data_root: str
     settings.check(settings.Command, how | ({} if seeds is None else {"seeds": seeds}))
     jobs: dict[str, Job] = {}
     own = {"data_root": data_root} | ({} if seeds is None else {"seeds": seeds})
-    for chapter, plan_of in plans.PLANS.items():
-        for experiment, wanted in plan_of(book.chosen(chapter, profile, own)).items():
-            for run in wanted:
-                job = Job(chapter, experiment, "", "", run)
-                jobs.setdefault(job.key, job)
+    parameters = {chapter: book.chosen(chapter, profile, own) for chapter in plans.PLANS}
+    for chapter, experiment, run in plans.every(parameters):
+        job = Job(chapter, experiment, "", "", run)
+        jobs.setdefault(job.key, job)
     folder, processes = runs.top() / "results", how.get("processes", 0)
     return Plan(list(jobs.values()), folder, data_root, "local", processes, slurm={}, effective={})
 
