@@ -21,7 +21,7 @@ LIB = Path("lib")
 PARTS = [
     {"datasets", "pool", "settings"},
     {"experiments"},
-    {"runs"},
+    {"rehearsal", "runs"},
     {"analysis"},
     {"claims", "figures"},
     {"chapters", "widgets"},

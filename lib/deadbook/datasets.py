@@ -284,6 +284,24 @@ def is_path(name: str) -> bool:
     return os.sep in name or (os.altsep or os.sep) in name or name.startswith((".", "~"))
 
 
+def pixels(name: str, image_size: int) -> int:
+    """How many numbers the images of a folder are, in three colours; with 0, all are as large as the first.
+
+    Raises:
+        Invalid: no such folder, or the first image cannot be read.
+    """
+    tree = _tree(name)
+    _, height, width = _shape(tree._replace(train=tree.train[:1], test=[]), image_size)
+    return 3 * height * width * len(tree.train + tree.test)
+
+
+def state(name: str) -> str:
+    """A hash of the names, sizes and times of a folder's images; "": no folder, or none that can be read."""
+    with contextlib.suppress(Invalid):
+        return _state(_tree(name)) if is_path(name) else ""
+    return ""
+
+
 def _tree(name: str) -> _Tree:
     """List a folder of images without opening any; `Invalid` if it is not one, or an incomplete one."""
     folder = os.path.abspath(os.path.expanduser(name))
@@ -333,6 +351,10 @@ def _cache_file(tree: _Tree, root: Path, image_size: int) -> Path:
     """Where the decoded images are (to be): another name for every other state of the files."""
     if image_size < 0:
         raise Invalid(f"image_size = {image_size} must be a side in pixels, or 0: as the images are")
+    return root / "decoded" / f"{_state(tree, image_size)[:32]}.pt"
+
+
+def _state(tree: _Tree, image_size: int = 0) -> str:
     state = hashlib.sha256(repr(image_size).encode())
     for path, _ in tree.train + tree.test:
         try:
@@ -340,7 +362,7 @@ def _cache_file(tree: _Tree, root: Path, image_size: int) -> Path:
         except OSError as error:
             raise Invalid(f"cannot read {path}: {error.strerror}") from error
         state.update(repr((path, stat.st_size, stat.st_mtime_ns)).encode())
-    return root / "decoded" / f"{state.hexdigest()[:32]}.pt"
+    return state.hexdigest()
 
 
 def _progress(files: list, doing: str) -> Iterable:

@@ -28,7 +28,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deadbook import datasets, pool, settings
+from deadbook import datasets, pool, rehearsal, settings
 from deadunits import Invalid
 
 if TYPE_CHECKING:
@@ -183,17 +183,56 @@ def ensure(
     for one in wanted:
         settings.check(settings.experiment(experiment), one)
     settings.check(settings.Command, {"processes": processes})
-    folder = top() / results
-    found = [find(experiment, one, folder) for one in wanted]
-    missing = [one for one, run in zip(wanted, found, strict=True) if run is None]
+    folder, at_once = top() / results, processes or os.cpu_count() or 1
+    states: dict[tuple[str, str], dict[str, str]] = {}  # of many pictures it takes a while
+    keys = []
+    for one in wanted:
+        which = one["network"], one["dataset"]
+        if which not in states:
+            states[which] = settings.own_state(one)
+        keys.append(key(experiment, one, states[which]))
+    found = [stored(name, folder) for name in keys]
+    missing = {name: one for name, one, run in zip(keys, wanted, found, strict=True) if run is None}
     if missing:
-        for one in missing:
-            datasets.check(root=data_root, **datasets.chosen(one))
-        check_writable(folder)
-        decode(missing[0], data_root)
-        named = {key(experiment, one): one for one in missing}
-        _compute(experiment, named, folder, data_root, processes or os.cpu_count() or 1)
-    return [run or Run(folder / key(experiment, one)) for one, run in zip(wanted, found, strict=True)]
+        check_ready(experiment, list(missing.values()), folder, data_root, at_once)
+        _compute(experiment, missing, folder, data_root, at_once)
+    return [run or Run(folder / name) for name, run in zip(keys, found, strict=True)]
+
+
+def check_ready(
+    experiment: str, wanted: Sequence[Mapping[str, Any]], folder: Path, data_root: str, at_once: int
+) -> None:
+    """Check all that runs need, and decode images that are files.
+
+    Runs on a network or images of the reader's own are rehearsed, and the estimate of their time, memory and
+    disk is printed.
+
+    Raises:
+        Invalid: missing data, an unwritable folder, a network that does not fit the settings.
+    """
+    for one in wanted:
+        datasets.check(root=data_root, **datasets.chosen(one))
+    check_writable(folder)
+    for one in {(run["dataset"], run["image_size"]): run for run in wanted}.values():
+        rehearsal.check_images_fit(one, min(at_once, len(wanted)))
+        decode(one, data_root)
+    rehearsed = [dict(one) for one in wanted if rehearsal.needed(one)]
+    if not rehearsed:
+        return
+    log = folder / f".rehearsal.{here()}"
+    try:
+        with pool.Pool(1) as worker:  # torch is not imported here
+            worker.submit("rehearsal", rehearsal.rehearse, experiment, rehearsed, data_root, at_once, log=log)
+            errors: dict[str, str] = {}
+            while worker.pending:
+                errors |= worker.ended()
+        if errors["rehearsal"].startswith("ended by"):
+            return  # as a run may end: that one fails alone
+        if error := errors["rehearsal"]:
+            raise Invalid(error.removeprefix("deadunits.Invalid: "))
+        print(log.read_text("utf8", errors="replace").splitlines()[-1])
+    finally:
+        log.unlink(missing_ok=True)
 
 
 def decode(one: Mapping[str, Any], data_root: str = "") -> None:
@@ -245,10 +284,15 @@ def loop(experiment: str) -> Callable[..., Iterator[tuple[str, dict[str, Any]]]]
     return lambda data_root="", **values: function(settings.check(kind, values), data_root)
 
 
-def key(experiment: str, one: Mapping[str, Any]) -> str:
-    """Name of a run: a hash of its experiment and settings."""
-    text = json.dumps([experiment, settings.keyed(experiment, one)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def key(experiment: str, one: Mapping[str, Any], state: Mapping[str, str] | None = None) -> str:
+    """Name of a run: a hash of its experiment and settings, and of a network or pictures of the reader's own.
+
+    Args:
+        state: `settings.own_state` of the settings, if it is known.
+    """
+    state = settings.own_state(one) if state is None else state
+    parts = [experiment, settings.keyed(experiment, one), *([dict(state)] if state else [])]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def check_writable(folder: Path) -> None:
@@ -262,14 +306,24 @@ def check_writable(folder: Path) -> None:
         raise Invalid(f"cannot write to {folder}: {error.strerror}. Name another folder") from error
 
 
-def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str = "") -> Run:
-    """Compute one run here and now, with one thread, and put it in place once it is complete."""
+def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str = "", name: str = "") -> Run:
+    """Compute one run here and now, with one thread, and put it in place once it is complete.
+
+    Args:
+        name: its key when it was asked for.
+
+    Raises:
+        Invalid: the key is another one now: the reader's network or pictures changed meanwhile.
+    """
     import pandas as pd
     import torch
 
     torch.set_num_threads(1)
     started, wall, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
-    place = folder / key(experiment, one)
+    state = settings.own_state(one)
+    place = folder / key(experiment, one, state)
+    if name not in ("", place.name):
+        raise Invalid(f"{one['network']} or {one['dataset']} changed while the run waited: start it again")
     draft = folder / f".{place.name}.{here()}"
     draft.mkdir(parents=True)
     try:
@@ -285,6 +339,7 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
         info = {
             "experiment": experiment,
             "settings": one,
+            **({"own": state} if state else {}),
             "commit": _commit(),
             "versions": {"python": platform.python_version()} | _versions(),
             "machine": _machine(),
@@ -415,7 +470,7 @@ def _compute(
     try:
         with pool.Pool(at_once) as workers, pool.Bar(len(missing), "runs", waiting) as bar:
             for name, chosen in missing.items():
-                workers.submit(name, execute, experiment, dict(chosen), folder, data_root)
+                workers.submit(name, execute, experiment, dict(chosen), folder, data_root, name)
             while workers.pending:
                 ended = workers.ended()
                 errors |= ended

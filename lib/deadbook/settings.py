@@ -8,6 +8,7 @@ from the models. A number keeps its type: 100 and 100.0 are two settings, and tw
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.machinery
 import importlib.util
 import itertools
@@ -15,6 +16,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from annotated_types import Predicate
@@ -88,17 +90,45 @@ def _importable(network: str) -> str:
     if network == "small_cnn" or path in sys.modules:
         return network
     top, *inner = itertools.accumulate(path.split("."), "{}.{}".format)
-    try:
-        spec = importlib.util.find_spec(top)
-        for name in inner:
-            spec = spec and importlib.machinery.PathFinder.find_spec(
-                name, spec.submodule_search_locations or []
-            )
-    except (ImportError, ValueError):
-        spec = None
+    spec = _spec(top)
+    for name in inner:
+        spec = spec and importlib.machinery.PathFinder.find_spec(name, spec.submodule_search_locations or [])
     if spec is None:
         raise Invalid(f"there is no module {path} here (PYTHONPATH, or the current folder)")
     return network
+
+
+def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
+    """Where a module without a dot in its name comes from, without importing it."""
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+
+
+def own_state(values: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of what a run uses of the reader's own: the source of the network's package, the pictures.
+
+    They are part of a run's key, so that a run is computed again when either has changed.
+    """
+    network, dataset = values.get("network", "small_cnn"), values.get("dataset", "digits")
+    states = {"network": _source_state(network), "images": datasets.state(dataset)}
+    return {name: state for name, state in states.items() if state}
+
+
+def _source_state(network: str) -> str:
+    """A hash of the Python files of a network's package, or of its module; "": `small_cnn`, or no files."""
+    spec = None if network == "small_cnn" else _spec(network.partition(":")[0].partition(".")[0])
+    if spec is None:
+        return ""
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = [(file.relative_to(folder), file) for folder in folders for file in folder.rglob("*.py")]
+    if not folders and spec.origin and Path(spec.origin).is_file():
+        files = [(Path(), Path(spec.origin))]
+    state = hashlib.sha256()
+    for name, file in sorted(files):
+        state.update(repr((str(name), file.read_bytes())).encode())
+    return state.hexdigest() if files else ""
 
 
 RISES = Predicate(_rise)
@@ -109,6 +139,7 @@ Whole = Annotated[int, Field(ge=1, le=60_000)]
 Text = Annotated[str, Field(min_length=1)]
 FractionNumber = Annotated[Number, Field(ge=0, le=1)]
 ActivationName = Literal["relu", "tanh", "own"]
+SMALL_CNN = ("conv1", "conv2", "fc1", "fc2")  # its layers; the last one has a unit a class
 
 Dataset = setting(
     str,
@@ -577,6 +608,8 @@ def _misfits(values: Mapping[str, Any]) -> Iterator[str]:
         except Invalid as error:
             yield str(error)
             return
+    if "layers" in values:
+        yield from _unknown_units(values)
     steps, epochs = training_steps(values), values.get("epochs")
     every = values.get("measure_every", 0)
     if steps is not None and every > steps:
@@ -598,3 +631,26 @@ def _misfits(values: Mapping[str, Any]) -> Iterator[str]:
                 f"start = {start}, {name} = {values[name]}, repeats = {repeats}: "
                 f"the last attack would be at step {last:,}, the training takes {steps:,}"
             )
+
+
+def _unknown_units(values: Mapping[str, Any]) -> Iterator[str]:
+    """The first layer or unit that `small_cnn` does not have; of any network, of a layer not looked at."""
+    count: dict[str, float] = {}
+    if values["network"] == "small_cnn":
+        count = dict(zip(SMALL_CNN, [*values.get("widths", (8, 16, 64)), math.inf], strict=True))
+    for name in ("layers", "all_layers"):
+        for layer in values.get(name, ()):
+            if count and layer not in count:
+                yield f"{name}: small_cnn has no layer {layer!r}; it has {', '.join(SMALL_CNN)}"
+                return
+                return
+    units = [(name, *pair) for name in ("watch", "attacked", "timed") for pair in values.get(name, ())]
+    if values.get("layer"):
+        units.append(("unit", values["layer"], values.get("unit", values.get("units", 1) - 1)))
+    for name, layer, unit in units:
+        if layer not in values["layers"]:
+            yield f"{name}: {layer!r} must be one of layers = {values['layers']}"
+            return
+        if unit >= count.get(layer, math.inf):
+            yield f"{name}: {layer} has units 0 to {count[layer] - 1}, not {unit}"
+            return

@@ -53,7 +53,7 @@ def build(
         torch.manual_seed(seed)
         net = function(shape, classes, **chosen)
     if not isinstance(net, nn.Module):
-        raise Invalid(f"{network} is to return an nn.Module, got {type(net).__name__}")
+        raise Invalid(f"{network} must return an nn.Module, got {type(net).__name__}")
     return net
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 import torch
 
-from deadbook import datasets, pool, runs
+from deadbook import datasets, pool, rehearsal, runs
 from deadbook.build import status as build_status
 from deadbook.experiments.common import mean_loss
 from deadunits import Invalid
@@ -258,7 +258,7 @@ def test_the_fifth_run_of_a_worker_has_the_same_numbers_as_the_first(run, tmp_pa
         pd.testing.assert_frame_equal(found[-1].table(name), run.table(name), check_exact=True)
 
 
-def test_a_job_leaves_no_trace_in_its_worker(tmp_path, monkeypatch):
+def test_a_job_leaves_no_trace_in_its_worker(tmp_path, monkeypatch, own):
     """The images are gone, and the random states of torch, NumPy and Python are as before."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     loaded, alive, errors, load = [], [], [], datasets.load
@@ -270,8 +270,9 @@ def test_a_job_leaves_no_trace_in_its_worker(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "load", note)
     monkeypatch.setattr(pool, "_print_to", lambda _: None)  # this process's output stays where it is
-    for settings in (TINY, TINY | {"layers": ["conv9"]}, TINY | {"dataset": "gone"}):
-        errors.append(pool._call(os.devnull, runs.execute, ("saliency", settings, tmp_path, "")))
+    wrong = own("    return small_cnn(shape, classes)\n") | {"layers": ["conv9"]}
+    for settings in (TINY, wrong, TINY | {"dataset": "gone"}):
+        errors.append(pool._call(os.devnull, runs.execute, ("saliency", settings, tmp_path / "results")))
         alive.append([reference() is not None for reference in loaded])
     assert alive == [[False], [False, False], [False, False]]
     assert errors[0] == ""
@@ -280,18 +281,79 @@ def test_a_job_leaves_no_trace_in_its_worker(tmp_path, monkeypatch):
     assert torch.equal(torch.get_rng_state(), states[0])
     assert all(np.array_equal(*pair) for pair in zip(np.random.get_state(), states[1], strict=True))
     assert random.getstate() == states[2]
-    assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY)]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == [runs.key("saliency", TINY)]
 
 
-def test_a_failing_run_is_named_and_its_worker_goes_on(tmp_path, started):
-    wanted = runs.grid(TINY, layers=[["conv1"], ["conv9"], ["conv2"]])
-    with pytest.raises(
-        RuntimeError, match=r"1 of 3 runs failed; the first: deadunits.Invalid: .* no .* layer 'conv9'"
-    ):
-        runs.ensure("saliency", wanted, tmp_path, processes=1)
-    assert len(started) == 1
+def test_a_failing_run_is_named_and_its_worker_goes_on(tmp_path, started, own):
+    settings = own(
+        "    import torch\n    if torch.initial_seed() == 1:\n        raise ValueError('unlucky')\n"
+        "    return small_cnn(shape, classes)\n"
+    )
+    wanted, folder = runs.grid(settings, seed=[0, 1, 2]), tmp_path / "results"
+    with pytest.raises(RuntimeError, match=r"1 of 3 runs failed; the first: ValueError: unlucky"):
+        runs.ensure("saliency", wanted, folder, processes=1)
+    assert len(started) == 2  # one for the rehearsal
     kept = {runs.key("saliency", wanted[number]) for number in (0, 2)}
-    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert {path.name for path in folder.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "message"),
+    [
+        ("small_cnn(shape, classes)", {"layers": ["conv9"]}, "no linear or convolutional layer 'conv9'"),
+        ("small_cnn((1, 8, 8), classes)", {}, "images of 8 x 8 are too small: 16 x 16 at least"),
+        ("small_cnn((3, 28, 28), classes)", {}, "expected input"),
+        ("42", {}, "must return an nn.Module, got int"),
+        ("small_cnn(shape, classes)", {"network": "own_net:nothing"}, "has no attribute 'nothing'"),
+    ],
+)
+def test_what_is_wrong_with_a_network_of_ones_own_is_said_before_any_run(
+    tmp_path, own, monkeypatch, source, change, message
+):
+    monkeypatch.setattr(runs, "_compute", lambda *_: pytest.fail("computed"))
+    with pytest.raises(Invalid, match=message):
+        runs.ensure("saliency", [own(f"    return {source}\n") | change], tmp_path / "results")
+    assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_run_of_ones_own_says_what_it_needs_and_is_computed_again_when_the_network_changed(
+    tmp_path, own, capsys
+):
+    settings, folder = own("    return small_cnn(shape, classes, (3, 4, 5))\n"), tmp_path / "results"
+    (first,) = runs.ensure("saliency", [settings], folder)
+    estimate = r"1 runs of saliency, about \d+ seconds of one core each, \d+ MB of memory and 1 MB on disk\n"
+    assert re.fullmatch(estimate, capsys.readouterr().out)
+    assert [first] == runs.ensure("saliency", [settings], folder)
+    assert capsys.readouterr().out == ""
+    file = tmp_path / "modules/own_net.py"
+    file.write_text(file.read_text().replace("(3, 4, 5)", "(6, 4, 5)"))
+    (second,) = runs.ensure("saliency", [settings], folder)
+    units = [run.table("weights")["units"][0] for run in (first, second)]
+    assert units == [3, 6]
+    assert first.info["own"]["network"] != second.info["own"]["network"]
+    with pytest.raises(Invalid, match="changed while the run waited"):
+        runs.execute("saliency", settings, folder, name=first.folder.name)
+
+
+def test_changed_pictures_are_another_run(tmp_path):
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            (tmp_path / split / label).mkdir(parents=True)
+            (tmp_path / split / label / "1.png").write_bytes(b"no image yet")
+    settings = TINY | {"dataset": str(tmp_path)}
+    keys = [runs.key("saliency", settings)]
+    (tmp_path / "train/a/1.png").rename(tmp_path / "train/a/2.png")
+    keys.append(runs.key("saliency", settings))
+    os.utime(tmp_path / "test/b/1.png", (1, 1))
+    keys.append(runs.key("saliency", settings))
+    assert len(set(keys)) == 3
+    assert keys[-1] == runs.key("saliency", settings)
+
+
+def test_images_larger_than_the_memory_are_refused(monkeypatch):
+    monkeypatch.setattr(datasets, "pixels", lambda *_: 10**12)
+    with pytest.raises(Invalid, match=r"2 runs at once need about 8000.0 GB of memory, .* are free"):
+        rehearsal.check_images_fit({"dataset": "./pictures", "image_size": 0}, 2)
 
 
 def test_a_run_that_kills_its_worker_fails_alone(tmp_path, own):
@@ -401,8 +463,10 @@ def test_a_folder_of_images_is_decoded_before_the_runs_start(tmp_path, monkeypat
     monkeypatch.setattr(datasets, "load", lambda *_, **__: calls.append("load"))
     monkeypatch.setattr(datasets, "train_size", lambda *_, **__: 1000)
     monkeypatch.setattr(runs, "_compute", lambda *_: calls.append("compute"))
+    monkeypatch.setattr(rehearsal, "check_images_fit", lambda *_: calls.append("fit"))
+    monkeypatch.setattr(rehearsal, "needed", lambda _: False)
     runs.ensure("saliency", runs.grid(TINY | {"dataset": "./pictures"}, seed=[0, 1]), tmp_path)
-    assert calls == ["check", "check", "load", "compute"]
+    assert calls == ["check", "check", "fit", "load", "compute"]
 
 
 def test_a_table_keeps_every_bit_and_its_types(tmp_path):

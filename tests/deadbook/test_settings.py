@@ -55,6 +55,9 @@ def refused(experiment: str, **wrong) -> str:
         ("saliency", {"network": "mine"}, "network = 'mine' must be small_cnn, or package.module:function"),
         ("saliency", {"network": "no_such_module_here:net"}, "there is no module no_such_module_here"),
         ("saliency", {"network": "json.nothing:net"}, "there is no module json.nothing"),
+        ("saliency", {"layers": ["conv9"]}, "layers: small_cnn has no layer 'conv9'; it has conv1, conv2"),
+        ("attacks", {"unit": 8}, "unit: conv1 has units 0 to 7, not 8"),
+        ("attacks", {"watch": [["fc2", 0]]}, "watch: 'fc2' must be one of layers = ['conv1', 'fc1']"),
         ("saliency", {"layers": []}, "a list of different names of layers"),
         ("saliency", {"layers": ["conv1", "conv1"]}, "a list of different names of layers"),
         ("saliency", {"layers": "conv1"}, "a list of different names of layers"),
@@ -177,7 +180,7 @@ FRACTIONS = st.one_of(st.sampled_from([0, 1]), st.floats(0, 1))
     lr=NUMBERS,
     epochs=st.integers(2, 1000),
     fractions=st.lists(FRACTIONS, min_size=1, unique=True),
-    layers=st.lists(st.text(min_size=1), min_size=1, unique=True),
+    layers=st.lists(st.sampled_from(settings.SMALL_CNN), min_size=1, unique=True),
     probe_size=st.integers(1, 200),
     seed=st.integers(0, 2**31 - 1),
 )
@@ -248,7 +251,7 @@ def test_the_thesis_profile_is_what_the_claims_speak_of():
         ("weight_pruning", {"network": "json:loads", "layers": ["a.b"], "activation": "own", "schedule": []}),
         ("weight_pruning", {"schedule": [[1, 0.5], [2, 0.5]]}),
         ("attacks", {"layer": "", "repeats": 0, "multiplier": -1.5, "control": True, "batch_norm": False}),
-        ("attacks", {"layer": "features.0", "multiplier": 0, "watch": []}),
+        ("attacks", {"network": "json:loads", "layers": ["0"], "layer": "0", "multiplier": 0, "watch": []}),
         ("attacks", {"watch": [["conv1", 0], ["conv1", 7], ["fc1", 0]]}),
     ],
 )

@@ -7,6 +7,7 @@ a job. A job's result is kept under a hash of its settings, so that what is fini
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import math
@@ -21,7 +22,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from deadbook import datasets, runs, settings
+from deadbook import runs, settings
 from deadbook.build import book
 from deadbook.settings import (
     DataRoot,
@@ -98,7 +99,7 @@ class Job:
     profile: str  #: of a chapter
     settings: dict[str, Any] = field(hash=False)
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Name of its result; of a run the same as everywhere."""
         if self.experiment:
@@ -125,7 +126,7 @@ class Plan:
     def found(self, job: Job) -> Path | None:
         """The folder of a job's finished result."""
         if job.experiment:
-            run = runs.find(job.experiment, job.settings, self.results)
+            run = runs.stored(job.key, self.results)
             return run.folder if run else None
         folder = self.results / "chapters" / job.key
         return folder if folder.is_dir() else None
@@ -179,16 +180,14 @@ def read(file: Path, own: Mapping[str, Any] | None = None, **top: Any) -> Plan:
 def check(plan: Plan) -> None:
     """Look for the images, and whether there is a place for results; before anything is started."""
     runs.check_writable(plan.results)
-    seen: list[dict[str, Any]] = []
-    for job in (job for job in plan.jobs if plan.found(job) is None):
+    missing = [job for job in plan.jobs if plan.found(job) is None]
+    for job in missing:
         if job.chapter:
             book.complete(job.chapter, job.profile, plan.parameters(job))
-            continue
-        images = datasets.chosen(job.settings)
-        if images not in seen:
-            datasets.check(root=plan.data_root, **images)
-            runs.decode(job.settings, plan.data_root)
-            seen.append(images)
+    for experiment in dict.fromkeys(job.experiment for job in missing if job.experiment):
+        wanted = [job.settings for job in missing if job.experiment == experiment]
+        at_once = 1 if plan.where == "slurm" else plan.processes or os.cpu_count() or 1
+        runs.check_ready(experiment, wanted, plan.results, plan.data_root, at_once)
 
 
 def keep_configuration(plan: Plan, name: str) -> Path:

@@ -1,0 +1,141 @@
+"""A rehearsal of a run on a network or images of the reader's own: a few steps on a few images, in seconds.
+
+It finds what would go wrong, such as a layer that is not there or images that are too small, before anything
+is computed, and estimates what the run needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from deadbook import datasets, settings
+from deadunits import Invalid
+from deadunits.data import Batch
+
+PROBES = ("probe", "other", "train_probe", "test")
+IMAGES = 32  # of each kind, at most
+STEPS = 3
+#: What a rehearsal sets, as far as a run has it.
+SHORT = {"epochs": 1, "measure_every": 1, "start": 1, "interval": 1, "draws": 1, "rounds": 1, "trials": 1}
+
+
+def needed(chosen: Mapping[str, Any]) -> bool:
+    """Whether a run has a network or images of the reader's own."""
+    return chosen["network"] != "small_cnn" or datasets.is_path(chosen["dataset"])
+
+
+def rehearse(experiment: str, wanted: Sequence[Mapping[str, Any]], data_root: str, at_once: int) -> None:
+    """Rehearse runs that differ in more than their seed, and print what the largest needs.
+
+    Raises:
+        Invalid: what a run would raise; more memory than is free.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    different: dict[str, dict[str, Any]] = {}
+    for run in wanted:
+        different.setdefault(repr(sorted((dict(run) | {"seed": 0}).items())), dict(run))
+    needs = [_rehearse(experiment, run, data_root) for run in different.values()]
+    seconds, memory, disk = (max(need) for need in zip(*needs, strict=True))
+    _check_fits(memory, min(at_once, len(wanted)))
+    print(
+        f"{len(wanted)} runs of {experiment}, about {_time(seconds)} of one core each, "
+        f"{_size(memory)} of memory and {_size(disk)} on disk",
+        flush=True,
+    )
+
+
+def _rehearse(experiment: str, chosen: dict[str, Any], data_root: str) -> tuple[float, float, float]:
+    """Seconds, bytes of memory and bytes on disk that a run needs, roughly."""
+    from deadbook.experiments import common
+
+    whole = datasets.load(root=data_root, **datasets.chosen(chosen))
+    short = {name: value for name, value in SHORT.items() if name in chosen}
+    short["probe_size"] = probe = min(chosen["probe_size"], IMAGES)
+    size = min(chosen.get("batch_size", IMAGES), IMAGES)
+    short |= {"batch_size": size} if "batch_size" in chosen else {}
+    short |= {"repeats": min(chosen["repeats"], 1)} if "repeats" in chosen else {}
+    short |= {"schedule": [[1, chosen["schedule"][-1][1]]]} if chosen.get("schedule") else {}
+    sets = {name: Batch(*(part[:probe] for part in getattr(whole, name))) for name in PROBES}
+    images = dataclasses.replace(whole, train=Batch(*(part[: STEPS * size] for part in whole.train)), **sets)
+    planned = settings.experiment(experiment).model_construct(**chosen | short)
+    loop = getattr(importlib.import_module(f"deadbook.experiments.{experiment}"), experiment)
+    started, numbers = time.perf_counter(), 0
+    with mock.patch.object(common, "load", return_value=images):
+        for _, row in loop(planned):
+            numbers += sum(value.numel() if hasattr(value, "numel") else 1 for value in row.values())
+    seconds = time.perf_counter() - started
+    net = common.build(planned, images)
+    memory = sum(getattr(whole, name).x.nbytes for name in ("train", "test", *PROBES))
+    memory += 2 * common.CHUNK * _activations(net, images.probe.x[:1])
+    steps = settings.training_steps(chosen)
+    if steps is None:
+        return seconds, memory, 4 * numbers
+    measurements = steps / chosen.get("measure_every", steps)
+    each = seconds / STEPS * chosen["probe_size"] / probe  # with a step of the training, which is short
+    return measurements * each + steps * _step(net, images), memory, 4 * numbers / STEPS * measurements
+
+
+def _activations(net: Any, x: Any) -> int:
+    """Bytes of what all modules give for one image."""
+    sizes: list[int] = []
+
+    def keep(module: Any, arguments: Any, output: Any) -> None:
+        sizes.append(getattr(output, "nbytes", 0))
+
+    handles = [module.register_forward_hook(keep) for module in net.modules()]
+    try:
+        net.eval()(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(sizes)
+
+
+def _step(net: Any, images: Any) -> float:
+    """Seconds of a step of the training."""
+    from deadunits import training
+
+    size = len(images.train.y) // STEPS
+    started = time.perf_counter()
+    steps = sum(1 for _ in training.sgd(net, images.train, epochs=1, lr=1e-6, batch_size=size, seed=0))
+    return (time.perf_counter() - started) / steps
+
+
+def check_images_fit(chosen: Mapping[str, Any], at_once: int) -> None:
+    """Raise `Invalid` if the images alone are larger than the free memory; none of them is decoded."""
+    if datasets.is_path(chosen["dataset"]):
+        _check_fits(4 * datasets.pixels(chosen["dataset"], chosen["image_size"]), at_once)
+
+
+def _check_fits(memory: float, at_once: int) -> None:
+    if memory * at_once > (free := _free_memory()):
+        raise Invalid(
+            f"{at_once} runs at once need about {_size(memory * at_once)} of memory, {_size(free)} are free: "
+            "choose fewer processes, a smaller image_size or fewer images"
+        )
+
+
+def _free_memory() -> float:
+    """Bytes; infinite where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
+def _size(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number > 5e8 else f"{max(1, number / 1e6):.0f} MB"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{seconds:.0f} seconds"
