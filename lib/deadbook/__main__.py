@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("chapter")
     one.add_argument("--profile", default="quick")
     one.add_argument("-p", dest="own", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    one.add_argument("--no-page", action="store_true", help="execute only")
     one.set_defaults(command=_chapter)
 
     known = commands.add_parser("settings", help="what an experiment or a chapter may be given")
@@ -111,7 +112,10 @@ def _book(chosen: argparse.Namespace) -> None:
 
 def _chapter(chosen: argparse.Namespace) -> None:
     own = {name: _value(text) for name, text in chosen.own}
-    print(f"executed: {book.execute(chosen.chapter, chosen.profile, own)}")
+    executed = book.execute(chosen.chapter, chosen.profile, own)
+    print(f"executed: {executed}", flush=True)
+    if not chosen.no_page:
+        print(f"its page: {book.build_page(executed)}")
 
 
 def _verify(chosen: argparse.Namespace) -> None:

@@ -136,6 +136,14 @@ def test_own_parameters_go_to_a_place_of_their_own(project):
         book.execute("one", "quick", {"result": "mine"})
 
 
+def test_the_page_of_one_chapter_has_its_numbers_in_its_prose():
+    page = book.build_page(Path("book/chapters/01-background.ipynb"))
+    text = page.read_text("utf8")
+    assert "glue:text" not in text
+    numbers = book.glued(Path("book/chapters/01-background.ipynb"))
+    assert f'<span class="pasted-text">{numbers["one_shot"]:.2f}</span> one-shot' in text
+
+
 def test_a_chapter_with_an_error_is_not_published(project):
     top = project("1 / 0")
     with pytest.raises(book.Failed):

@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -291,19 +292,45 @@ def build(profile: str | None = None, results: str = "results") -> Path:
     if wrong:
         raise Failed("not published:\n" + "\n".join(wrong))
     runs.runs_in(source / runs.PUBLISHED)  # warns of damaged ones here, not in Sphinx's output
+    html = _build_pages(source, "-W", "-n", "--keep-going")
+    return html if profile is None else _put(html, runs.top() / f"_build/{profile}/html")
+
+
+def build_page(executed: Path) -> Path:
+    """Build the page of one executed chapter, its numbers in its prose, and return it; links lead nowhere.
+
+    Raises:
+        Failed: Sphinx fails.
+    """
+    top = runs.top()
+    (top / "_build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".page-", dir=top / "_build") as folder:
+        source = Path(folder)
+        _copy_prose(source)
+        (source / "book/chapters").mkdir()
+        shutil.copy(executed, source / "book/chapters")
+        toc = {"format": "jb-article", "root": f"book/chapters/{executed.stem}"}
+        (source / "_toc.yml").write_text(yaml.safe_dump(toc), "utf8")
+        html = _put(_build_pages(source), top / "_build/pages" / executed.stem)
+    return html / f"book/chapters/{executed.stem}.html"
+
+
+def _build_pages(source: Path, *options: str) -> Path:
     done = subprocess.run(
-        [*_JUPYTER_BOOK, "build", source, "-W", "-n", "--keep-going", "--all", "-q"],
+        [*_JUPYTER_BOOK, "build", source, *options, "--all", "-q"],
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
     )
     if done.returncode:
         raise Failed(f"the site was not built:\n{_telling(done.stdout + done.stderr)}")
-    html = source / "_build/html"
-    if profile is None:
-        return html
-    place = runs.top() / f"_build/{profile}/html"
+    return source / "_build/html"
+
+
+def _put(html: Path, place: Path) -> Path:
+    """Move a built site."""
     shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     return html.rename(place)
 
 
@@ -400,10 +427,7 @@ def _stage(profile: str, results: Path) -> Path:
     top = runs.top()
     source = top / f"_build/{profile}/src"
     shutil.rmtree(source, ignore_errors=True)
-    ignored = shutil.ignore_patterns("chapters", "results", "node_modules", "_build")
-    shutil.copytree(top / "book", source / "book", ignore=ignored)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(top / name, source / name)
+    _copy_prose(source)
     shutil.copytree(top / f"_build/{profile}/chapters", source / "book/chapters", ignore=_failed_ones)
     for path in (source / "book/chapters").glob("*.ipynb"):
         for name in runs_shown(path):
@@ -412,6 +436,14 @@ def _stage(profile: str, results: Path) -> Path:
                 raise Failed(f"{path.stem} shows run {name}, which is not in {results}: execute it again")
             shutil.copytree(run.folder, source / runs.PUBLISHED / name, dirs_exist_ok=True)
     return source
+
+
+def _copy_prose(source: Path) -> None:
+    """The book without chapters and runs."""
+    ignored = shutil.ignore_patterns("chapters", "results", "node_modules", "_build")
+    shutil.copytree(runs.top() / "book", source / "book", ignore=ignored)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(runs.top() / name, source / name)
 
 
 def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
