@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,7 @@ WIDGETS = "book/chapters/02-1-saliency.html"
 SLIDER = ".widget-hslider [role=slider]"
 READY_MS = 30_000  # alone it takes about 1 s; a loaded machine is slow
 SCRIPTS = 750_000  # bytes
+WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 STILL = "document.getAnimations().every(({playState}) => playState !== 'running')"
 
 
@@ -39,31 +41,46 @@ def faults_of(page: Page, start: str) -> list[str]:
     return faults
 
 
-@pytest.mark.parametrize("scheme", ["http", "file"])
-def test_page_loads_without_faults_and_from_here_alone(
-    page: Page, address: str, site: Path, name: str, scheme: str
+def test_a_page_loads_without_faults_fits_and_can_be_heard(
+    page: Page, address: str, site: Path, name: str, axe: str, subtests: pytest.Subtests
 ) -> None:
-    start = address if scheme == "http" else site.as_uri()
-    faults = faults_of(page, start)
-    page.goto(f"{start}/{name}", wait_until="networkidle")
-    assert faults == []
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_page_does_not_scroll_sideways(page: Page, address: str, name: str, width: int, theme: str) -> None:
-    page.set_viewport_size({"width": width, "height": 844})
-    page.emulate_media(color_scheme=theme)
+    """One visit over HTTP, narrow and wide, light and dark; one from the file."""
+    faults = faults_of(page, address)
     page.goto(f"{address}/{name}", wait_until="networkidle")
-    expect(page.locator(f"html[data-theme={theme}]")).to_have_count(1)
-    wide, window = page.evaluate("(({scrollWidth: s, clientWidth: c}) => [s, c])(document.documentElement)")
-    assert wide <= window
+    with subtests.test("mathematics is typeset"):
+        formulas = page.locator(".math")
+        assert formulas.count() == page.locator(".math .katex-html").count()
+        assert formulas.count() or name != WIDGETS
+        assert page.locator(".katex-error").count() == 0
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        expect(page.locator(f"html[data-theme={theme}]")).to_have_count(1)
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            with subtests.test("does not scroll sideways", theme=theme, width=width):
+                assert page.evaluate(WIDE) <= 0
+            if (theme, width) == ("light", 390):
+                with subtests.test("figures can be read on a phone"):
+                    check_figures(page)
+        with subtests.test("no serious faults for those who hear it", theme=theme):
+            page.wait_for_function(STILL)  # buttons fade from light to dark: half-way a colour is neither
+            page.evaluate(axe)
+            violations = page.evaluate(
+                "axe.run({resultTypes: ['violations']}).then(found => found.violations)"
+            )
+            serious = [fault for fault in violations if fault["impact"] in ("serious", "critical")]
+            assert [(fault["id"], [node["html"] for node in fault["nodes"][:3]]) for fault in serious] == []
+    with subtests.test("no faults over HTTP"):
+        assert faults == []
+    with subtests.test("no faults from the file"):
+        page = page.context.new_page()
+        faults = faults_of(page, site.as_uri())
+        page.goto(f"{site.as_uri()}/{name}", wait_until="networkidle")
+        assert faults == []
 
 
-def test_figures_can_be_read_on_a_phone(page: Page, address: str, name: str) -> None:
+def check_figures(page: Page) -> None:
     """Words of 12.7 pixels, where figures are 702 wide; they scroll, and their captions stay."""
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{address}/{name}", wait_until="networkidle")
     for image in page.locator("figure > img[src$='.svg'], img.line-frame:visible").all():
         wide, moved, seen, captions = image.evaluate("""image => {
             const box = image.closest('figure, .frames > .widget-box');
@@ -75,19 +92,6 @@ def test_figures_can_be_read_on_a_phone(page: Page, address: str, name: str) -> 
         assert 12.7 * wide / 702 > 10
         assert 0 < wide - seen <= moved
         assert all(left >= 0 for left in captions)
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_page_has_serious_faults_for_those_who_hear_it(
-    page: Page, address: str, name: str, theme: str, axe: str
-) -> None:
-    page.emulate_media(color_scheme=theme)
-    page.goto(f"{address}/{name}", wait_until="networkidle")
-    page.wait_for_function(STILL)  # buttons fade from light to dark: half-way a colour is neither
-    page.evaluate(axe)
-    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(({violations}) => violations)")
-    serious = [one for one in found if one["impact"] in ("serious", "critical")]
-    assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in serious] == []
 
 
 def zipped(path: Path) -> int:
@@ -127,6 +131,12 @@ class Links(HTMLParser):
                 self.anchors.add(value)
 
 
+@cache
+def anchors(path: Path) -> set[str]:
+    """Of a page."""
+    return Links(path).anchors
+
+
 def broken(site: Path, page: Path, target: str) -> bool:
     """Whether a link inside the site leads nowhere."""
     parts = urlsplit(target)
@@ -135,7 +145,7 @@ def broken(site: Path, page: Path, target: str) -> bool:
     path = (page.parent / unquote(parts.path)).resolve() if parts.path else page
     if not path.is_relative_to(site) or not path.is_file():
         return True
-    return bool(parts.fragment) and unquote(parts.fragment) not in Links(path).anchors
+    return bool(parts.fragment) and unquote(parts.fragment) not in anchors(path)
 
 
 def test_internal_links_lead_somewhere(site: Path, name: str) -> None:
@@ -153,17 +163,9 @@ def test_the_front_page_marks_each_claim_in_the_colour_of_its_verdict(page: Page
 
 
 def test_the_reference_has_every_public_name(site: Path) -> None:
-    anchors = Links(site / "book/api.html").anchors
+    known = anchors(site / "book/api.html")
     names = [f"deadunits.{module}.{name}" for module in CORE for name in public(module)]
-    assert [name for name in names if name not in anchors] == []
-
-
-def test_mathematics_is_typeset(page: Page, address: str, name: str) -> None:
-    page.goto(f"{address}/{name}", wait_until="networkidle")
-    formulas = page.locator(".math")
-    assert formulas.count() == page.locator(".math .katex-html").count()
-    assert formulas.count() or name != WIDGETS
-    assert page.locator(".katex-error").count() == 0
+    assert [name for name in names if name not in known] == []
 
 
 def test_dark_mode_recolours_lines_and_leaves_pictures_alone(page: Page, address: str) -> None:

@@ -75,16 +75,21 @@ def right(area: Locator, known: dict[tuple[str, str], list[str]]) -> bool:
     return sorted(area.evaluate(SEEN)) == sorted(known[shown(area)])
 
 
-def test_it_has_at_most_forty_frames_which_differ(widget: tuple[Locator, dict]) -> None:
+def test_it_shows_the_right_picture(widget: tuple[Locator, dict], subtests: pytest.Subtests) -> None:
     area, known = widget
-    assert 2 <= len(known) <= 40
-    different = {tuple(pictures) for pictures in known.values()}
-    assert len(different) > len(known) / 2  # late in training some are the same
-    assert right(area, known)
+    with subtests.test("it has at most forty frames, which differ"):
+        assert 2 <= len(known) <= 40
+        different = {tuple(pictures) for pictures in known.values()}
+        assert len(different) > len(known) / 2  # late in training some are the same
+        assert right(area, known)
+    with subtests.test("by keyboard"):
+        by_keyboard(area, known)
+    with subtests.test("by mouse"):
+        by_mouse(area, known)
 
 
-def test_by_keyboard_it_shows_the_right_picture(widget: tuple[Locator, dict]) -> None:
-    area, known = widget
+def by_keyboard(area: Locator, known: dict[tuple[str, str], list[str]]) -> None:
+    """Choose with Enter, move with arrows."""
     seen = {shown(area)}
     for number in range(area.locator(".widget-toggle-buttons button").count()):
         button = area.locator(".widget-toggle-buttons button").nth(number)
@@ -98,8 +103,8 @@ def test_by_keyboard_it_shows_the_right_picture(widget: tuple[Locator, dict]) ->
     assert len(seen) >= min(len(known), 4 * number)
 
 
-def test_by_mouse_it_shows_the_right_picture(widget: tuple[Locator, dict]) -> None:
-    area, known = widget
+def by_mouse(area: Locator, known: dict[tuple[str, str], list[str]]) -> None:
+    """Choose by a click, drag the slider."""
     area.locator(".widget-toggle-buttons button").last.click()
     assert shown(area)[0] == list(known)[-1][0]
     assert right(area, known)
