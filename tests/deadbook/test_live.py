@@ -18,7 +18,7 @@ from deadbook.widgets import live
 from deadunits import data, derivatives, models, scorers, training
 
 
-def wait_for(true, seconds=20):
+def wait_for(true, seconds=120):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"
@@ -32,7 +32,7 @@ def slow():
 
     def draw(x):
         asked.append(x)
-        go.acquire(timeout=20)
+        go.acquire(timeout=120)
         if x < 0:
             raise ValueError(f"{x} <is> negative")
         return ipywidgets.Label(str(x))

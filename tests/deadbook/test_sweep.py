@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from deadbook import runs
+from deadbook.__main__ import main
 from deadbook.sweeps import grids, jobs, sweep
 from deadunits import Invalid
 
@@ -376,7 +377,7 @@ def test_a_name_of_a_sweep_that_leads_out_of_the_folder_is_refused(tmp_path, nam
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_examples_of_the_page_are_what_it_says(tmp_path):
+def test_the_examples_of_the_page_are_what_it_says(tmp_path, capfd):
     page = Path("book/sweeps.md").read_text()
     here, there = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
     (tmp_path / "grid.yaml").write_text(here)
@@ -388,9 +389,8 @@ def test_the_examples_of_the_page_are_what_it_says(tmp_path):
             words = [str(tmp_path / name) if word == name else word for word in words]
         if "--results" not in words:
             words += ["--results", str(tmp_path / "results")]
-        done = subprocess.run([sys.executable, "-m", "deadbook", *words], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        said[line.partition("#")[0].split("grid.yaml")[1].strip()] = done.stdout
+        assert main(words) == 0
+        said[line.partition("#")[0].split("grid.yaml")[1].strip()] = capfd.readouterr().out
     assert "6 jobs, 0 of them done" in said["--dry-run"]
     assert said[""].endswith("6 done\n")
     assert "4 done" in said["-p seed 7 --results elsewhere"]
