@@ -187,7 +187,8 @@ FRACTIONS = st.one_of(st.sampled_from([0, 1]), st.floats(0, 1))
 def test_what_is_valid_keeps_its_types_and_its_key(**chosen):
     values = VALID["saliency"] | chosen
     checked = settings.check(settings.Saliency, values).model_dump()
-    assert json.dumps(checked, sort_keys=True) == json.dumps(values, sort_keys=True)
+    same = {name: checked[name] for name in values}  # beside what was added later, at its default
+    assert json.dumps(same, sort_keys=True) == json.dumps(values, sort_keys=True)
     assert runs.key("saliency", checked) == runs.key("saliency", values)
     assert settings.check(settings.Saliency, checked).model_dump() == checked
 
