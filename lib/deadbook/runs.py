@@ -216,20 +216,24 @@ def check_ready(
     for one in {(run["dataset"], run["image_size"]): run for run in wanted}.values():
         rehearsal.check_images_fit(one, min(at_once, len(wanted)))
         decode(one, data_root)
-    rehearsed = [dict(one) for one in wanted if rehearsal.needed(one)]
-    if not rehearsed:
-        return
-    log = folder / f".rehearsal.{here()}"
+    if unknown := [dict(run) for run in wanted if rehearsal.needed(run)]:
+        rehearse(experiment, unknown, folder, data_root, at_once)
+
+
+def rehearse(
+    experiment: str, wanted: Sequence[Mapping[str, Any]], folder: Path, data_root: str, at_once: int
+) -> None:
+    """Rehearse runs, in a process of its own so that torch is not imported here; print what they need."""
+    log, errors = folder / f".rehearsal.{here()}", dict[str, str]()
     try:
-        with pool.Pool(1) as worker:  # torch is not imported here
-            worker.submit("rehearsal", rehearsal.rehearse, experiment, rehearsed, data_root, at_once, log=log)
-            errors: dict[str, str] = {}
+        with pool.Pool(1) as worker:
+            worker.submit("", rehearsal.rehearse, experiment, list(wanted), data_root, at_once, log=log)
             while worker.pending:
                 errors |= worker.ended()
-        if errors["rehearsal"].startswith("ended by"):
+        if errors[""].startswith("ended by"):
             return  # as a run may end: that one fails alone
-        if error := errors["rehearsal"]:
-            raise Invalid(error.removeprefix("deadunits.Invalid: "))
+        if errors[""]:
+            raise Invalid(errors[""].removeprefix("deadunits.Invalid: "))
         print(log.read_text("utf8", errors="replace").splitlines()[-1])
     finally:
         log.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 import torch
 
+from chapters import _compute_here
 from deadbook import datasets, pool, rehearsal, runs
 from deadbook.build import status as build_status
 from deadbook.experiments.common import mean_loss
@@ -307,26 +308,33 @@ def test_a_failing_run_is_named_and_its_worker_goes_on(tmp_path, started, own):
         ("small_cnn(shape, classes)", {"network": "own_net:nothing"}, "has no attribute 'nothing'"),
     ],
 )
-def test_what_is_wrong_with_a_network_of_ones_own_is_said_before_any_run(
-    tmp_path, own, monkeypatch, source, change, message
-):
+def test_what_is_wrong_with_a_network_of_ones_own_is_said_in_its_rehearsal(own, source, change, message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        rehearsal.rehearse("saliency", [own(f"    return {source}\n") | change], "", 1)
+
+
+def test_nothing_is_computed_after_a_rehearsal_that_failed(tmp_path, own, monkeypatch):
     monkeypatch.setattr(runs, "_compute", lambda *_: pytest.fail("computed"))
-    with pytest.raises(Invalid, match=message):
-        runs.ensure("saliency", [own(f"    return {source}\n") | change], tmp_path / "results")
+    settings = own("    return small_cnn(shape, classes)\n") | {"layers": ["conv9"]}
+    with pytest.raises(Invalid, match=r"^the network has no linear or convolutional layer 'conv9'"):
+        runs.ensure("saliency", [settings], tmp_path / "results")
     assert not list((tmp_path / "results").iterdir())
 
 
 def test_a_run_of_ones_own_says_what_it_needs_and_is_computed_again_when_the_network_changed(
-    tmp_path, own, capsys
+    tmp_path, own, capsys, monkeypatch
 ):
+    monkeypatch.setattr(runs, "_compute", _compute_here)
     settings, folder = own("    return small_cnn(shape, classes, (3, 4, 5))\n"), tmp_path / "results"
     (first,) = runs.ensure("saliency", [settings], folder)
     estimate = r"1 runs of saliency, about \d+ seconds of one core each, \d+ MB of memory and 1 MB on disk\n"
     assert re.fullmatch(estimate, capsys.readouterr().out)
     assert [first] == runs.ensure("saliency", [settings], folder)
     assert capsys.readouterr().out == ""
+    monkeypatch.setattr(runs, "rehearse", lambda *_: None)
     file = tmp_path / "modules/own_net.py"
     file.write_text(file.read_text().replace("(3, 4, 5)", "(6, 4, 5)"))
+    sys.modules.pop("own_net")
     (second,) = runs.ensure("saliency", [settings], folder)
     units = [run.table("weights")["units"][0] for run in (first, second)]
     assert units == [3, 6]

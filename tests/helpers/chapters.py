@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import html
 import json
 import re
@@ -18,8 +19,9 @@ import matplotlib as mpl
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from matplotlib.figure import Figure
 
-from deadbook import runs, settings
+from deadbook import figures, runs, settings
 from deadbook.build import book
 
 ROOT = Path(__file__).parents[2]
@@ -42,8 +44,12 @@ class Page:
         return sum("image/svg+xml" in data for data in self.outputs)
 
 
-def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> Page:
+def execute(chapter: str, results: Path, profile: str = "quick", published: bool = False, **own: Any) -> Page:
     """Run the cells of a chapter with these parameters, checked as the command line checks them.
+
+    Args:
+        published: figures as they are published; without, they are drawn, but neither laid out nor written,
+            which takes most of the time.
 
     Raises:
         AssertionError: a cell failed; names it.
@@ -53,7 +59,9 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
     chosen = book.chosen(chapter, profile, own)
     notebook = json.loads((ROOT / f"notebooks/{chapter}.ipynb").read_text("utf8"))
     pieces, glued, outputs, cells = [], {}, [], []
-    with _shell() as shell, mock.patch.object(runs, "_compute", _compute_here):
+    quickly = contextlib.nullcontext() if published else _figures_without_layout()
+    here = mock.patch.multiple(runs, _compute=_compute_here, rehearse=lambda *_: None)
+    with _shell() as shell, quickly, here:
         for number, cell in enumerate(notebook["cells"]):
             source, tags = "".join(cell["source"]), cell["metadata"].get("tags", [])
             cells.append([])
@@ -90,9 +98,20 @@ def execute(chapter: str, results: Path, profile: str = "quick", **own: Any) -> 
 def _compute_here(
     experiment: str, missing: Mapping[str, Any], folder: Path, data_root: str, processes: int
 ) -> None:
-    """In place of workers, each of which imports torch."""
+    """In place of workers, each of which imports torch (so do rehearsals)."""
     for chosen in missing.values():
         runs.execute(experiment, dict(chosen), folder, data_root)
+
+
+@contextmanager
+def _figures_without_layout() -> Iterator[None]:
+    def draw(figure: Figure, **_: object) -> bytes:
+        figure.set_layout_engine("none")
+        figure.draw_without_rendering()
+        return b"<svg/>"
+
+    with mock.patch.object(figures, "svg", draw), mock.patch.object(figures.style, "svg", draw):
+        yield
 
 
 @contextmanager
