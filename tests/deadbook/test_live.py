@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import ipywidgets
 import numpy as np
@@ -16,13 +15,7 @@ from deadbook.build import book
 from deadbook.experiments import background, common, explorer
 from deadbook.widgets import live
 from deadunits import data, derivatives, models, scorers, training
-
-
-def wait_for(true, seconds=20):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+from waiting import until
 
 
 @pytest.fixture
@@ -53,36 +46,36 @@ def test_a_live_widget_is_busy_until_its_result_is_there(slow):
     assert "computing" in whole._message.value
     assert shown(whole) == []
     go.release()
-    wait_for(lambda: shown(whole) == ["1"])
+    until(lambda: shown(whole) == ["1"])
     assert whole._message.value == ""
 
 
 def test_a_slider_that_is_dragged_queues_up_no_old_work(slow):
     whole, slider, drawn, go = slow
-    wait_for(lambda: drawn == [1])
+    until(lambda: drawn == [1])
     for x in (2, 3, 4, 5):
         slider.value = x
     go.release()
-    wait_for(lambda: drawn == [1, 5])
+    until(lambda: drawn == [1, 5])
     assert shown(whole) == []  # the result for 1 came too late to be shown
     assert "computing" in whole._message.value
     go.release()
-    wait_for(lambda: shown(whole) == ["5"])
+    until(lambda: shown(whole) == ["5"])
     assert drawn == [1, 5]
 
 
 def test_an_error_is_shown_and_the_next_move_works(slow):
     whole, slider, _, go = slow
     go.release()
-    wait_for(lambda: shown(whole) == ["1"])
+    until(lambda: shown(whole) == ["1"])
     slider.value = -3
     go.release()
-    wait_for(lambda: "alert" in whole._message.value)
+    until(lambda: "alert" in whole._message.value)
     assert "ValueError: -3 &lt;is&gt; negative" in whole._message.value
     assert shown(whole) == []
     slider.value = 2
     go.release()
-    wait_for(lambda: shown(whole) == ["2"])
+    until(lambda: shown(whole) == ["2"])
     assert whole._message.value == ""
 
 
@@ -105,7 +98,7 @@ def moved(widget, **values):
     """What the widget says and shows after its controls were set so."""
     for name, value in values.items():
         widget._controls[name].value = value
-    wait_for(lambda: widget._message.value == "" or "alert" in widget._message.value, 60)
+    until(lambda: widget._message.value == "" or "alert" in widget._message.value)
     assert widget._message.value == ""
     words, shown = widget._result.children[0].children
     return words.value.removeprefix("<p>").removesuffix("</p>"), shown
@@ -174,7 +167,7 @@ def test_the_live_unit_slider_removes_units_for_good():
 def test_a_page_has_no_live_widget_and_an_error_is_shown(make, monkeypatch):
     whole = make(CHOSEN | {"network": "nowhere:net", "activation": "own"})
     whole._controls["step"].value = 1
-    wait_for(lambda: "alert" in whole._message.value)
+    until(lambda: "alert" in whole._message.value)
     assert "nowhere" in whole._message.value
     monkeypatch.setenv(live.PAGE, "1")
     assert make(CHOSEN) is None
@@ -191,13 +184,13 @@ def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path, c
     chosen = book.complete(chapter, "quick", own)
     whole = live.attack_theatre(chosen, str(tmp_path))
     whole._controls["unit"].value = 1
-    wait_for(lambda: whole._message.value == "", 120)
+    until(lambda: whole._message.value == "")
     found = whole._result.children[0].children
     assert [name for name, _ in found[0].options] == [f"{layer}, unit 1"]
     labels = [label for label, _ in found[1].children[0].children[0].children[1].options]
     assert [label.partition(":")[0] for label in labels] == ["20"]  # each fourth measurement
     whole._controls["unit"].value = 99
-    wait_for(lambda: "alert" in whole._message.value, 120)
+    until(lambda: "alert" in whole._message.value)
     assert f"{layer} has units 0 to {last}, not 99" in whole._message.value
     monkeypatch.setenv(live.PAGE, "1")
     assert live.attack_theatre(chosen) is None
