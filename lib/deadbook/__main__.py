@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"deadbook: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("deadbook: stopped; what was finished is kept", file=sys.stderr)
+        print("deadbook: stopped; finished runs and chapters stay", file=sys.stderr)
         return 130
     return 0
 
@@ -43,76 +44,82 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    whole = commands.add_parser("book", help="execute all chapters with a profile and build the site")
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=text)
+        parser.set_defaults(command=run)
+        return parser
+
+    def add_parameters(parser: argparse.ArgumentParser) -> None:
+        names = {"nargs": 2, "action": "append", "metavar": ("NAME", "VALUE")}
+        parser.add_argument("-p", dest="parameters", default=[], **names)
+
+    whole = command("book", _book, "execute all chapters with a profile and build the site")
     whole.add_argument("--profile", default="quick")
     whole.add_argument("--results", default="results", help="folder for new runs")
     whole.add_argument("--no-site", action="store_true", help="execute only")
     whole.add_argument("--only-site", action="store_true", help="build only, from chapters executed before")
-    whole.set_defaults(command=_book)
 
-    one = commands.add_parser("chapter", help="execute one chapter, with parameters of your own if you like")
-    one.add_argument("chapter")
-    one.add_argument("--profile", default="quick")
-    one.add_argument("-p", dest="own", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    one.add_argument("--no-page", action="store_true", help="execute only")
-    one.set_defaults(command=_chapter)
+    chapter = command("chapter", _chapter, "execute one chapter, with parameters of your own if you like")
+    chapter.add_argument("chapter")
+    chapter.add_argument("--profile", default="quick")
+    add_parameters(chapter)
+    chapter.add_argument("--no-page", action="store_true", help="execute only")
 
-    known = commands.add_parser("settings", help="what an experiment or a chapter may be given")
+    known = command("settings", _settings, "the settings of an experiment, or the parameters of a chapter")
     known.add_argument("name", metavar="EXPERIMENT_OR_CHAPTER")
-    known.set_defaults(command=lambda chosen: print(settings.described(chosen.name)))
 
-    site = commands.add_parser("site", help="build the site from what is committed, computing nothing")
-    site.set_defaults(command=lambda _: _say_site(book.build()))
+    command("site", _site, "build the site from what is committed, computing nothing")
 
-    again = commands.add_parser("verify", help="compute the first measurement of published runs again")
+    again = command("verify", _verify, "compute the first measurement of published runs again")
     again.add_argument("keys", nargs="*", metavar="RUN", help="keys of runs; none: all that measure")
     again.add_argument("--data-root", default="")
-    again.set_defaults(command=_verify)
 
-    grid = commands.add_parser("sweep", help="do all that a YAML file asks for: a grid of runs or chapters")
+    grid = command("sweep", _sweep, "do the jobs of a YAML file: a grid of runs or chapters")
     grid.add_argument("file", type=Path)
-    grid.add_argument("-p", dest="own", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    grid.add_argument("--where", choices=("local", "slurm"), help="instead of what the file says")
+    add_parameters(grid)
+    grid.add_argument("--where", choices=("local", "slurm"), help="overrules the file")
     grid.add_argument("--processes", type=int, help="jobs at once, locally; 0: one a core")
     grid.add_argument("--results", help="folder for runs, chapters, logs")
     grid.add_argument("--data-root")
-    what = grid.add_mutually_exclusive_group()
-    what.add_argument("--dry-run", action="store_true", help="show the jobs and an estimate of their time")
-    what.add_argument("--status", action="store_true", help="show the jobs and how far they are")
-    what.add_argument("--retry", action="store_true", help="do those again, too, that failed")
-    what.add_argument("--cancel", action="store_true", help="take the jobs out of SLURM's queue")
-    what.add_argument(
-        "--gather", nargs=2, metavar=("TABLE", "FILE"), help="one table of all runs, as .csv or .parquet"
-    )
-    what.add_argument("--tensorboard", metavar="FOLDER", help="write the finished runs as events")
-    grid.set_defaults(command=_sweep)
+    action = grid.add_mutually_exclusive_group()
+    action.add_argument("--dry-run", action="store_true", help="show the jobs and an estimate of their time")
+    action.add_argument("--status", action="store_true", help="show the jobs and their progress")
+    action.add_argument("--retry", action="store_true", help="do those again, too, that failed")
+    action.add_argument("--cancel", action="store_true", help="remove the jobs from SLURM's queue")
+    text = "one table of all runs, as .csv or .parquet"
+    action.add_argument("--gather", nargs=2, metavar=("TABLE", "FILE"), help=text)
+    action.add_argument("--tensorboard", metavar="FOLDER", help="write the finished runs as events")
 
-    every = commands.add_parser("results", help="compute the runs of all chapters that are missing")
-    every.add_argument("--seeds", type=int, help="of every chapter; as its profile says if not given")
+    every = command("results", _results, "compute the runs of all chapters that are missing")
+    every.add_argument("--seeds", type=int, help="of every chapter; its profile's if not given")
     every.add_argument("--profile", default=book.PUBLISHED)
-    every.add_argument("--check", action="store_true", help="say what is missing")
+    every.add_argument("--check", action="store_true", help="list what is missing")
     every.add_argument("--processes", type=int, default=0, help="runs at once; 0: one a core")
     every.add_argument("--data-root", default="")
-    every.set_defaults(command=_results)
 
-    publish = commands.add_parser("publish", help="put executed chapters and their runs in book/")
+    publish = command("publish", _publish, "put executed chapters and their runs in book/")
     publish.add_argument("--profile", default=book.PUBLISHED)
-    publish.set_defaults(command=_publish)
     return parser
 
 
 def _book(chosen: argparse.Namespace) -> None:
-    profile, folder = chosen.profile, chosen.results
     if not chosen.only_site:
-        for path in book.execute_all(profile, folder):
+        for path in book.execute_all(chosen.profile, chosen.results):
             print(f"executed: {path}", flush=True)
     if not chosen.no_site:
-        _say_site(book.build(profile, folder))
+        _print_site(book.build(chosen.profile, chosen.results))
+
+
+def _settings(chosen: argparse.Namespace) -> None:
+    print(settings.described(chosen.name))
+
+
+def _site(chosen: argparse.Namespace) -> None:
+    _print_site(book.build())
 
 
 def _chapter(chosen: argparse.Namespace) -> None:
-    own = {name: _value(text) for name, text in chosen.own}
-    executed = book.execute(chosen.chapter, chosen.profile, own)
+    executed = book.execute(chosen.chapter, chosen.profile, _parameters(chosen))
     print(f"executed: {executed}", flush=True)
     if not chosen.no_page:
         print(f"its page: {book.build_page(executed)}")
@@ -123,22 +130,21 @@ def _verify(chosen: argparse.Namespace) -> None:
     for name in chosen.keys:
         if name not in published:
             raise runs.Invalid(f"no published run that measures is called {name}: see {runs.PUBLISHED}")
-    found = [published[name] for name in chosen.keys or published]
-    for setting in (run.info["settings"] for run in found):  # all before the first one starts
-        datasets.check(root=chosen.data_root, **datasets.chosen(setting))
+    verified = [published[name] for name in chosen.keys or published]
+    for run in verified:  # all before the first one starts
+        datasets.check(root=chosen.data_root, **datasets.chosen(run.info["settings"]))
     wrong = 0
-    for run in found:
+    for run in verified:
         difference = runs.verify(run, chosen.data_root)
         wrong += difference > runs.VERIFY_TOLERANCE
         print(f"{run.folder.name}: {run.info['experiment']}: largest difference {difference:.1g}", flush=True)
     if wrong:
-        raise SystemExit(f"{wrong} of {len(found)} runs differ by more than {runs.VERIFY_TOLERANCE}")
+        raise SystemExit(f"{wrong} of {len(verified)} runs differ by more than {runs.VERIFY_TOLERANCE}")
 
 
 def _sweep(chosen: argparse.Namespace) -> None:
-    own = {name: _value(text) for name, text in chosen.own}
-    top = {name: getattr(chosen, name) for name in ("where", "processes", "results", "data_root")}
-    plan = grids.read(chosen.file, own, **top)
+    options = {name: getattr(chosen, name) for name in ("where", "processes", "results", "data_root")}
+    plan = grids.read(chosen.file, _parameters(chosen), **options)
     if chosen.status or chosen.dry_run:
         print(sweep.table(plan).to_string(index=False))
     if chosen.dry_run:
@@ -164,7 +170,7 @@ def _results(chosen: argparse.Namespace) -> None:
     plan = results.plan(chosen.seeds, chosen.profile, chosen.data_root, processes=chosen.processes)
     print(results.describe(plan) if chosen.check else sweep.forecast(plan), flush=True)
     if not chosen.check and not results.update(plan, lambda line: print(line, flush=True)):
-        raise book.Failed("not all runs are there: `results --check` shows which")
+        raise book.Failed("runs are missing: `results --check` lists them")
 
 
 def _write_table(rows: pd.DataFrame, file: Path) -> None:
@@ -177,19 +183,20 @@ def _write_table(rows: pd.DataFrame, file: Path) -> None:
     print(f"{len(rows):,} rows: {file}")
 
 
+def _parameters(chosen: argparse.Namespace) -> dict[str, object]:
+    return {name: _value(text) for name, text in chosen.parameters}
+
+
 def _value(text: str) -> object:
     """A number, a list or a text, as it would stand in Python; quotes around a text may be left out.
 
-    A shell takes them away, also within a list: `[conv1, fc1]` is YAML's way to write it.
+    A shell removes them, also within a list: `[conv1, fc1]` is YAML's way to write it.
     """
-    try:
+    with contextlib.suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        pass
-    try:
+    with contextlib.suppress(yaml.YAMLError):
         return yaml.safe_load(text) if text.startswith("[") else text
-    except yaml.YAMLError:
-        return text
+    return text
 
 
 def _publish(chosen: argparse.Namespace) -> None:
@@ -197,7 +204,7 @@ def _publish(chosen: argparse.Namespace) -> None:
         print(f"published: {path}")
 
 
-def _say_site(folder: object) -> None:
+def _print_site(folder: object) -> None:
     print(f"the book: {folder}/index.html")
 
 

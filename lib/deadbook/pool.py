@@ -1,7 +1,7 @@
 """Calls side by side in processes of one thread each, so that numbers do not depend on the number of cores.
 
-A worker makes one call after another, because importing torch takes as long as a short run. One that dies
-fails the call that it was at, alone. All end with the process that started them, however that ends.
+A worker makes one call after another, because importing torch takes as long as a short run. If it dies, only
+the call that it was making fails. All end with the process that started them, however that ends.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from typing import Any
 import pebble
 from tqdm import tqdm
 
-TOLD = "told to end by SIGTERM"
-#: Of a process that computes a run.
+TERMINATED = "terminated by SIGTERM"
+#: The environment of a process that computes a run.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _sigterm_received: list[bool] = []
 
 
 class _Process(context.SpawnProcess):
-    """Does not import the script of whoever asks for runs, which need not have an `if __name__` then."""
+    """Does not import the caller's script, which thus needs no `if __name__ == "__main__"`."""
 
     @staticmethod
     def _Popen(process: context.SpawnProcess) -> Any:  # noqa: N802  (multiprocessing's name)
@@ -63,7 +63,7 @@ class Pool(contextlib.AbstractContextManager):
         self._waiting.append((name, (str(log), function, args)))
 
     def ended(self, seconds: float = 0.1) -> dict[str, str]:
-        """The calls that end within that time, by name, and what went wrong in each; "": nothing."""
+        """The calls that end within that time, by name, and the error of each; "": none."""
         while self._waiting and len(self._running) < self.processes:
             if self._pool is None or not self._pool.active:  # its workers were killed while they were idle
                 self.stop()
@@ -78,7 +78,7 @@ class Pool(contextlib.AbstractContextManager):
         return errors
 
     def stop(self, *_: object) -> None:
-        """End all processes, those too that are in the middle of a call."""
+        """End all processes, also in the middle of a call."""
         if self._pool is not None:
             self._pool.stop()
             self._pool.join()
@@ -104,7 +104,7 @@ def _prepare() -> None:
     os.environ |= ONE_THREAD
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout.reconfigure(line_buffering=True)
-    _print_to(os.devnull)  # between calls nobody reads what it says
+    _print_to(os.devnull)  # between calls
     end_on_sigterm()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -115,16 +115,16 @@ def _end_with_parent() -> None:
 
 
 def _call(log: str, function: Callable, args: tuple) -> str:
-    """What went wrong in a call; "": nothing."""
+    """Make a call; return its error, "": none."""
     error = ""
     _print_to(log)
     try:
         function(*args)
-    except (Exception, SystemExit) as raised:  # this call's alone
+    except (Exception, SystemExit) as raised:  # it fails this call alone
         error = str(raised) if isinstance(raised, SystemExit) else last_line(raised)
     _print_to(os.devnull)
     _sigterm_received.clear()
-    gc.collect()  # this call's images and networks, before the next one's come
+    gc.collect()  # images and networks of this call, before the next one loads its own
     return error
 
 
@@ -139,7 +139,7 @@ def end_on_sigterm() -> None:
 
     def end(*_: object) -> None:
         _sigterm_received.append(True)
-        sys.exit(TOLD)
+        sys.exit(TERMINATED)
 
     signal.signal(signal.SIGTERM, end)
 
@@ -147,16 +147,16 @@ def end_on_sigterm() -> None:
 def check_sigterm() -> None:
     """End if SIGTERM came: an exception that is raised while a `__del__` runs is lost."""
     if _sigterm_received:
-        raise SystemExit(TOLD)
+        raise SystemExit(TERMINATED)
 
 
 class Bar(tqdm):
     """Progress in a terminal, or in a notebook, where it vanishes when all is done; nowhere else.
 
     Args:
-        total: how many there are.
-        unit: what they are.
-        file: is told how many are done, and `total`, for a process that watches from elsewhere.
+        total: the number of units.
+        unit: their name.
+        file: gets the number done and `total`, for a process that watches from elsewhere.
     """
 
     def __init__(self, total: int, unit: str, file: Path | None = None, position: int = 0) -> None:
@@ -172,7 +172,7 @@ class Bar(tqdm):
         )
 
     def show(self, ended: float, ahead: float = 0) -> None:
-        """So many have ended, and so much of the others is done."""
+        """Show how many have ended, and which share of the others is done."""
         done = min(ended + ahead, self.total)
         if self.file:
             with contextlib.suppress(OSError):  # a full disk
@@ -189,7 +189,7 @@ class Bar(tqdm):
             self.handle.update({"text/plain": str(self) if msg is None else msg}, raw=True)
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove it."""
         shown = self.handle is not None and not self.disable
         super().close()
         if shown:

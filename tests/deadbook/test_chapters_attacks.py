@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -111,9 +109,7 @@ def test_tanh_with_relu_and_batch_norm(chapter_runs):
     assert ("So the earliest attack is milder than the latest." in text) == milder
 
 
-def test_tanh_with_a_network_of_ones_own(chapter_runs, monkeypatch):
-    path = [str(Path(__file__).parents[1] / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+def test_tanh_with_a_network_of_ones_own(chapter_runs):
     own = {"network": "sweep_nets:two_layers", "activation": "own", "layers": ["1"], "seeds": 2}
     own |= {"attacked": [["1", 2]], "timed": [["1", 2]], "starts": [5], "multiplier": 3}
     text, _ = said("03-3-tanh", chapter_runs, **(QUICK | own))

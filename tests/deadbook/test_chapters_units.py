@@ -21,12 +21,6 @@ SCORED = TINY | {"draws": 2, "fractions": [0.5]}
 PRUNED = TINY | {"rounds": 1, "batches": [1], "fractions": [0, 0.5]}
 
 
-@pytest.fixture(autouse=True)
-def own_networks(monkeypatch):
-    """The processes of the runs find the modules of the tests."""
-    monkeypatch.setenv("PYTHONPATH", "tests", prepend=":")
-
-
 def without_verdicts(text: str) -> str:
     return re.sub(r"C4\.\d+ .*?(?=\n)", "", text)
 
@@ -133,6 +127,7 @@ def test_tables_have_dashes_for_what_is_not_known():
     assert re.findall(r"<td>(.*?)</td>", page.table(frame, a=".1f", b=".0f").data) == ["1.0", "–", "–", "2"]
     assert page.spread(pd.Series([math.nan])) == "–"
     assert page.spread(pd.Series([1.0, math.nan, 3.0])) == "2 (1 to 3)"
+    assert page.spread([-0.001], "{:.2f}") == "0.00"
 
 
 def test_the_worst_is_named_beside_the_best():
@@ -159,8 +154,8 @@ def test_mrs_may_predict_better_and_prune_worse():
 
 def test_ratios_below_the_fraction_at_which_relu_costs_something_are_told_apart():
     values = [{"tanh over ReLU at 0.2": 90.0, "tanh over ReLU at 0.4": 5.0, "tanh over ReLU at 0.8": 1.0}]
-    found = unit_numbers.tanh_over_relu([Evidence(one, True, True) for one in values])
-    assert found == {"below": 1, "of": 1, "later": 5.0}
+    evidence = [Evidence(by_fraction, True, True) for by_fraction in values]
+    assert unit_numbers.tanh_over_relu(evidence) == {"below": 1, "of": 1, "later": 5.0}
 
 
 def test_which_width_fits_better_follows_from_the_outcomes():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
 import pytest
 
@@ -14,12 +12,6 @@ SALIENCY, PRUNING, BACKGROUND = "02-1-saliency", "02-2-weight-pruning", "01-back
 OWN = {"network": "sweep_nets:quick", "layers": ["1"]}
 QUICK = {"draws": 1, "measure_every": 40}  # one measurement in an epoch of the digits
 ONCE = {"measure_every": 40, "fractions": [0.5]}  # few frames of the slider
-
-
-@pytest.fixture(autouse=True)
-def _networks_are_found(monkeypatch):
-    path = [str(Path(__file__).parents[1] / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
 
 
 def execute(chapter, folder, **own):

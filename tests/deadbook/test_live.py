@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import ipywidgets
 import numpy as np
@@ -16,22 +15,16 @@ from deadbook.build import book
 from deadbook.experiments import background, common, explorer
 from deadbook.widgets import live
 from deadunits import data, derivatives, models, scorers, training
-
-
-def wait_for(true, seconds=120):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+from waiting import until
 
 
 @pytest.fixture
 def slow():
-    """A live widget whose work waits until it is let go, and what was asked of it."""
-    asked, go = [], threading.Semaphore(0)
+    """A live widget whose work waits until it is let go, and the values that it has drawn."""
+    drawn, go = [], threading.Semaphore(0)
 
     def draw(x):
-        asked.append(x)
+        drawn.append(x)
         go.acquire(timeout=120)
         if x < 0:
             raise ValueError(f"{x} <is> negative")
@@ -39,51 +32,51 @@ def slow():
 
     slider = ipywidgets.IntSlider(0, -9, 9)
     whole = live.Live({"x": slider}, draw)
-    assert whole._said.value == live.HINT  # nothing is computed before anything is moved
+    assert whole._message.value == live.HINT  # nothing is computed before anything is moved
     slider.value = 1
-    return whole, slider, asked, go
+    return whole, slider, drawn, go
 
 
 def shown(whole):
-    return [one.value for one in whole._place.children]
+    return [label.value for label in whole._result.children]
 
 
 def test_a_live_widget_is_busy_until_its_result_is_there(slow):
     whole, _, _, go = slow
-    assert "computing" in whole._said.value
+    assert "computing" in whole._message.value
     assert shown(whole) == []
     go.release()
-    wait_for(lambda: shown(whole) == ["1"])
-    assert whole._said.value == ""
+    until(lambda: shown(whole) == ["1"])
+    assert whole._message.value == ""
 
 
 def test_a_slider_that_is_dragged_queues_up_no_old_work(slow):
-    whole, slider, asked, go = slow
-    wait_for(lambda: asked == [1])
+    whole, slider, drawn, go = slow
+    until(lambda: drawn == [1])
     for x in (2, 3, 4, 5):
         slider.value = x
     go.release()
-    wait_for(lambda: asked == [1, 5])
+    until(lambda: drawn == [1, 5])
     assert shown(whole) == []  # the result for 1 came too late to be shown
-    assert "computing" in whole._said.value
+    assert "computing" in whole._message.value
     go.release()
-    wait_for(lambda: shown(whole) == ["5"])
-    assert asked == [1, 5]
+    until(lambda: shown(whole) == ["5"])
+    assert drawn == [1, 5]
 
 
 def test_an_error_is_shown_and_the_next_move_works(slow):
     whole, slider, _, go = slow
     go.release()
-    wait_for(lambda: shown(whole) == ["1"])
+    until(lambda: shown(whole) == ["1"])
     slider.value = -3
     go.release()
-    wait_for(lambda: "alert" in whole._said.value)
-    assert "ValueError: -3 &lt;is&gt; negative" in whole._said.value
+    until(lambda: "alert" in whole._message.value)
+    assert "ValueError: -3 &lt;is&gt; negative" in whole._message.value
     assert shown(whole) == []
     slider.value = 2
     go.release()
-    wait_for(lambda: shown(whole) == ["2"])
-    assert whole._said.value == ""
+    until(lambda: shown(whole) == ["2"])
+    assert whole._message.value == ""
 
 
 CHOSEN = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "activation": "relu", "epochs": 2}
@@ -105,9 +98,9 @@ def moved(widget, **values):
     """What the widget says and shows after its controls were set so."""
     for name, value in values.items():
         widget._controls[name].value = value
-    wait_for(lambda: widget._said.value == "" or "alert" in widget._said.value, 60)
-    assert widget._said.value == ""
-    words, shown = widget._place.children[0].children
+    until(lambda: widget._message.value == "" or "alert" in widget._message.value)
+    assert widget._message.value == ""
+    words, shown = widget._result.children[0].children
     return words.value.removeprefix("<p>").removesuffix("</p>"), shown
 
 
@@ -126,10 +119,10 @@ def test_the_live_explorer_measures_agreement_on_that_layer_after_that_step():
     words, shown = moved(whole, layer="fc1", scorer="magnitude", step=11)
     images, net = trained(11)
     exact = scorers.loss_change(net, images.probe, ["fc1.weight"])["fc1.weight"].flatten()
-    ranks = [pd.Series(one).rank() for one in (exact, net.fc1.weight.detach().abs().flatten())]
+    ranks = [pd.Series(scores).rank() for scores in (exact, net.fc1.weight.detach().abs().flatten())]
     agreement = np.corrcoef(ranks)[0, 1]
     assert words == f"agreement {agreement:.2f}"
-    assert [type(one) for one in shown.children] == [ipywidgets.Image] * 2
+    assert [type(picture) for picture in shown.children] == [ipywidgets.Image] * 2
 
 
 def test_the_live_expansion_is_that_of_the_chapter():
@@ -137,7 +130,7 @@ def test_the_live_expansion_is_that_of_the_chapter():
     images, net = trained(21)
     net, probe = net.double(), data.Batch(images.train_probe.x.double(), images.train_probe.y)
     gradient = derivatives.gradient(net, probe, [name for name, _ in net.named_parameters()])
-    (row,) = background.expansion(net, probe, {name: -one for name, one in gradient.items()}, [0.05])
+    (row,) = background.expansion(net, probe, {name: -tensor for name, tensor in gradient.items()}, [0.05])
     exact, first, second = (row[name] for name in ("exact", "first", "second"))
     assert words == f"0.05: exact {exact:+.3f}, first order {first:+.3f}, second {second:+.3f}"
 
@@ -174,8 +167,8 @@ def test_the_live_unit_slider_removes_units_for_good():
 def test_a_page_has_no_live_widget_and_an_error_is_shown(make, monkeypatch):
     whole = make(CHOSEN | {"network": "nowhere:net", "activation": "own"})
     whole._controls["step"].value = 1
-    wait_for(lambda: "alert" in whole._said.value)
-    assert "nowhere" in whole._said.value
+    until(lambda: "alert" in whole._message.value)
+    assert "nowhere" in whole._message.value
     monkeypatch.setenv(live.PAGE, "1")
     assert make(CHOSEN) is None
 
@@ -191,13 +184,13 @@ def test_any_attack_can_be_seen_live_and_none_on_a_page(monkeypatch, tmp_path, c
     chosen = book.complete(chapter, "quick", own)
     whole = live.attack_theatre(chosen, str(tmp_path))
     whole._controls["unit"].value = 1
-    wait_for(lambda: whole._said.value == "", 120)
-    found = whole._place.children[0].children
+    until(lambda: whole._message.value == "")
+    found = whole._result.children[0].children
     assert [name for name, _ in found[0].options] == [f"{layer}, unit 1"]
     labels = [label for label, _ in found[1].children[0].children[0].children[1].options]
     assert [label.partition(":")[0] for label in labels] == ["20"]  # each fourth measurement
     whole._controls["unit"].value = 99
-    wait_for(lambda: "alert" in whole._said.value, 120)
-    assert f"{layer} has units 0 to {last}, not 99" in whole._said.value
+    until(lambda: "alert" in whole._message.value)
+    assert f"{layer} has units 0 to {last}, not 99" in whole._message.value
     monkeypatch.setenv(live.PAGE, "1")
     assert live.attack_theatre(chosen) is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-import pytest
 
 from deadbook.chapters import page
 
@@ -30,13 +29,6 @@ def test_glued_numbers_have_six_significant_digits_and_unknown_ones_are_not_ther
     monkeypatch.setattr(page, "display", show)
     page.glue(share=0.9646909782764652, count=12345678, word="x", nothing=math.nan, none=None)
     assert record == {"share": "0.964691", "count": "12345678", "word": "'x'"}
-
-
-@pytest.mark.parametrize(
-    ("value", "known"), [(1, True), (1.5, True), ("", True), (None, False), (-math.inf, False)]
-)
-def test_what_is_known(value, known):
-    assert page.is_known(value) is known
 
 
 def test_what_is_on_the_edge_of_rounding_falls_on_one_side_on_every_processor():

@@ -12,6 +12,7 @@ import pytest
 
 import pool_calls
 from deadbook import pool
+from waiting import until
 
 DEATHS = {
     "nothing": "",
@@ -20,8 +21,8 @@ DEATHS = {
     "status": "ended with status 3",
     "segfault": "ended by signal 11",
     "SIGKILL": "ended by signal 9",
-    "SIGTERM": "told to end by SIGTERM",
-    "SIGTERM, lost in a __del__": "told to end by SIGTERM",
+    "SIGTERM": "terminated by SIGTERM",
+    "SIGTERM, lost in a __del__": "terminated by SIGTERM",
 }
 
 
@@ -32,14 +33,7 @@ def results(workers):
     return errors
 
 
-def until(there, seconds=120):
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end, "in vain"
-        time.sleep(0.05)
-
-
-def lives(pid):
+def is_alive(pid):
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -99,7 +93,7 @@ def test_at_the_end_of_the_block_all_workers_are_stopped(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
         workers.ended(60)
     assert list(tmp_path.iterdir()) == []
-    assert not any(map(lives, pids))
+    assert not any(map(is_alive, pids))
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
@@ -123,15 +117,15 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, how):
     finally:
         parent.kill()  # a test that fails leaves no process behind
         parent.wait()
-    until(lambda: not any(map(lives, pids)))
+    until(lambda: not any(map(is_alive, pids)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_is_told_to_a_file_as_long_as_it_lasts(tmp_path, capfd):
-    with pool.Bar(4, "runs", tmp_path / "told") as bar:
+def test_progress_is_written_to_a_file_as_long_as_it_lasts(tmp_path, capfd):
+    with pool.Bar(4, "runs", tmp_path / "progress") as bar:
         bar.show(1, 0.5)
-        assert (tmp_path / "told").read_text() == "1.5 4"
-    assert not (tmp_path / "told").exists()
+        assert (tmp_path / "progress").read_text() == "1.5 4"
+    assert not (tmp_path / "progress").exists()
     assert capfd.readouterr() == ("", "")  # no terminal, no notebook
 
 

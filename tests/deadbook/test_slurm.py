@@ -16,6 +16,7 @@ import yaml
 from deadbook import runs
 from deadbook.sweeps import grids, jobs, slurm, sweep
 from deadbook.sweeps.grids import Plan
+from waiting import until
 
 pytest.importorskip("submitit", reason="submitit is not installed: make install")
 ONE = {"dataset": "digits", "image_size": 0, "layers": ["1"], "activation": "own", "epochs": 1, "lr": 0.1}
@@ -76,13 +77,6 @@ class Launched(threading.Thread):
         return self.ended
 
 
-def until(true, seconds=90):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-
-
 def running(plan):
     """The process of the first job, when it has begun to train."""
     place = plan.place(plan.jobs[0])
@@ -105,7 +99,7 @@ def test_what_succeeds_and_what_fails_and_what_is_done_is_not_done_again(plan):
     assert again.said[0] == "submitted 1 jobs"  # not what is done, nor what failed
     assert kept in [run.folder.stat().st_ino for run in runs.runs_in(first.results)]
     local = runs.execute("weight_pruning", first.jobs[0].settings, first.results.parent / "local")
-    there = runs.Run(first.found(first.jobs[0]))
+    there = runs.Run(first.result(first.jobs[0]))
     assert there.table("training").equals(local.table("training"))  # the same numbers as here
 
 

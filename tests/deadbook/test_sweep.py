@@ -1,4 +1,4 @@
-"""Sweeps: what a file may say, and that nothing is lost, doubled or done for another's failure."""
+"""Sweeps: what may stand in a file, and that no job is lost, done twice or stopped by another's failure."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from deadbook import runs
 from deadbook.__main__ import main
 from deadbook.sweeps import grids, jobs, sweep
 from deadunits import Invalid
+from waiting import until
 
 ONE = {"dataset": "digits", "image_size": 0, "network": "sweep_nets:quick", "layers": ["1"]}
 ONE |= {"activation": "own", "epochs": 1, "lr": 0.1, "batch_size": 64, "measure_every": 5}
@@ -70,7 +71,7 @@ def test_a_file_is_the_cross_product_of_its_lists(write):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"lists": {"sed": [1]}}, "unknown parameter 'sed' (did you mean seed?)"),
         ({"lists": {"seed": [0.5]}}, "seed = 0.5 must be an integer"),
@@ -100,18 +101,18 @@ def test_a_file_is_the_cross_product_of_its_lists(write):
         ({"experimant": "x"}, "unknown name 'experimant' (did you mean experiment?)"),
     ],
 )
-def test_a_wrong_file_says_what_would_be_right(write, change, said):
+def test_a_wrong_file_says_what_would_be_right(write, change, message):
     file = write({"seed": [0]})
     whole = yaml.safe_load(file.read_text())
     whole["sweeps"]["a"] |= change
     file.write_text(yaml.safe_dump(whole))
     with pytest.raises(Invalid) as error:
         grids.read(file)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("sweeps: {a: !!python/object/apply:os.system [touch broken]}", "is no YAML"),
         ("[1, 2", "is no YAML"),
@@ -127,10 +128,10 @@ def test_a_wrong_file_says_what_would_be_right(write, change, said):
         ("sweeps: {a: 1}", "must name an experiment or a chapter"),
     ],
 )
-def test_a_file_cannot_run_code_or_be_half_right(tmp_path, monkeypatch, text, said):
+def test_a_file_cannot_run_code_or_be_half_right(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_text(text)
-    with pytest.raises(Invalid, match=said):
+    with pytest.raises(Invalid, match=message):
         grids.read(Path("bad.yaml"))
     assert not Path("broken").exists()
     Path("bad.yaml").write_bytes(b"\xff\xfe\x00a")
@@ -177,8 +178,8 @@ def test_the_estimate_follows_the_most_similar_run_and_its_steps(write, tmp_path
         info = {"experiment": "weight_pruning", "settings": ONE | {"seed": 1} | other, "seconds": seconds}
         (folder / "run.json").write_text(json.dumps(info))
         known.append(runs.Run(folder))
-    assert sweep.estimate(plan.jobs[0], plan, known) == 20.0
-    assert sweep.estimate(plan.jobs[0], plan, []) is None
+    assert sweep.estimate(plan.jobs[0], known) == 20.0
+    assert sweep.estimate(plan.jobs[0], []) is None
 
 
 def test_what_fails_fails_alone_and_is_tried_again_on_demand(write):
@@ -232,7 +233,7 @@ def test_a_chapter_is_executed_for_each_combination(tmp_path):
     plan = grids.read(tmp_path / "c.yaml", {"points": 60})  # a parameter that the file does not set
     grids.check(plan)
     assert sweep.launch(plan, show=lambda _: None) == {"done": 1}
-    folder = plan.found(plan.jobs[0])
+    folder = plan.result(plan.jobs[0])
     assert json.loads((folder / "settings.json").read_text()) == {"noise": 0.1, "points": 60}
     assert "<code>60</code>" in (folder / "03-1-dead-units.ipynb").read_text()
 
@@ -326,10 +327,7 @@ def test_a_claim_dies_with_its_process(tmp_path, monkeypatch):
     assert not jobs.claimed(tmp_path)
     code = f"import filelock, time; lock = filelock.FileLock({str(claim)!r}); lock.acquire(); time.sleep(300)"
     child = subprocess.Popen([sys.executable, "-c", code])
-    end = time.monotonic() + 60
-    while not jobs.claimed(tmp_path):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: jobs.claimed(tmp_path))
     os.utime(claim, (1, 1))  # no clock takes part
     assert jobs.claimed(tmp_path)
     child.kill()
@@ -358,7 +356,7 @@ def test_a_damaged_run_is_named_and_done_again(write):
     plan = grids.read(write({"seed": {"range": 2}}))
     for job in plan.jobs:
         assert jobs.execute(job, plan) == "done"
-    file = plan.found(plan.jobs[0]) / "training.parquet"
+    file = plan.result(plan.jobs[0]) / "training.parquet"
     os.truncate(file, 9)
     with pytest.warns(UserWarning, match=re.escape(str(file))):
         rows = sweep.gather(plan, "training")
@@ -371,7 +369,7 @@ def test_a_damaged_run_is_named_and_done_again(write):
 @pytest.mark.parametrize("name", ["../../x", "/x", ".."])
 def test_a_name_of_a_sweep_that_leads_out_of_the_folder_is_refused(tmp_path, name):
     job = grids.Job(name, "weight_pruning", "", "", ONE | {"seed": 0})
-    plan = grids.Plan([job], tmp_path, "", "local", 1, {}, {})
+    plan = grids.Plan([job], tmp_path, "", "local", 1)
     with pytest.raises(Invalid, match="must be that of a folder"):
         sweep.tensorboard(plan, tmp_path / "a/events")
     assert list(tmp_path.iterdir()) == []
@@ -402,4 +400,4 @@ def test_the_examples_of_the_page_are_what_it_says(tmp_path, capfd):
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(both))
     plan = grids.read(tmp_path / "grid.yaml")
     assert plan.where == "slurm"
-    assert plan.slurm["more"] == {"account": "mylab"}
+    assert plan.slurm.more == {"account": "mylab"}

@@ -1,7 +1,7 @@
 """Bring the `run.json` of older runs to today's form: `python -m deadbook.build.provenance`.
 
-Adds a checksum of each table and the commit that added the run, and removes what nothing writes any more. How
-a run was once compared with an older version of the code goes to one table, `provenance.csv`.
+Adds a checksum of each table and the commit that added the run, and removes entries that no code writes now.
+How a run was once compared with an older version of the code goes to one table, `provenance.csv`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ def update(results: Path) -> int:
         for file, info in infos.items():
             info.pop("code", None)
             if compared := info.pop("replayed", {}):
-                write(
-                    [file.parent.name, *(compared.get(name, "") for name in ("on", "difference", "beside"))]
-                )
+                names = ("on", "difference", "beside")
+                write([file.parent.name, *(compared.get(name, "") for name in names)])
             info["added_in"] = added_in(file)
             info["tables"] = {table.stem: sha256(table) for table in sorted(file.parent.glob("*.parquet"))}
             draft = file.with_suffix(".draft")
@@ -41,9 +40,9 @@ def update(results: Path) -> int:
 
 def added_in(file: Path) -> str:
     """The commit that added a file last."""
-    words = ["log", "-1", "--no-renames", "--diff-filter=A", "--format=%H", "--", file.name]
-    told = subprocess.run(["git", "-C", file.parent, *words], capture_output=True, text=True, check=True)
-    return told.stdout.strip()
+    options = ["-1", "--no-renames", "--diff-filter=A", "--format=%H", "--", file.name]
+    command = ["git", "-C", file.parent, "log", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

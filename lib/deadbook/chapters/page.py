@@ -8,11 +8,12 @@ import html
 import math
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
@@ -30,21 +31,23 @@ def parameters(chapter: str, names: Mapping[str, Any]) -> dict[str, Any]:
 
 def card(learn: str, runs: Sequence[Run]) -> HTML:
     """The opening of a chapter: what one learns, data, settings, seeds, machine and run time."""
-    if not runs:
-        return HTML(
-            f'<div class="chapter-card"><dl><dt>You will learn</dt><dd>{html.escape(learn)}</dd>'
-            "<dt>Run time</dt><dd>a few seconds, on this page</dd></dl></div>"
-        )
+    rows = _about(runs) if runs else {"Run time": "a few seconds, on this page"}
+    rows = {"You will learn": learn} | rows
+    items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
+    used = "".join(f'<span data-run="{run.folder.name}"></span>' for run in runs)  # for `book.publish`
+    return HTML(f'<div class="chapter-card"><dl>{items}</dl>{used}</div>')
+
+
+def _about(runs: Sequence[Run]) -> dict[str, str]:
     infos = [run.info for run in runs]
     chosen = [info["settings"] for info in infos]
-    first = chosen[0]
-    names = [name for name in first if name not in ("dataset", "activation", "seed")]
     fixed = {
-        name: first[name]
-        for name in names
-        if all(run.get(name, first[name]) == first[name] for run in chosen)
+        name: value
+        for name, value in chosen[0].items()
+        if name not in ("dataset", "activation", "seed")
+        and all(values.get(name, value) == value for values in chosen)
     }
-    varied = {name: sorted({str(run[name]) for run in chosen}) for name in ("activation", "seed")}
+    activations, seeds = (sorted({str(values[name]) for values in chosen}) for name in ("activation", "seed"))
     counts = Counter(info["experiment"].replace("_", " ") for info in infos)
     kinds = ", ".join(f"{count} of {name}" for name, count in counts.items())
     dates = sorted(datetime.fromisoformat(info["started"]) for info in infos)
@@ -52,17 +55,13 @@ def card(learn: str, runs: Sequence[Run]) -> HTML:
     time = f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{seconds:.0f} seconds"
     machines = " / ".join(dict.fromkeys(info["machine"] for info in infos))
     versions = infos[0]["versions"]
-    rows = {
-        "You will learn": learn,
+    return {
         "Data": _images(runs),
         "Settings": ", ".join(f"{name} {value}" for name, value in fixed.items()),
-        "Runs": f"{kinds}; {' and '.join(varied['activation'])}; seeds {', '.join(varied['seed'])}",
+        "Runs": f"{kinds}; {' and '.join(activations)}; seeds {', '.join(seeds)}",
         "Machine": f"{machines}; one thread a run; torch {versions['torch']}, Python {versions['python']}",
         "Run time": f"{time} of processor time, {dates[-1]:%-d %B %Y}",
     }
-    items = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
-    used = "".join(f'<span data-run="{run.folder.name}"></span>' for run in runs)  # for `book.publish`
-    return HTML(f'<div class="chapter-card"><dl>{items}</dl>{used}</div>')
 
 
 def _images(runs: Sequence[Run]) -> str:
@@ -82,16 +81,16 @@ def source(function: str) -> Markdown:
     *modules, name = function.split(".")
     text = Path(__file__).parents[2].joinpath(*modules).with_suffix(".py").read_text("utf8")
     body = ast.parse(text).body  # read, not imported: that would bring torch
-    (found,) = (one for one in body if isinstance(one, ast.FunctionDef) and one.name == name)
-    return Markdown(f"```python\n{ast.get_source_segment(text, found)}\n```")
+    (node,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return Markdown(f"```python\n{ast.get_source_segment(text, node)}\n```")
 
 
 def pictures(rows: Mapping[str, Figure], caption: str) -> HTML:
     """Pictures without text under one caption, each with its name beside it, which is read aloud too."""
     shown = "".join(
         f'<div><span>{html.escape(name)}</span><img alt="{html.escape(name)}" '
-        f'src="data:image/png;base64,{base64.b64encode(figures.png(one)).decode()}"></div>'
-        for name, one in rows.items()
+        f'src="data:image/png;base64,{base64.b64encode(figures.png(figure)).decode()}"></div>'
+        for name, figure in rows.items()
     )
     return HTML(f'<figure class="pictures">{shown}<figcaption>{caption}</figcaption></figure>')
 
@@ -101,29 +100,35 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
 
     A number that is not known (NaN or infinite) is a dash.
     """
-
-    def shown(value: float | str, how: str) -> str:
-        return format(_steady(value), how) if is_known(value) else "–"
-
-    formatters = {name: lambda value, how=how: shown(value, how) for name, how in formats.items()}
+    formatters = {
+        name: lambda value, form=form: format(_steady(value), form) if is_known(value) else "–"
+        for name, form in formats.items()
+    }
     frame = frame.rename_axis(columns=None)  # a name there would stand as one more heading
     return HTML(frame.to_html(index=False, border=0, classes="run-table", formatters=formatters, na_rep="–"))
 
 
-def spread(values: pd.Series) -> str:
-    """A mean with the lowest and the highest value, of those that are known; a dash: none is."""
-    values = values[[is_known(value) for value in values]]
-    if values.empty:
+def spread(values: Iterable[float], form: str = "{:.4g}") -> str:
+    """A mean over seeds and, in brackets, the lowest and the highest; a dash: nothing is known."""
+    known = [float(value) for value in values if is_known(value)]
+    if not known:
         return "–"
-    mean, low, high = (steady(value) for value in (values.mean(), values.min(), values.max()))
-    return f"{mean:.4g} ({low:.4g} to {high:.4g})"
+    form = form.replace("{:", "{:z")  # no "-0"
+    mean, low, high = (form.format(steady(value)) for value in (np.mean(known), min(known), max(known)))
+    return f"{mean} ({low} to {high})" if len(known) > 1 else mean
+
+
+def joined(parts: Iterable[str]) -> str | None:
+    """'a, b and c'; None: there are none."""
+    *first, last = [*parts] or [None]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def prose(*sentences: str, otherwise: str = "", **values: float | int | str | None) -> Markdown:
     """Sentences with numbers of the run in them, as in `str.format`: "{share:.0f}% of the weights".
 
-    A sentence that names a value which this run does not have (it is not among `values`, None, nan or
-    infinite) is left out. An empty text ends a paragraph. If no sentence is left, `otherwise` stands there.
+    A sentence with a value that this run does not have (it is not among `values`, None, nan or infinite) is
+    left out. An empty text ends a paragraph. If no sentence is left, `otherwise` is shown.
     """
     known = {name: _steady(value) for name, value in values.items() if is_known(value)}
     paragraphs: list[list[str]] = [[]]

@@ -1,4 +1,4 @@
-"""Numbers that chapter 4 says, from the tables of its runs; what a run does not have is missing or NaN."""
+"""Numbers for the prose of chapter 4, from the tables of its runs; what a run lacks is missing or NaN."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pandas as pd
 from deadbook import claims
 from deadbook.analysis import measures, trials
 from deadbook.analysis.measures import NAMES, in_seeds, second_half
-from deadbook.chapters import page
+from deadbook.chapters.page import joined, spread
 from deadbook.claims.evidence import Evidence
+from deadbook.figures.style import in_order as in_order  # for the notebook
+from deadbook.figures.units import THESIS
 from deadbook.runs import Run
 from deadunits.counting import count
 
-THESIS = ("mrp", "mrs", "norm_l1", "norm_l2")
 NEAR_ZERO = 0.4  # at smaller fractions the penalty with ReLU is near 0, and a ratio to it means little
 DIVERGED = 20  # nats; guessing among ten classes costs 2.3
 #: Claims whose outcome is shown at both widths: the value of their evidence, and what the thesis states.
@@ -32,20 +33,9 @@ AT_BOTH_WIDTHS = {
 }
 
 
-def in_order(activations: Sequence[str]) -> list[str]:
-    """The activations that were run: ReLU first, as in the thesis."""
-    return [name for name in ("relu", "tanh", "own") if name in activations]
-
-
 def nearest(fractions: Sequence[float], to: float) -> float:
     """The fraction that is nearest to another."""
-    return min(fractions, key=lambda one: abs(one - to))
-
-
-def joined(parts: Sequence[str]) -> str | None:
-    """'a, b and c'; None: there are none."""
-    parts = list(parts)
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or None
+    return min(fractions, key=lambda fraction: abs(fraction - to))
 
 
 def named(layer: str) -> str:
@@ -65,21 +55,21 @@ def diverged(run: Run) -> bool:
     return not all((np.abs(values) < DIVERGED).all() for values in losses)  # of NaN false
 
 
-def sound(some: Sequence[Run]) -> list[Run]:
+def sound(runs: Sequence[Run]) -> list[Run]:
     """Those that did not diverge."""
-    return [run for run in some if not diverged(run)]
+    return [run for run in runs if not diverged(run)]
 
 
-def divergence(some: Sequence[Run]) -> dict[str, int]:
+def divergence(runs: Sequence[Run]) -> dict[str, int]:
     """How many runs diverged, of how many; empty: none did."""
-    bad = sum(map(diverged, some))
-    return {"diverged": bad, "runs": len(some), "limit": DIVERGED} if bad else {}
+    number = sum(map(diverged, runs))
+    return {"diverged": number, "runs": len(runs), "limit": DIVERGED} if number else {}
 
 
-def table(some: Sequence[Run], name: str) -> pd.DataFrame:
+def table(runs: Sequence[Run], name: str) -> pd.DataFrame:
     """The same table of several runs, in which what was measured in a run that diverged is NaN."""
     frames = []
-    for run in some:
+    for run in runs:
         frame = run.table(name)
         if diverged(run):
             measured = [name for name in frame.select_dtypes("float") if name != "fraction"]
@@ -91,9 +81,7 @@ def table(some: Sequence[Run], name: str) -> pd.DataFrame:
 def reached(final: pd.DataFrame) -> pd.DataFrame:
     """Losses and accuracy at the end by activation: mean, lowest and highest seed."""
     by = final.groupby("activation")[["train_loss", "test_loss", "accuracy"]]
-    table = by.agg(page.spread).reset_index()
-    table["activation"] = table["activation"].map(NAMES)
-    return table.rename(columns={name: name.replace("_", " ") for name in table})
+    return by_name(by.agg(spread)).rename(columns=lambda name: name.replace("_", " "))
 
 
 def with_means(penalties: pd.DataFrame, on: str = "train_probe") -> pd.DataFrame:
@@ -112,20 +100,19 @@ def layer_costs(
     costs: pd.DataFrame, layer: str, activation: str, fraction: float, size: int
 ) -> dict[str, Any]:
     """What random choice costs in a layer, beside the four scores: with one activation, and over all runs."""
-    here = costs.xs(layer, level="layer").dropna()
-    if activation not in here.index.get_level_values("activation"):  # all its runs diverged
+    by_run = costs.xs(layer, level="layer").dropna()
+    if activation not in by_run.index.get_level_values("activation"):  # all its runs diverged
         return {}
-    mean = here.xs(activation, level="activation").mean()
-    four = here[list(THESIS)].max(axis=1)
+    mean = by_run.xs(activation, level="activation").mean()
     return {
         "layer": where(activation, layer),
         "chosen": count(fraction, size),
         "size": size,
         "random": mean["random"],
         "mrp": mean["mrp"],
-        "worse": int((here["random"] > four).sum()),
-        "runs": len(here),
-        "seeds": in_seeds(here.index.get_level_values("seed").nunique()),
+        "worse": int((by_run["random"] > by_run[list(THESIS)].max(axis=1)).sum()),
+        "runs": len(by_run),
+        "seeds": in_seeds(by_run.index.get_level_values("seed").nunique()),
     }
 
 
@@ -135,11 +122,7 @@ def agreement(scores: pd.DataFrame, layer: str, fraction: float) -> str | None:
     if not 0 < count(fraction, int(rows["unit"].max()) + 1) <= rows["unit"].max():  # nothing to choose
         return None
     by = rows.dropna(subset=list(THESIS)).groupby(["activation", "seed"])
-    return between([measures.same_choice(own, THESIS, fraction).mean() for _, own in by])
-
-
-def between(shares: Sequence[float]) -> str | None:
-    """'5%', or the lowest and the highest of several: '5% to 20%'; None: there are none."""
+    shares = [measures.same_choice(units, THESIS, fraction).mean() for _, units in by]
     return trials.span(pd.Series(shares, dtype=float), ".0%")
 
 
@@ -149,8 +132,8 @@ def extremes(values: pd.Series) -> dict[str, Any]:
     if values.empty:
         return {}
     best, worst = values.idxmax(), values.idxmin()
-    found = {"best": values[best], "best_where": where(*best)}
-    return found | ({"worst": values[worst], "worst_where": where(*worst)} if len(values) > 1 else {})
+    ends = {"best": values[best], "best_where": where(*best)}
+    return ends | ({"worst": values[worst], "worst_where": where(*worst)} if len(values) > 1 else {})
 
 
 def cheapest(rows: pd.DataFrame, layer: str, activation: str) -> dict[str, Any]:
@@ -173,16 +156,17 @@ def cheapest(rows: pd.DataFrame, layer: str, activation: str) -> dict[str, Any]:
 
 def lowered(penalties: pd.DataFrame, layer: str, activation: str, size: int) -> dict[str, Any]:
     """How often replacing the smallest fraction by MRS lowers the loss: lowest and highest seed, by set."""
-    fractions = [one for one in sorted(penalties["fraction"].unique()) if count(one, size)]
+    fractions = [fraction for fraction in sorted(penalties["fraction"].unique()) if count(fraction, size)]
     if not fractions:
         return {}
-    found: dict[str, Any] = {"few": count(fractions[0], size), "size": size}
-    for name, on in {"own": "train_probe", "other": "other"}.items():
-        rows = with_means(penalties, on)
+    values: dict[str, Any] = {"few": count(fractions[0], size), "size": size}
+    for name, images in {"own": "train_probe", "other": "other"}.items():
+        rows = with_means(penalties, images)
         rows = rows[(rows["layer"] == layer) & (rows["activation"] == activation)]
         rows = rows[(rows["fraction"] == fractions[0]) & (rows["scorer"] == "mrs")].dropna(subset="penalty")
-        found[name] = between((rows["penalty"] < 0).groupby(rows["seed"]).mean().to_list())
-    return found
+        shares = (rows["penalty"] < 0).groupby(rows["seed"]).mean()
+        values[name] = trials.span(shares.astype(float), ".0%")
+    return values
 
 
 def relu_beside_tanh(costs: pd.DataFrame, layer: str) -> dict[str, Any]:
@@ -204,8 +188,8 @@ def relu_beside_tanh(costs: pd.DataFrame, layer: str) -> dict[str, Any]:
 
 def tanh_over_relu(evidence: Sequence[Evidence]) -> dict[str, Any]:
     """Of the evidence on C4.5: in how many seeds the largest ratio is below 0.4; the largest after it."""
-    ratios = [_ratios(one) for one in evidence]
-    below = sum(max(one, key=one.get) < NEAR_ZERO for one in ratios)
+    ratios = [_ratios(by_seed) for by_seed in evidence]
+    below = sum(max(by_fraction, key=by_fraction.get) < NEAR_ZERO for by_fraction in ratios)
     later = pd.Series(map(_largest_later, ratios), dtype=float)
     return {"below": below or None, "of": len(ratios), "later": later.mean()} if ratios else {}
 
@@ -240,11 +224,8 @@ def estimates(scores: pd.DataFrame) -> pd.DataFrame:
 
 def estimates_shown(table: pd.DataFrame) -> pd.DataFrame:
     """`estimates` with the names of a page."""
-    names = {"mrs": "MRS", "lowest": "MRS, lowest seed", "norm_l1": "L1 norm", "norm_l2": "L2 norm"}
-    table = table.reset_index()
-    table["activation"] = table["activation"].map(NAMES)
-    columns = ["activation", "layer", *names, "ratio"]
-    return table[columns].rename(columns=names | {"ratio": "MRS over MRP"})
+    columns = ["mrs", "lowest", "norm_l1", "norm_l2", "ratio"]
+    return by_name(table[columns]).rename(columns={"lowest": "MRS, lowest seed", "ratio": "MRS over MRP"})
 
 
 def predicting_and_pruning(table: pd.DataFrame, costs: pd.DataFrame) -> dict[str, Any]:
@@ -253,29 +234,28 @@ def predicting_and_pruning(table: pd.DataFrame, costs: pd.DataFrame) -> dict[str
     known = table["mrs"].notna() & norms.notna()
     better = (table["mrs"] > norms)[known]
     means = costs.groupby(["activation", "layer"], sort=False).mean()
-    dearer = means["mrs"] > means[["norm_l1", "norm_l2"]].min(axis=1)
+    costlier = means["mrs"] > means[["norm_l1", "norm_l2"]].min(axis=1)
     other = means.get("mean_activation", pd.Series(math.nan, index=means.index))
     quiet = other > means[["mrp", "mrs"]].max(axis=1)
     return {
         "predicts": int(better.sum()) if len(better) else None,
         "known": len(better),
         "places": len(means),
-        "dearer": joined([where(*place) for place in means.index[dearer]]),
-        "no_dearer": None if dearer.any() or means["mrs"].isna().any() else "",
+        "dearer": joined([where(*place) for place in means.index[costlier]]),
+        "no_dearer": None if costlier.any() or means["mrs"].isna().any() else "",
         "quiet": int(quiet.sum()) if other.notna().any() else None,
     }
 
 
 def stand_ins(rows: pd.DataFrame, fraction: float) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What stands for the units that MRS chooses: the table of mean penalties, and which one is cheapest.
+    """What replaces the units that MRS chooses: the table of mean penalties, and which one is cheapest.
 
     Args:
         rows: of `penalties`, by MRS, on one set.
     """
     rows = second_half(rows[rows["fraction"] == fraction])
-    table = (
-        rows.groupby(["activation", "layer", "constant"], sort=False)["penalty"].mean().unstack("constant")
-    )
+    by = rows.groupby(["activation", "layer", "constant"], sort=False)
+    table = by["penalty"].mean().unstack("constant")
     known = table.dropna(how="all")
     lowest = known.idxmin(axis=1) if known.shape[1] > 1 else pd.Series(dtype=object)
     several = known.nunique(axis=1) > 1  # where they differ
@@ -283,9 +263,10 @@ def stand_ins(rows: pd.DataFrame, fraction: float) -> tuple[pd.DataFrame, dict[s
     parts = [f"{constant} in {where(*place)}" for place, constant in lowest.items()]
     carried = []
     if {"mean of h", "zero"} <= set(known):
-        for name, own in known.groupby("activation", sort=False):
-            better = int((own["mean of h"] < own["zero"]).sum())
-            carried.append(f"{better} of {len(own)} layers {'of' if name == 'own' else 'with'} {NAMES[name]}")
+        for name, layers in known.groupby("activation", sort=False):
+            better = int((layers["mean of h"] < layers["zero"]).sum())
+            of = "of" if name == "own" else "with"
+            carried.append(f"{better} of {len(layers)} layers {of} {NAMES[name]}")
     return table, {"cheapest": joined(parts), "carried": joined(carried)}
 
 
@@ -306,11 +287,11 @@ def at_both_widths(narrow: Sequence[Run], wide: Sequence[Run]) -> pd.DataFrame:
     for name, (value, stated) in AT_BOTH_WIDTHS.items():
         row: dict[str, Any] = {"claim": name, "what": value, "thesis": stated}
         later = {"claim": name, "what": f"{value}, f at least {NEAR_ZERO:g}", "thesis": stated}
-        for width, some in {"narrow": narrow, "wide": wide}.items():
-            evidence = claims.verdict(name, some).evidence if some else []
-            row[width] = [one.values.get(value, math.nan) for one in evidence]
-            row[f"{width}_met"] = [one.holds for one in evidence]
-            largest = [_largest_later(_ratios(one)) for one in evidence]
+        for width, runs in {"narrow": narrow, "wide": wide}.items():
+            evidence = claims.verdict(name, runs).evidence if runs else []
+            row[width] = [by_seed.values.get(value, math.nan) for by_seed in evidence]
+            row[f"{width}_met"] = [by_seed.holds for by_seed in evidence]
+            largest = [_largest_later(_ratios(by_seed)) for by_seed in evidence]
             enough = claims.CLAIMS["C4.5"].thresholds["ratio"]
             later[width], later[f"{width}_met"] = largest, [ratio >= enough for ratio in largest]
         rows += [row, later] if name == "C4.5" else [row]
@@ -321,9 +302,9 @@ def widths_shown(outcomes: pd.DataFrame, narrow: int, wide: int) -> pd.DataFrame
     """`at_both_widths` as text: numbers as a mean with the lowest and the highest seed, and how often met."""
     shown = outcomes[["claim", "what", "thesis"]].copy()
     for name, units in (("narrow", narrow), ("wide", wide)):
-        shown[f"{units} units"] = [page.spread(pd.Series(one, dtype=float)) for one in outcomes[name]]
-        met = outcomes[f"{name}_met"]
-        shown[f"{units}: criterion met"] = [f"{sum(one)} of {len(one)}" if one else "–" for one in met]
+        shown[f"{units} units"] = outcomes[name].map(spread)
+        met = outcomes[f"{name}_met"].map(lambda seeds: f"{sum(seeds)} of {len(seeds)}" if seeds else "–")
+        shown[f"{units}: criterion met"] = met
     return shown
 
 
@@ -336,8 +317,7 @@ def width_answer(outcomes: pd.DataFrame, narrow_units: int, wide_units: int) -> 
         known[name].map(lambda met: sum(met) >= claims.ENOUGH * len(met))
         for name in ("narrow_met", "wide_met")
     )
-    title = [f"{row.claim} ({row.what})" for row in known.itertuples()]
-    names = pd.Series(title, index=known.index)
+    names = known["claim"] + " (" + known["what"] + ")"
     better = int(wide.sum()) - int(narrow.sum())
     return {
         "outcomes": len(known),
@@ -356,7 +336,7 @@ def width_answer(outcomes: pd.DataFrame, narrow_units: int, wide_units: int) -> 
 
 
 def schedule_jumps(pruned: Sequence[Run], twins: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The jump of the loss at each pruning by what stands for the units, and what is to be said of it.
+    """The jump of the loss at each pruning by what stands for the units, and values for the prose.
 
     A jump is *visible* if in all seeds it is above the 99th percentile of the twin's changes from one
     measurement to the next; it is *made up for* if a later measurement is as low as the loss before.
@@ -364,22 +344,21 @@ def schedule_jumps(pruned: Sequence[Run], twins: Sequence[Run]) -> tuple[pd.Data
     rows = table(pruned, "pruned")
     rows = rows[rows["set"] == "train_probe"].assign(jump=rows["after"] - rows["before"])
     jumps = rows.groupby(["fraction", "removal"])["jump"].mean().unstack()
-    own = rows[rows["removal"] == "propagated"]
-    changes = table(twins, "training").groupby("seed")["train_probe"]
-    usual = changes.apply(lambda one: one.diff().quantile(0.99))
-    above = (own["jump"] > own["seed"].map(usual)).groupby(own["fraction"]).all()
-    training = table(pruned, "training")
+    carried = rows[rows["removal"] == "propagated"]
+    losses = table(twins, "training").groupby("seed")["train_probe"]
+    usual = losses.apply(lambda loss: loss.diff().quantile(0.99))
+    above = (carried["jump"] > carried["seed"].map(usual)).groupby(carried["fraction"]).all()
+    training, up = table(pruned, "training"), carried[carried["jump"] > 0]
     lowest = [
         training.loc[(training["seed"] == row.seed) & (training["step"] > row.step), "train_probe"].min()
-        for row in own.itertuples()
+        for row in up.itertuples()
     ]
-    known = own["jump"].notna().all()
-    recovered = own.loc[own["jump"] > 0, "before"].ge(pd.Series(lowest, index=own.index)[own["jump"] > 0])
+    known = carried["jump"].notna().all()
     return jumps, {
         "seen": joined([f"{fraction:g}" for fraction in above.index[above]]),
         "unseen": joined([f"{fraction:g}" for fraction in above.index[~above]]) if known else None,
-        "recovered": int(recovered.sum()),
-        "jumps": len(recovered) or None,
+        "recovered": int((up["before"] >= lowest).sum()),
+        "jumps": len(up) or None,
         "seeds": in_seeds(len(pruned)),
         "carried": int((jumps["propagated"] < jumps["bare"]).sum()),
         "prunings": len(jumps.dropna()) or None,
@@ -405,7 +384,7 @@ def accuracies(small: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
 
 
 def differ(losses: pd.Series, others: pd.Series) -> str | None:
-    """How much the same losses by two ways differ at most, in words; None: they are not known."""
+    """How much losses that were computed in two ways differ at most, in words; None: they are not known."""
     most = (losses - others).abs().max()
     if math.isnan(most):
         return None
@@ -422,13 +401,13 @@ def emptied(
     pruned: Run, by_weights: Sequence[Run], layers: Sequence[str], known: Sequence[str]
 ) -> dict[str, Any]:
     """How many units of some layers have no weights left, with units pruned and with weights pruned."""
-    some = [layer for layer in layers if layer in known]
-    if not some or not by_weights:
+    layers = [layer for layer in layers if layer in known]
+    if not layers or not by_weights:
         return {}
     return {
-        "by_units": sum(measures.empty_units(pruned, layer) for layer in some),
-        "by_weights": sum(measures.empty_units(by_weights[0], layer) for layer in some),
-        "all_units": sum(len(measures.weights(pruned, layer)) for layer in some),
+        "by_units": sum(measures.empty_units(pruned, layer) for layer in layers),
+        "by_weights": sum(measures.empty_units(by_weights[0], layer) for layer in layers),
+        "all_units": sum(len(measures.weights(pruned, layer)) for layer in layers),
     }
 
 
@@ -479,8 +458,8 @@ def means_that_cost(rows: pd.DataFrame) -> dict[str, Any]:
     both = rows.set_index(["scorer", "fraction", "means"])["accuracy"].unstack("means")
     lost = 100 * (both[False] - both[True])
     lost = lost[[fraction > 0 for _, fraction in lost.index]]
-    worst: Mapping[str, float] = {}
-    if (lost > 0).any():
-        (scorer, fraction), most = lost.idxmax(), lost.max()
-        worst = {"most": most, "most_scorer": NAMES[scorer], "most_fraction": fraction}
-    return {"costly": int((lost > 0).sum()), "points": len(lost) or None} | dict(worst)
+    values = {"costly": int((lost > 0).sum()), "points": len(lost) or None}
+    if values["costly"]:
+        scorer, fraction = lost.idxmax()
+        values |= {"most": lost.max(), "most_scorer": NAMES[scorer], "most_fraction": fraction}
+    return values

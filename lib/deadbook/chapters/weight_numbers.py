@@ -5,7 +5,6 @@ Frames have a row (activation, seed), which a page shows as a mean with the lowe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +20,7 @@ from deadbook.analysis.measures import (
     steady,
     weights,
 )
+from deadbook.chapters.page import joined, spread
 from deadbook.runs import Run
 from deadunits.counting import count
 
@@ -34,22 +34,9 @@ def network_words(network: str) -> str:
     return f"the network `{network}`"
 
 
-def listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str | None:
     """Names in a sentence: "`conv1`, `conv2` and `fc1`"."""
-    *first, last = (f"`{name}`" for name in names)
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def spread(values: pd.Series, form: str = "{:.2f}") -> str:
-    """A mean over seeds and, in brackets, the lowest and the highest; a dash: nothing is known."""
-    known = [float(value) for value in values if np.isfinite(value)]
-    if not known:
-        return "–"
-    mean, low, high = (
-        re.sub(r"^-(0(?:\.0+)?)(?![\d.])", r"\1", form.format(steady(value)))  # no "-0"
-        for value in (np.mean(known), min(known), max(known))
-    )
-    return f"{mean} ({low} to {high})" if len(known) > 1 else mean
+    return joined(f"`{name}`" for name in names)
 
 
 def spreads(by_seed: pd.DataFrame, form: str = "{:.2f}") -> pd.DataFrame:
@@ -58,19 +45,14 @@ def spreads(by_seed: pd.DataFrame, form: str = "{:.2f}") -> pd.DataFrame:
     A column in which nothing is known is left out.
     """
     known = by_seed.dropna(axis="columns", how="all")
-    rows = known.groupby("activation").agg(lambda values: spread(values, form))
+    rows = known.groupby("activation").agg(spread, form)
     return rows.rename(index=NAMES).rename_axis("network").reset_index()
 
 
 def by_network(by_seed: pd.Series, form: str) -> str | None:
     """Means over seeds in a sentence: "44% (ReLU) and 36% (tanh)"; the index is (activation, seed)."""
-    known = by_seed.dropna()
-    if known.empty:
-        return None
-    means = known.groupby("activation").mean()
-    return (
-        " and ".join(f"{form.format(steady(mean))} ({NAMES[name]})" for name, mean in means.items()) or None
-    )
+    means = by_seed.dropna().groupby("activation").mean()
+    return joined(f"{form.format(steady(mean))} ({NAMES[name]})" for name, mean in means.items())
 
 
 def removed(run: Run, fraction: float) -> int:
@@ -86,13 +68,14 @@ def negative_shares(scores: pd.DataFrame) -> pd.DataFrame:
     the other images too; expected: how many would, were the two sets independent.
     """
     by, on = ["activation", "seed"], ["activation", "seed", "step", "layer", "weight"]
-    late = second_half(scores[scores["set"] == "probe"])
+    scored = second_half(scores[scores["set"] == "probe"])
+    scored = scored.assign(exact=scored["loss_change"] < 0, taylor1=scored["taylor1"] < 0)
     other = scores.loc[scores["set"] == "other", [*on, "loss_change"]]
-    pairs = late.merge(other, on=on, suffixes=("", "_other"))
-    pairs = pairs.assign(negative=pairs["loss_change"] < 0, again=pairs["loss_change_other"] < 0)
+    pairs = scored.merge(other, on=on, suffixes=("", "_other"))
+    pairs = pairs.assign(negative=pairs["exact"], again=pairs["loss_change_other"] < 0)
     columns = {
-        "exact": (late["loss_change"] < 0).groupby([late[name] for name in by]).mean(),
-        "taylor1": (late["taylor1"] < 0).groupby([late[name] for name in by]).mean(),
+        "exact": scored.groupby(by)["exact"].mean(),
+        "taylor1": scored.groupby(by)["taylor1"].mean(),
         "again": pairs[pairs["negative"]].groupby(by)["again"].mean(),
         "expected": pairs.groupby(by)["again"].mean(),
     }
@@ -158,11 +141,10 @@ def lowered(penalties: pd.DataFrame, name: Callable[[float], int]) -> pd.DataFra
     """
     rows = penalties[penalties["scorer"] == "loss_change"]
     by = ["activation", "fraction", "set"]
-    found = rows.groupby([*by, "seed"])["penalty"].agg([lambda one: 100 * (one < 0).mean(), "mean"])
-    found.columns = ["below", "mean"]
-    table = found.groupby(by).agg(
-        {"below": lambda one: spread(one, "{:.0f}%"), "mean": lambda one: spread(one, "{:.4f}")}
-    )
+    by_seed = rows.groupby([*by, "seed"])["penalty"]
+    by_seed = by_seed.agg(below=lambda penalty: 100 * (penalty < 0).mean(), mean="mean").groupby(by)
+    forms = {"below": "{:.0f}%", "mean": "{:.4f}"}
+    table = pd.DataFrame({name: by_seed[name].agg(spread, form) for name, form in forms.items()})
     table = table.reset_index().replace({"activation": NAMES, "set": NAMES})
     table["fraction"] = table["fraction"].map(name)
     table.columns = ["network", "weights removed", "judged on", "loss went down in", "mean penalty in nats"]
@@ -179,10 +161,10 @@ def together(penalties: pd.DataFrame, fraction: float) -> dict[str, float]:
     if rows.empty:
         return {}
     by = rows.groupby(["scorer", "set"])["penalty"]
-    below, mean = 100 * by.agg(lambda one: (one < 0).mean()), 1000 * by.mean()
-    found = {f"below_{name}": float(below["loss_change", name]) for name in ("probe", "other")}
-    found |= {name: float(mean["loss_change", name]) for name in ("probe", "other")}
-    return found | {"random": float(mean["random", "other"])}
+    below, mean = 100 * by.agg(lambda penalty: (penalty < 0).mean()), 1000 * by.mean()
+    values = {f"below_{images}": float(below["loss_change", images]) for images in ("probe", "other")}
+    values |= {images: float(mean["loss_change", images]) for images in ("probe", "other")}
+    return values | {"random": float(mean["random", "other"])}
 
 
 def cheaper_at_random(means: pd.DataFrame | None) -> tuple[int, int]:
@@ -231,10 +213,10 @@ def signed_and_absolute(penalties: pd.DataFrame) -> pd.DataFrame:
     means = penalties_by_scorer(penalties)
     scorers = [name for name in (*SIGNED, "diagonal", "magnitude", "random") if name in means]
     table = pd.DataFrame({"score": [NAMES[name] for name in scorers]})
-    for activation, own in means.groupby("activation"):
+    for activation, by_seed in means.groupby("activation"):
         for kind, ending in (("signed", ""), ("absolute", "_abs")):
             names = [name if name in ("magnitude", "random") else name + ending for name in scorers]
-            cells = [spread(own[name]) if name in own else "–" for name in names]
+            cells = [spread(by_seed[name], "{:.2f}") if name in by_seed else "–" for name in names]
             table[f"{NAMES[activation]}, {kind}"] = cells
     return table
 
@@ -262,7 +244,7 @@ def jumps(pruned: pd.DataFrame) -> pd.DataFrame:
     names = {"layer": "by layer", "network": "over the network"}
     rows = pruned[pruned["set"] == "probe"]
     rows = rows.assign(jump=rows["after"] - rows["before"])
-    table = rows.groupby(["fraction", "pruned_by"])["jump"].agg(lambda one: spread(one, "{:.3f}"))
+    table = rows.groupby(["fraction", "pruned_by"])["jump"].agg(spread, "{:.3f}")
     return table.unstack("pruned_by").rename(columns=names).reset_index()
 
 
@@ -274,11 +256,9 @@ def left_by_layer(table: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFram
         "twin's largest tenth kept": "{:.0%}",
     }
     by = table.assign(pruned=table["pruned_by"].map(labels)).groupby(["pruned", "layer", "of"], sort=False)
-    columns = {name: by[name].agg(lambda one, form=form: spread(one, form)) for name, form in forms.items()}
-    found = pd.DataFrame(columns).reset_index()
-    return found[
-        ["pruned", "layer", "weights left", "units without weights", "of", "twin's largest tenth kept"]
-    ]
+    left = pd.DataFrame({name: by[name].agg(spread, form) for name, form in forms.items()})
+    left.insert(2, "of", left.index.get_level_values("of"))
+    return left.droplevel("of").reset_index()
 
 
 def where_left(table: pd.DataFrame, layers: Sequence[str], by_layer: Sequence[Run]) -> dict[str, float | str]:
@@ -288,21 +268,21 @@ def where_left(table: pd.DataFrame, layers: Sequence[str], by_layer: Sequence[Ru
     chance: of two or more; kept: of the twin's largest tenth; left: of all weights; most, least: of the
     layer that keeps most, or least, when pruned over the network (with several layers).
     """
-    found: dict[str, float | str] = {"layer": layers[0]}
-    own = table[table["pruned_by"] == "layer"]
-    if len(own):
-        first = own[own["layer"] == layers[0]]
+    values: dict[str, float | str] = {"layer": layers[0]}
+    pruned = table[table["pruned_by"] == "layer"]
+    if len(pruned):
+        first = pruned[pruned["layer"] == layers[0]]
         sizes = weights(by_layer[0], layers[0])
         chance = chance_of_two_empty(len(sizes), sizes[0].size, int(np.count_nonzero(sizes)))
         empty = first["units without weights"]
-        found |= {"empty": float(empty.mean()), "fewest": float(empty.min()), "chance": 100 * chance}
-        found |= {"units": int(first["of"].iloc[0]), "left": 100 * float(own["weights left"].mean())}
-        found["kept"] = 100 * float(own["twin's largest tenth kept"].mean())
+        values |= {"empty": float(empty.mean()), "fewest": float(empty.min()), "chance": 100 * chance}
+        values |= {"units": int(first["of"].iloc[0]), "left": 100 * float(pruned["weights left"].mean())}
+        values["kept"] = 100 * float(pruned["twin's largest tenth kept"].mean())
     shares = table[table["pruned_by"] == "network"].groupby("layer")["weights left"].mean().mul(100)
     if len(shares) > 1:
-        found |= {"most_layer": shares.idxmax(), "most": float(shares.max())}
-        found |= {"least_layer": shares.idxmin(), "least": float(shares.min())}
-    return found
+        values |= {"most_layer": shares.idxmax(), "most": float(shares.max())}
+        values |= {"least_layer": shares.idxmin(), "least": float(shares.min())}
+    return values
 
 
 def removed_units(removal: pd.DataFrame, by_layer: Sequence[Run], twins: Sequence[Run]) -> dict[str, float]:
@@ -315,20 +295,19 @@ def removed_units(removal: pd.DataFrame, by_layer: Sequence[Run], twins: Sequenc
         return {}
     total = parameters(twins[0])
     share = 100 * zero[zero["carried"]]["parameters"] / total
-    found = {"zero_share": share.mean(), "zero_least": share.min(), "zero_most": share.max()}
+    values = {"zero_share": share.mean(), "zero_least": share.min(), "zero_most": share.max()}
     for name, carried in (("zero_carried", True), ("zero_dropped", False)):
-        found[name] = 100 * zero[zero["carried"] == carried]["test_accuracy"].mean()
+        values[name] = 100 * zero[zero["carried"] == carried]["test_accuracy"].mean()
     pairs = [
         (chosen_removal(run, twin=twin), run.table("final")["test_accuracy"][0])
         for run, twin in zip(by_layer, twins, strict=True)
     ]
-    picked = [(best, masked) for best, masked in pairs if best]
-    found |= {"picked": len(picked), "seeds": len(pairs)}
+    picked = [best | {"masked": masked} for best, masked in pairs if best]
+    values |= {"picked": len(picked), "seeds": len(pairs)}
+    names = {"picked_share": "share", "picked_accuracy": "test_accuracy", "picked_masked": "masked"}
     if picked:
-        found["picked_share"] = 100 * np.mean([best["share"] for best, _ in picked])
-        found["picked_accuracy"] = 100 * np.mean([best["test_accuracy"] for best, _ in picked])
-        found["picked_masked"] = 100 * np.mean([masked for _, masked in picked])
-    return found
+        values |= {name: 100 * np.mean([best[of] for best in picked]) for name, of in names.items()}
+    return values
 
 
 def at_once(
@@ -340,21 +319,20 @@ def at_once(
     magnitude; most: nearest to the end of the schedule, or the largest.
     """
     accuracy = explored.table("pruned").set_index(["scorer", "fraction"])["accuracy"].mul(100)
-    middle = min(fractions, key=lambda one: abs(one - 0.5))
     end = schedule[-1][1] if schedule else max(fractions)
-    most = min(fractions, key=lambda one: abs(one - end))
-    found = {"middle": 100 * middle, "magnitude": accuracy["magnitude", middle], "most": 100 * most}
-    found |= {"taylor": accuracy["taylor1_abs", middle], "random": accuracy["random", middle]}
-    found["most_magnitude"] = accuracy["magnitude", most]
-    few = min((one for one in fractions if one > 0), key=lambda one: abs(one - 0.1), default=None)
+    middle, most = (min(fractions, key=lambda fraction: abs(fraction - to)) for to in (0.5, end))
+    values = {"middle": 100 * middle, "magnitude": accuracy["magnitude", middle], "most": 100 * most}
+    values |= {"taylor": accuracy["taylor1_abs", middle], "random": accuracy["random", middle]}
+    values["most_magnitude"] = accuracy["magnitude", most]
+    few = min(filter(None, fractions), key=lambda fraction: abs(fraction - 0.1), default=None)
     if few is not None and accuracy["taylor1", few] < accuracy["magnitude", few]:
-        found |= {"few": 100 * few, "signed": accuracy["taylor1", few]}
-    return found
+        values |= {"few": 100 * few, "signed": accuracy["taylor1", few]}
+    return values
 
 
 def nearest(sizes: Sequence[float], size: float) -> float:
     """Of the sizes that were measured, the one nearest by ratio."""
-    return min(sizes, key=lambda one: max(one / size, size / one))
+    return min(sizes, key=lambda measured: max(measured / size, size / measured))
 
 
 def walk(rows: pd.DataFrame, at: float, larger: float, far: float) -> dict[str, float]:
@@ -366,20 +344,19 @@ def walk(rows: pd.DataFrame, at: float, larger: float, far: float) -> dict[str, 
         larger: another one.
         far: a size of the step towards zero weights.
     """
-    late = rows[rows["step"] == rows["step"].max()].set_index("size")
-    along = late[late["direction"] == "gradient"]
+    last = rows[rows["step"] == rows["step"].max()].set_index("size")
+    along = last[last["direction"] == "gradient"]
     errors = along[["first", "second"]].sub(along["exact"], axis=0).div(along["exact"], axis=0).abs()
     errors = 100 * errors.groupby("size").median()
-    found = {"end": int(rows["step"].max()), "at": at, "far": far}
+    values = {"end": int(rows["step"].max()), "at": at, "far": far}
     if larger != at:
-        found["larger"] = larger
+        values["larger"] = larger
     for name, size in (("at", at), ("larger", larger)):
-        found |= {f"{order}_{name}": float(errors[order].get(size, np.nan)) for order in errors}
+        values |= {f"{order}_{name}": float(errors[order].get(size, np.nan)) for order in errors}
     lowers = along[along["exact"] < 0].reset_index().groupby("seed")["size"].max()
-    found |= {"lowers": len(lowers), "lowers_least": lowers.min(), "lowers_most": lowers.max()}
-    removal = late[late["direction"] == "removal"]
-    emptied = removal[removal.index == far][["exact", "first", "second"]].mean()
-    return found | {f"far_{order}": float(emptied[order]) for order in emptied.index}
+    values |= {"lowers": len(lowers), "lowers_least": lowers.min(), "lowers_most": lowers.max()}
+    emptied = last[(last["direction"] == "removal") & (last.index == far)]
+    return values | {f"far_{order}": float(emptied[order].mean()) for order in ("exact", "first", "second")}
 
 
 def descents(rows: pd.DataFrame, expansion: pd.DataFrame, at: float, least: float) -> dict[str, float]:
@@ -393,11 +370,11 @@ def descents(rows: pd.DataFrame, expansion: pd.DataFrame, at: float, least: floa
     """
     last = rows[rows["step"] == rows["step"].max()].set_index("size")
     share = 100 * (last[["minibatch", "all"]] < 0).groupby("size").mean()
-    found = {"least": least, "at": at}
+    values = {"least": least, "at": at}
     for name, size in (("least", least), ("at", at)):
         if size in share.index:
-            found |= {f"own_{name}": share["minibatch"][size], f"all_{name}": share["all"][size]}
+            values |= {f"own_{name}": share["minibatch"][size], f"all_{name}": share["all"][size]}
     change = 1000 * last.loc[last.index == at, "all"]
-    late = (expansion["step"] == expansion["step"].max()) & (expansion["direction"] == "gradient")
-    full = expansion[late & (expansion["size"] == at)]["exact"]
-    return found | {"mean_at": change.mean(), "error_at": change.sem(), "full_at": 1000 * full.mean()}
+    along = (expansion["direction"] == "gradient") & (expansion["size"] == at)
+    full = expansion[along & (expansion["step"] == expansion["step"].max())]["exact"]
+    return values | {"mean_at": change.mean(), "error_at": change.sem(), "full_at": 1000 * full.mean()}

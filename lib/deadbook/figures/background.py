@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from deadbook.figures.style import COLOURS, legend, panels
+from deadbook.figures.style import COLOURS, panels
 
 ORDERS = {"exact": "#0072B2", "first": "#D55E00", "second": "#CC79A7"}
 DASHES = {"exact": "-", "first": (0, (4, 2)), "second": (0, (1.5, 1.5))}  # where they agree, all are seen
+SIZE = "size of the step, t"
 LABELS = {"exact": "exact", "first": "first order", "second": "second order"}
 
 
@@ -61,44 +62,33 @@ def expansion(rows: pd.DataFrame, mark: float | None = None, at: float | None = 
         at: a size at which to put a point on each line.
     """
     titles = {"gradient": "along the negative gradient", "removal": "towards zero weights"}
-    with panels(1, 2, 3.0) as (figure, axes):
+    with panels(1, 2, 3.0, SIZE, "change of the loss in nats") as (figure, axes):
         for ax, (direction, title) in zip(axes.flat, titles.items(), strict=True):
-            here = rows[rows["direction"] == direction].sort_values("size")
+            walk = rows[rows["direction"] == direction].sort_values("size")
+            point = walk[walk["size"] == at]
             for order, colour in ORDERS.items():
-                width = 3 if order == "exact" else 1.8
-                ax.plot(
-                    here["size"],
-                    here[order],
-                    color=colour,
-                    linestyle=DASHES[order],
-                    linewidth=width,
-                    label=LABELS[order],
-                )
-                point = here[here["size"] == at]
+                style = {"color": colour, "linestyle": DASHES[order], "label": LABELS[order]}
+                ax.plot(walk["size"], walk[order], linewidth=3 if order == "exact" else 1.8, **style)
                 ax.plot(point["size"], point[order], "o", color=colour, markersize=8)
             ax.set_yscale("symlog", linthresh=0.01)  # the dip is small, what follows is not
             ax.axhline(0, color="black", linewidth=0.9)
-            ax.set(title=title, xlabel="size of the step, t", xscale="log")
+            ax.set(title=title, xscale="log")
         _mark(axes.flat[0], mark)
-        axes.flat[0].set_ylabel("change of the loss in nats")
-        legend(figure, axes.flat[0])
     return figure
 
 
 def expansion_error(rows: pd.DataFrame) -> Figure:
     """How wrong the expansions are along the negative gradient, by size of the step, early and late."""
     steps = [rows["step"].min(), rows["step"].max()]
-    with panels(1, 2, 3.0, sharey=True) as (figure, axes):
+    with panels(1, 2, 3.0, SIZE, "error over the exact change", sharey=True) as (figure, axes):
         for ax, step in zip(axes.flat, steps, strict=True):
-            here = rows[(rows["step"] == step) & (rows["direction"] == "gradient")]
+            walk = rows[(rows["step"] == step) & (rows["direction"] == "gradient")]
             for order in ("first", "second"):
-                error = (here[order] - here["exact"]).abs() / here["exact"].abs()
-                by = error.groupby(here["size"]).median()
-                ax.plot(by.index, by, color=ORDERS[order], label=LABELS[order])
+                error = (walk[order] - walk["exact"]).abs() / walk["exact"].abs()
+                median = error.groupby(walk["size"]).median()
+                ax.plot(median.index, median, color=ORDERS[order], label=LABELS[order])
             ax.axhline(1, color="black", linewidth=0.9)
-            ax.set(title=f"step {step:,}", xlabel="size of the step, t", xscale="log", yscale="log")
-        axes.flat[0].set_ylabel("error over the exact change")
-        legend(figure, axes.flat[0])
+            ax.set(title=f"step {step:,}", xscale="log", yscale="log")
     return figure
 
 
@@ -111,16 +101,14 @@ def descent(rows: pd.DataFrame, mark: float | None = None) -> Figure:
     """
     steps = [rows["step"].min(), rows["step"].max()]
     kinds = {"minibatch": ("#D55E00", "of the minibatch"), "all": ("#0072B2", "of the fixed set")}
-    with panels(1, 2, 2.8, sharey=True) as (figure, axes):
+    with panels(1, 2, 2.8, SIZE, "steps that lower\nthe loss, in %", sharey=True) as (figure, axes):
         for ax, step in zip(axes.flat, steps, strict=True):
-            here = rows[rows["step"] == step]
+            trials = rows[rows["step"] == step]
             for kind, (colour, label) in kinds.items():
-                lowered = (here[kind] < 0).groupby(here["size"]).mean()
+                lowered = (trials[kind] < 0).groupby(trials["size"]).mean()
                 ax.plot(lowered.index, 100 * lowered, color=colour, label=label)
-            ax.set(title=f"step {step:,}", xlabel="size of the step, t", xscale="log", ylim=(-3, 103))
+            ax.set(title=f"step {step:,}", xscale="log", ylim=(-3, 103))
             _mark(ax, mark)
-        axes.flat[0].set_ylabel("steps that lower\nthe loss, in %")
-        legend(figure, axes.flat[0])
     return figure
 
 
@@ -131,14 +119,11 @@ def _mark(ax: Axes, size: float | None) -> None:
 
 def removals(losses: Mapping[str, Sequence[float]]) -> Figure:
     """Loss of a tiny model after 0, 1, 2, ... weights are removed, by how they were chosen."""
-    with panels(1, 1, 2.6) as (figure, axes):
-        ax = axes[0, 0]
-        for (name, values), (colour, style) in zip(
-            losses.items(), (("#D55E00", (0, (4, 2))), ("#0072B2", "-")), strict=True
-        ):
-            ax.plot(range(len(values)), values, color=colour, linestyle=style, marker="o", label=name)
-        ax.set(xlabel="weights removed", ylabel="loss", xticks=range(max(map(len, losses.values()))))
-        legend(figure, ax)
+    styles = (("#D55E00", (0, (4, 2))), ("#0072B2", "-"))
+    with panels(1, 1, 2.6, "weights removed", "loss") as (figure, axes):
+        for (name, values), (colour, style) in zip(losses.items(), styles, strict=True):
+            axes[0, 0].plot(values, color=colour, linestyle=style, marker="o", label=name)
+        axes[0, 0].set_xticks(range(max(map(len, losses.values()))))
     return figure
 
 
@@ -150,11 +135,11 @@ def propagation(errors: Mapping[str, Mapping[str, np.ndarray]], spreads: np.ndar
         "mended, W g(E[h])": {"color": "#0072B2", "linewidth": 3.4},
         "W E[g(h)]": {"color": "#E69F00", "linestyle": (0, (1.5, 1.5))},
     }
-    with panels(1, len(errors), 3.0, sharey=True) as (figure, axes):
+    shape = (1, len(errors), 3.0, "standard deviation of h")
+    name = "root mean square error of\nthe next pre-activation"
+    with panels(*shape, name, sharey=True) as (figure, axes):
         for ax, (title, lines) in zip(axes.flat, errors.items(), strict=True):
             for kind, look in kinds.items():
                 ax.plot(spreads, lines[kind], label=kind, **look)
-            ax.set(title=title, xlabel="standard deviation of h", xscale="log", yscale="log")
-        axes.flat[0].set_ylabel("root mean square error of\nthe next pre-activation")
-        legend(figure, axes.flat[0])
+            ax.set(title=title, xscale="log", yscale="log")
     return figure

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -77,7 +77,7 @@ def use() -> None:
 def ranks(scores: np.ndarray, mark: bool = True) -> Figure:
     """A picture of a layer's weights, each coloured by its rank among all: (units, channels, height, width).
 
-    Light is a low score (first to go), dark a high one; with `mark`, a ring marks a negative score. No text.
+    Light is a low score (pruned first), dark a high one; with `mark`, a ring marks a negative score. No text.
     """
     order = scores.ravel().argsort(kind="stable").argsort(kind="stable").reshape(scores.shape)
     negative = np.argwhere(mosaic(scores) < 0) if mark and scores.shape[1] == 1 else None
@@ -126,7 +126,7 @@ def svg(figure: Figure, **how: object) -> bytes:
     file = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **how)
-    text = COORDINATES.sub(lambda found: LONG.sub(_shorter, found[0]), file.getvalue())
+    text = COORDINATES.sub(lambda part: LONG.sub(_shorter, part[0]), file.getvalue())
     names = dict.fromkeys(re.findall(r' id="([^"]+)"', text))
     order = {name: f"\0{number}" for number, name in enumerate(names)}
     text = re.sub(r'( id="|"#|\(#)([^")]+)', lambda at: at[1] + order.get(at[2], at[2]), text)
@@ -139,10 +139,28 @@ def _shorter(number: re.Match) -> str:
 
 
 @contextlib.contextmanager
-def panels(rows: int, columns: int, height: float, **shared: object) -> Iterator[tuple[Figure, np.ndarray]]:
+def panels(
+    rows: int,
+    columns: int,
+    height: float,
+    xlabel: str = "",
+    ylabel: str = "",
+    titles: Iterable[str] = (),
+    **shared: object,
+) -> Iterator[tuple[Figure, np.ndarray]]:
+    """Rows and columns of panels, labelled at the edges; above them the first panel's legend."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        yield figure, figure.subplots(rows, columns, squeeze=False, **shared)
+        axes = figure.subplots(rows, columns, squeeze=False, **shared)
+        for ax in axes[-1]:
+            ax.set_xlabel(xlabel)
+        for ax in axes[:, 0]:
+            ax.set_ylabel(ylabel)
+        for ax, title in zip(axes[0], titles, strict=False):
+            ax.set_title(title)
+        yield figure, axes
+        if axes[0, 0].get_legend() is None:
+            legend(figure, axes[0, 0])
 
 
 def mosaic(values: np.ndarray) -> np.ndarray:
@@ -156,12 +174,12 @@ def mosaic(values: np.ndarray) -> np.ndarray:
     return padded.transpose(0, 2, 1, 3).reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
 
 
-def picture(values: np.ndarray, cmap: str | None, top: float, points: np.ndarray | None = None) -> Figure:
+def picture(values: np.ndarray, cmap: str | None, highest: float, points: np.ndarray | None = None) -> Figure:
     height, width = values.shape[:2]
     inches = min(WIDTH / width, 2.4 / height, 0.16)  # a cell
     figure = Figure(figsize=(width * inches, height * inches))
     ax = figure.add_axes((0, 0, 1, 1))
-    ax.imshow(values, cmap=cmap, vmin=0, vmax=top or 1, interpolation="nearest", aspect="auto")
+    ax.imshow(values, cmap=cmap, vmin=0, vmax=highest or 1, interpolation="nearest", aspect="auto")
     if points is not None:
         x, y = points[:, 1], points[:, 0]
         ax.scatter(x, y, s=9, facecolors="none", edgecolors="#B0307A", linewidths=0.9)
@@ -177,9 +195,25 @@ def in_order(
 
 
 def legend(figure: Figure, ax: Axes) -> None:
-    """One for all panels, above them."""
+    """That of one panel, above all of them."""
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 5), handlelength=1.4)
+    if handles:
+        columns = min(len(labels), 5)
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=1.4)
+
+
+def by_seed(rows: pd.DataFrame, column: str = "penalty", x: str = "step") -> pd.DataFrame:
+    """Means of a column: a row a value of `x`, a column a seed."""
+    return rows.groupby([x, "seed"])[column].mean().unstack("seed")
+
+
+def penalties_by_step(ax: Axes, rows: pd.DataFrame, scorers: Sequence[str]) -> None:
+    """A band a scorer that is in the rows, and a line at 0; absolute scores look like signed ones."""
+    for scorer in scorers:
+        penalty, name = by_seed(rows[rows["scorer"] == scorer]), scorer.removesuffix("_abs")
+        if len(penalty):
+            band(ax, penalty, COLOURS[name], NAMES[name])
+    ax.axhline(0, color="black", linewidth=0.9)
 
 
 def band(

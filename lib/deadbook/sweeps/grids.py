@@ -1,7 +1,7 @@
-"""The YAML file of a sweep: what it may say, and the jobs that it asks for.
+"""The YAML file of a sweep: what may stand in it, and its jobs.
 
 A file defines sweeps; a sweep is an experiment or a chapter, fixed settings, and lists: every combination is
-a job. A job's result is kept under a hash of its settings, so that what is finished is never done again.
+a job. A job's result is stored under a hash of its settings, so that what is finished is never done again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import json
 import math
 import os
 import re
@@ -51,11 +52,11 @@ Memory = setting(Positive, "gigabytes, a number above 0", "memory of a job")
 Gpus = integer(0, 1000, "GPUs of a job")
 Partition = setting(str | None, "the name of a partition", "where the jobs are queued", Field(min_length=1))
 AtOnce = integer(1, 10**6, "jobs at a time")
-Name = setting(str | None, "the name of an experiment, or of a chapter", "what is done")
+Name = setting(str | None, "the name of an experiment, or of a chapter", "whose jobs they are")
 
 
 class File(Settings):
-    """What a file may say."""
+    """What may stand in a file."""
 
     noun = "name"
     where: Where = "local"
@@ -67,7 +68,7 @@ class File(Settings):
 
 
 class Slurm(Settings):
-    """What it may ask SLURM for; `more` are further options of sbatch."""
+    """Resources on SLURM; `more` are further options of sbatch."""
 
     noun = "name"
     minutes: Minutes = 24 * 60
@@ -79,7 +80,7 @@ class Slurm(Settings):
 
 
 class Sweep(Settings):
-    """What a sweep may say: an experiment or a chapter, what is the same in all jobs, and lists."""
+    """A sweep in a file: an experiment or a chapter, what is the same in all jobs, and lists."""
 
     noun = "name"
     experiment: Name = None
@@ -109,21 +110,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a file wants: jobs, and where and how."""
+    """The jobs of a file, and where and how they are done."""
 
     jobs: list[Job]
     results: Path
     data_root: str
     where: str
     processes: int
-    slurm: dict[str, Any]
-    effective: dict[str, Any]  #: the file, with what was set on the command line
+    slurm: Slurm = field(default_factory=Slurm)
+    effective: dict[str, Any] = field(default_factory=dict)  #: the file, with the command line's settings
 
     def place(self, job: Job) -> Path:
         """Where claim, log and error of a job lie."""
         return self.results / "jobs" / job.key
 
-    def found(self, job: Job) -> Path | None:
+    def result(self, job: Job) -> Path | None:
         """The folder of a job's finished result."""
         if job.experiment:
             run = runs.stored(job.key, self.results)
@@ -134,34 +135,34 @@ class Plan:
     def parameters(self, job: Job) -> dict[str, Any]:
         """Those of a chapter; its runs lie beside the others, and it takes one core."""
         names = settings.chapter(job.chapter).model_fields
-        own = {"results": str(self.results), "processes": 1, "data_root": self.data_root}
-        return {name: value for name, value in own.items() if name in names} | job.settings
+        common = {"results": str(self.results), "processes": 1, "data_root": self.data_root}
+        return {name: value for name, value in common.items() if name in names} | job.settings
 
 
-def read(file: Path, own: Mapping[str, Any] | None = None, **top: Any) -> Plan:
-    """What a file wants, all of it checked; nothing is started, and no torch is imported.
+def read(file: Path, overrides: Mapping[str, Any] | None = None, **options: Any) -> Plan:
+    """The jobs of a file, all of it checked; nothing is started, and no torch is imported.
 
     Args:
         file: YAML.
-        own: settings that overrule those of the file, in every sweep that has them.
-        top: `where`, `processes`, `results`, `data_root`: overrule the file's; None: not set.
+        overrides: settings that overrule those of the file, in every sweep that has them.
+        options: `where`, `processes`, `results`, `data_root`: overrule the file's; None: not set.
 
     Raises:
-        Invalid: what is wrong, and what would be right.
+        Invalid: what is wrong, and what is valid.
     """
-    whole = _loaded(file) | {name: value for name, value in top.items() if value is not None}
+    whole = _loaded(file) | {name: value for name, value in options.items() if value is not None}
     chosen = _checked(file.name, File, whole)
     slurm = _checked(f"{file.name}, slurm", Slurm, chosen.slurm)
-    used, jobs, sweeps = set[str](), list[Job](), dict[str, Any]()
+    overrides, used, jobs, sweeps = overrides or {}, set[str](), list[Job](), dict[str, Any]()
     for name, values in chosen.sweeps.items():
         where = f"{file.name}, {name}"
         if type(name) is not str or not re.fullmatch(r"\w[\w.-]*", name):
             raise Invalid(f"{where}: the name of a sweep must be of letters, digits, _, - and .")
-        sweeps[name] = _overruled(where, values, own or {}, used)
+        sweeps[name] = _overruled(where, values, overrides, used)
         jobs += _jobs(where, name, sweeps[name])
         if len(jobs) > MANY:
             raise Invalid(f"{file.name}: more than {MANY:,} jobs; a slip in a list?")
-    if unused := set(own or {}) - used:
+    if unused := overrides.keys() - used:
         raise Invalid(f"no sweep of {file.name} has a setting {', '.join(sorted(unused))}")
     doubled = [key for key, times in Counter(job.key for job in jobs).items() if times > 1]
     if doubled:
@@ -172,7 +173,7 @@ def read(file: Path, own: Mapping[str, Any] | None = None, **top: Any) -> Plan:
         chosen.data_root,
         chosen.where,
         chosen.processes,
-        {name: value for name, value in slurm.model_dump().items() if value not in (None, {})},
+        slurm,
         whole | {"sweeps": {name: sweep.model_dump(exclude_unset=True) for name, sweep in sweeps.items()}},
     )
 
@@ -180,7 +181,7 @@ def read(file: Path, own: Mapping[str, Any] | None = None, **top: Any) -> Plan:
 def check(plan: Plan) -> None:
     """Look for the images, and whether there is a place for results; before anything is started."""
     runs.check_writable(plan.results)
-    missing = [job for job in plan.jobs if plan.found(job) is None]
+    missing = [job for job in plan.jobs if plan.result(job) is None]
     for job in missing:
         if job.chapter:
             book.complete(job.chapter, job.profile, plan.parameters(job))
@@ -191,8 +192,9 @@ def check(plan: Plan) -> None:
 
 
 def keep_configuration(plan: Plan, name: str) -> Path:
-    """Write what is done, the command line's settings included, beside the results."""
-    text = f"# deadunits {__version__}\n{yaml.dump(plan.effective, Dumper=_Dumper, sort_keys=False)}"
+    """Write the file of a plan, with the command line's settings, beside the results."""
+    plain = json.loads(json.dumps(plan.effective))  # nothing twice in it, so YAML needs no aliases
+    text = f"# deadunits {__version__}\n{yaml.safe_dump(plain, sort_keys=False)}"
     place = plan.results / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
     draft = place.with_suffix(f".{os.getpid()}")
     draft.write_text(text, "utf8")
@@ -200,7 +202,7 @@ def keep_configuration(plan: Plan, name: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what is there by a slip: aliases, and names that are there twice."""
+    """YAML without aliases and without names that are there twice."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
@@ -212,13 +214,6 @@ class _Loader(yaml.SafeLoader):
         if twice := [name for name, times in names.items() if times > 1]:
             raise yaml.YAMLError(f"{twice[0]} is there twice")
         return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML that `_Loader` reads."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
 
 
 def _loaded(file: Path) -> dict[str, Any]:
@@ -245,13 +240,13 @@ def _jobs(where: str, name: str, sweep: Sweep) -> list[Job]:
     """The jobs of one sweep, each checked."""
     experiment, chapter = sweep.experiment or "", sweep.chapter or ""
     kind = _model(sweep)
-    wide = {setting: _values(f"{where}, {setting}", value) for setting, value in sweep.lists.items()}
-    if math.prod(map(len, wide.values())) > MANY:
+    lists = {setting: _values(f"{where}, {setting}", value) for setting, value in sweep.lists.items()}
+    if math.prod(map(len, lists.values())) > MANY:
         raise Invalid(f"{where}: more than {MANY:,} jobs; a slip in a list?")
     base = book.chosen(chapter, sweep.profile) if chapter else {}
     jobs = []
-    for values in itertools.product(*wide.values()):
-        chosen = sweep.settings | dict(zip(wide, values, strict=True))
+    for values in itertools.product(*lists.values()):
+        chosen = sweep.settings | dict(zip(lists, values, strict=True))
         _checked(where, kind, base | chosen)
         jobs.append(Job(name, experiment, chapter, sweep.profile if chapter else "", chosen))
     return jobs
@@ -262,11 +257,11 @@ def _values(where: str, value: Any) -> list[Any]:
     if type(value) is list and value:
         return value
     if type(value) is dict and len(value) == 1 and next(iter(value)) in LISTS:
-        ((how, given),) = value.items()
-        given, values = given if type(given) is list else [given], []
+        ((kind, numbers),) = value.items()
+        numbers, values = numbers if type(numbers) is list else [numbers], []
         with contextlib.suppress(TypeError, ValueError, OverflowError):  # too few numbers, too large ones
-            if all(type(number) in ((int,) if how == "range" else (int, float)) for number in given):
-                values = list(itertools.islice(LISTS[how](*given), MANY + 1))
+            if all(type(number) in ((int,) if kind == "range" else (int, float)) for number in numbers):
+                values = list(itertools.islice(LISTS[kind](*numbers), MANY + 1))
         if len(values) > MANY:
             raise Invalid(f"{where}: {value} has more than {MANY:,} values")
         if values and all(abs(number) < math.inf for number in values):
@@ -281,15 +276,15 @@ def _even(low: float, high: float, number: int, place: int) -> float:
     return low if number == 1 else low + (high - low) * place / (number - 1)
 
 
-def _overruled(where: str, values: Any, own: Mapping[str, Any], used: set[str]) -> Sweep:
-    """A sweep of the file with the command line's settings in the place of its own."""
+def _overruled(where: str, values: Any, overrides: Mapping[str, Any], used: set[str]) -> Sweep:
+    """A sweep of the file with the command line's settings in the place of the file's."""
     if type(values) is not dict or ("experiment" in values) == ("chapter" in values):
         raise Invalid(f"{where} must name an experiment or a chapter, its settings and its lists")
     sweep = _checked(where, Sweep, {name: value for name, value in values.items() if value is not None})
-    mine = {name: value for name, value in own.items() if name in _model(sweep).model_fields}
-    used.update(mine)
-    lists = {name: value for name, value in sweep.lists.items() if name not in mine}
-    return sweep.model_copy(update={"settings": sweep.settings | mine, "lists": lists})
+    known = {name: value for name, value in overrides.items() if name in _model(sweep).model_fields}
+    used.update(known)
+    lists = {name: value for name, value in sweep.lists.items() if name not in known}
+    return sweep.model_copy(update={"settings": sweep.settings | known, "lists": lists})
 
 
 def _checked(where: str, kind: type[Settings], values: Mapping[str, Any]) -> Any:

@@ -1,7 +1,7 @@
-"""One job of a sweep, on whichever machine: done once, claimed meanwhile, its error kept if it fails.
+"""One job of a sweep, on whichever machine: done once, locked meanwhile, its error stored if it fails.
 
-Who works on a job holds the lock of its `claim` (filelock), which the system releases when the process ends,
-however it ends. No clock takes part. The file system of the results must have locks; NFS has.
+The process that does a job holds the lock of its file `claim` (filelock), which the system releases when the
+process ends, however it ends; there is no lease timeout. The file system must have locks; NFS has.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from deadbook import pool, runs
 from deadbook.build import book
 from deadbook.sweeps.grids import Job, Plan
 
-TRIES = 3  # how often a job is begun whose process was killed
+TRIES = 3  # starts of a job whose process was killed each time
 
 
 def execute(job: Job, plan: Plan, wait: bool = False) -> str:
-    """Do one job here and now: `done`, `failed` (the error is kept), or `taken` by another process.
+    """Do one job in this process: `done`, `failed` (the error is stored), or `taken` by another process.
 
     Args:
         wait: for that other process, and do it if that dies.
@@ -34,7 +34,7 @@ def execute(job: Job, plan: Plan, wait: bool = False) -> str:
     place.mkdir(parents=True, exist_ok=True)
     try:  # `claimed` may hold it for a moment
         with FileLock(place / "claim", timeout=-1 if wait else 2, poll_interval=0.1):
-            ended = "done" if plan.found(job) else _do(job, plan, place)
+            ended = "done" if plan.result(job) else _do(job, plan, place)
             (place / "claim").unlink(missing_ok=True)
             return ended
     except Timeout:
@@ -42,7 +42,7 @@ def execute(job: Job, plan: Plan, wait: bool = False) -> str:
 
 
 def claimed(place: Path) -> bool:
-    """Whether a process works on the job of that folder; what a dead one has left there is removed."""
+    """Whether a process does the job of that folder; the file of one that has ended is removed."""
     claim = place / "claim"
     if not claim.exists():
         return False
@@ -56,7 +56,7 @@ def claimed(place: Path) -> bool:
 
 def _do(job: Job, plan: Plan, place: Path) -> str:
     (place / "error").unlink(missing_ok=True)
-    for draft in plan.results.glob(f".{job.key}*.*"):  # of processes that are dead, or we had no claim
+    for draft in plan.results.glob(f".{job.key}*.*"):  # of processes that have ended: this one has the lock
         shutil.rmtree(draft, ignore_errors=True)
     try:
         if job.experiment:
@@ -74,9 +74,9 @@ def _execute_chapter(job: Job, plan: Plan) -> None:
     folder = plan.results / "chapters"
     draft = folder / f".{job.key}.{runs.here()}"
     draft.mkdir(parents=True)
-    more = {"kernel_manager_class": _patient_kernels()} if "SLURM_JOB_ID" in os.environ else {}
+    options = {"kernel_manager_class": _patient_kernels()} if "SLURM_JOB_ID" in os.environ else {}
     try:
-        book.execute(job.chapter, job.profile, plan.parameters(job), folder=draft, **more)
+        book.execute(job.chapter, job.profile, plan.parameters(job), folder=draft, **options)
         (draft / "settings.json").write_text(json.dumps(job.settings, indent=1) + "\n", "utf8")
         draft.rename(folder / job.key)
     finally:
@@ -86,7 +86,7 @@ def _execute_chapter(job: Job, plan: Plan) -> None:
 
 
 def _patient_kernels() -> type:
-    """Kernels that leave it to their parent what to do about SLURM's signals, which every process gets."""
+    """Kernels that ignore SLURM's signals, which every process gets: their parent handles them."""
     from jupyter_client import AsyncKernelManager
 
     class Patient(AsyncKernelManager):
@@ -100,19 +100,19 @@ def _patient_kernels() -> type:
 def state(job: Job, plan: Plan) -> str:
     """`done`, `running`, `failed: why`, or `waiting`."""
     place = plan.place(job)
-    if plan.found(job) is not None:
+    if plan.result(job) is not None:
         return "done"
     if claimed(place):
         share = runs.progress(plan.results, job.key)
         return "running" + (f", {max(share):.0%}" if share else "")
     if (place / "error").is_file():
         error = (place / "error").read_text("utf8").strip()
-        return f"failed: {error or 'no word of why, the disk was full'}"
+        return f"failed: {error or 'unknown, because the disk was full'}"
     return "waiting"
 
 
 def keep_error(job: Job, plan: Plan, why: str) -> str:
-    """Keep that as the job's error, and say so; on a full disk it is tried again the next time."""
+    """Store the job's error, and return its state; on a full disk it is tried again the next time."""
     with contextlib.suppress(OSError):
         (plan.place(job) / "error").write_text(why + "\n", "utf8")
     return f"failed: {why}"

@@ -1,10 +1,11 @@
 """The jobs of a sweep on SLURM, through submitit (an optional extra): one array, one job a task.
 
-Whether a job is done is told by its result, not by SLURM's accounting, which many clusters do not have.
+A job is done when its result is there. SLURM's accounting, which many clusters lack, is not needed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -56,7 +57,7 @@ def _warning(seconds: float) -> float:
     return min(60, seconds / 4)
 
 
-class Queue:
+class Queue(contextlib.AbstractContextManager):
     """SLURM's queue, in which the jobs of a plan stay if the launcher is interrupted; `cancel` removes them.
 
     Raises:
@@ -68,6 +69,9 @@ class Queue:
             raise Invalid("SLURM needs submitit: pip install 'deadunits[slurm]'")
         self.plan, self.known = plan, queue()
 
+    def __exit__(self, *_: object) -> None:
+        """Called at the end of a `with` block: the jobs stay."""
+
     def look(self) -> None:
         """Wait a moment, and ask SLURM."""
         time.sleep(LOOK)
@@ -77,63 +81,61 @@ class Queue:
         """Whether it is waiting or running."""
         return self.known.get(submitted(job, self.plan), "gone") not in OVER
 
-    def why(self, job: Job, begun: int) -> str:
-        """Why a job that was begun that often, and is not done, is not begun again; "": it is."""
-        last = ENDS.get(self.known.get(submitted(job, self.plan), "gone"), "")
-        if not last and begun >= jobs.TRIES:
-            last = f"it left the queue without a result {begun} times"
-        return last.format(**self.plan.slurm)
+    def error(self, job: Job, starts: int) -> str:
+        """Why a job that was started that often, and is not done, failed; "": it is started again."""
+        lost = f"it left the queue without a result {starts} times" if starts >= jobs.TRIES else ""
+        return ENDS.get(self.known.get(submitted(job, self.plan)), lost).format(**vars(self.plan.slurm))
 
-    def begin(self, wanted: Sequence[Job], show: Callable[[str], None]) -> None:
+    def begin(self, waiting: Sequence[Job], show: Callable[[str], None]) -> None:
         """Submit these jobs as one array."""
         import submitit
 
         chosen, folder = self.plan.slurm, self.plan.results / "jobs/slurm"
-        seconds = 60 * chosen["minutes"]
-        # what is a timeout, and what is done about it, is for `Task.checkpoint` to say
+        seconds = 60 * chosen.minutes
+        # `Task.checkpoint` decides what a timeout is
         executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=1_000_000)
-        optional = {"slurm_partition": chosen.get("partition"), "gpus_per_node": chosen["gpus"]}
+        optional = {"slurm_partition": chosen.partition, "gpus_per_node": chosen.gpus}
         executor.update_parameters(
             **{name: value for name, value in optional.items() if value},
             name="deadunits",
-            timeout_min=chosen["minutes"],
-            mem_gb=chosen["memory"],
+            timeout_min=chosen.minutes,
+            mem_gb=chosen.memory,
             cpus_per_task=1,
-            slurm_array_parallelism=chosen["at_once"],
+            slurm_array_parallelism=chosen.at_once,
             slurm_signal_delay_s=int(_warning(seconds)),
             stderr_to_stdout=True,  # one log
-            slurm_additional_parameters=dict(chosen.get("more", {})),
+            slurm_additional_parameters=dict(chosen.more),
         )
-        for job in wanted:
-            self.plan.place(job).mkdir(parents=True, exist_ok=True)
-        alone = dataclasses.replace(self.plan, jobs=[])
-        tasks = executor.map_array(Task(seconds), wanted, [alone] * len(wanted))
-        for job, task in zip(wanted, tasks, strict=True):
-            (self.plan.place(job) / "slurm").write_text(task.job_id, "utf8")
-            log = self.plan.place(job) / "log"
-            log.unlink(missing_ok=True)
-            log.symlink_to(task.paths.stdout.resolve())
-        show(f"submitted {len(wanted)} jobs")
+        plan = dataclasses.replace(self.plan, jobs=[])
+        for job, task in zip(
+            waiting, executor.map_array(Task(seconds), waiting, [plan] * len(waiting)), strict=True
+        ):
+            place = plan.place(job)
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "slurm").write_text(task.job_id, "utf8")
+            (place / "log").unlink(missing_ok=True)
+            (place / "log").symlink_to(task.paths.stdout.resolve())
+        show(f"submitted {len(waiting)} jobs")
 
 
 def cancel(plan: Plan) -> int:
     """Take the sweep's jobs out of the queue, running ones too; how many there were."""
     known = queue()
     names = (submitted(job, plan) for job in plan.jobs)
-    mine = [name for name in names if known.get(name, "gone") not in OVER]
-    if mine:
-        subprocess.run(["scancel", *mine], check=True)
-    return len(mine)
+    left = [name for name in names if known.get(name, "gone") not in OVER]
+    if left:
+        subprocess.run(["scancel", *left], check=True)
+    return len(left)
 
 
 def submitted(job: Job, plan: Plan) -> str:
-    """The name that SLURM gave the job when it was submitted last; "": it was not."""
+    """SLURM's id of the job, when it was submitted last; "": it was not."""
     file = plan.place(job) / "slurm"
     return file.read_text("utf8").strip() if file.is_file() else ""
 
 
 def queue() -> dict[str, str]:
-    """The state of each job that SLURM knows, also of those that ended a short while ago, by its name.
+    """The state of each job that SLURM knows, also of those that ended a short while ago, by its id.
 
     Raises:
         Invalid: there is no SLURM here.

@@ -1,12 +1,12 @@
-"""Grids of runs and of chapters, from a YAML file: on this machine or, one word changed, on SLURM."""
+"""Grids of runs and of chapters, from a YAML file: on this machine or, with `where: slurm`, on SLURM."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,39 +26,37 @@ if TYPE_CHECKING:
 
 
 def launch(plan: Plan, retry: bool = False, show: Callable[[str], None] = print) -> Counter[str]:
-    """Do all jobs that are not done, and say how each ended; how many are `done` and `failed`.
+    """Do all jobs that are not done; return how many are `done` and `failed`.
 
     Args:
-        retry: try those again that failed before.
+        retry: do those again that failed before.
         show: gets a line for each job that ended.
     """
-    for job in plan.jobs:
-        if retry:
-            (plan.place(job) / "error").unlink(missing_ok=True)
+    for job in plan.jobs if retry else ():
+        (plan.place(job) / "error").unlink(missing_ok=True)
     runs.clean(plan.results)
     runs.clean(plan.results / "chapters")
     left = [job for job in plan.jobs if not jobs.state(job, plan).startswith(("done", "failed"))]
-    total, begun = len(left), Counter[str]()
-    queue = contextlib.nullcontext(slurm.Queue(plan)) if plan.where == "slurm" else Here(plan)
-    with queue as place, pool.Bar(total, "jobs") as bar:
+    total, starts = len(left), Counter[str]()
+    with slurm.Queue(plan) if plan.where == "slurm" else Here(plan) as queue, pool.Bar(total, "jobs") as bar:
         while left:
-            place.look()
-            lost = []
-            for job in [job for job in left if not place.has(job)]:
-                state = jobs.state(job, plan)  # `running`: another launcher does it
-                if state == "waiting" and (why := place.why(job, begun[job.key])):
-                    state = jobs.keep_error(job, plan, why)
+            queue.look()
+            waiting = []
+            for job in [job for job in left if not queue.has(job)]:
+                state = jobs.state(job, plan)  # `running`: by another launcher
+                if state == "waiting" and (error := queue.error(job, starts[job.key])):
+                    state = jobs.keep_error(job, plan, error)
                 if state == "waiting":
-                    lost.append(job)
+                    waiting.append(job)
                 elif not state.startswith("running"):
                     left.remove(job)
                     bar.clear()
                     show(f"[{total - len(left)}/{total}] {job.sweep} {job.key}: {state}")
-            if lost:
-                begun.update(job.key for job in lost)
-                place.begin(lost, show)
+            if waiting:
+                starts.update(job.key for job in waiting)
+                queue.begin(waiting, show)
             bar.show(total - len(left), sum(runs.progress(plan.results)))
-    return Counter(jobs.state(job, plan).partition(":")[0].partition(",")[0] for job in plan.jobs)
+    return Counter(re.match(r"\w+", jobs.state(job, plan))[0] for job in plan.jobs)
 
 
 class Here(pool.Pool):
@@ -68,68 +66,64 @@ class Here(pool.Pool):
         super().__init__(plan.processes or os.cpu_count() or 1)
         self.plan, self.errors = dataclasses.replace(plan, jobs=[]), dict[str, str]()
 
-    def begin(self, wanted: Sequence[Job], show: Callable[[str], None]) -> None:
+    def begin(self, waiting: Sequence[Job], show: Callable[[str], None]) -> None:
         """Do these jobs, each as soon as a process is free; what it prints is its log."""
-        for job in wanted:
+        for job in waiting:
             place = self.plan.place(job)
             place.mkdir(parents=True, exist_ok=True)
             self.submit(job.key, jobs.execute, job, self.plan, log=place / "log")
 
     def look(self) -> None:
-        """Wait a moment for jobs that end."""
+        """Wait a moment, and notice the jobs that ended."""
         self.errors |= self.ended()
 
     def has(self, job: Job) -> bool:
-        """Whether it is going to be done, or is being done."""
+        """Whether it waits or runs in this pool."""
         return job.key in self.pending
 
-    def why(self, job: Job, begun: int) -> str:
-        """Why a job that was begun that often, and is not done, is not begun again; "": it is."""
-        return f"{self.errors[job.key]}, {begun} times" if begun >= jobs.TRIES else ""
+    def error(self, job: Job, starts: int) -> str:
+        """Why a job that was started that often, and is not done, failed; "": it is started again."""
+        return f"{self.errors[job.key]}, {starts} times" if starts >= jobs.TRIES else ""
 
 
 def table(plan: Plan) -> pd.DataFrame:
     """A row a job: sweep, key, the settings that differ, state, minutes, log."""
     import pandas as pd
 
-    every = list(dict.fromkeys(name for job in plan.jobs for name in job.settings))
-    values = {name: {str(job.settings[name]) for job in plan.jobs if name in job.settings} for name in every}
-    varied = [name for name in every if len(values[name]) > 1]
+    values: dict[str, set[str]] = {}
+    for name, value in (pair for job in plan.jobs for pair in job.settings.items()):
+        values.setdefault(name, set()).add(str(value))
+    varied = [name for name in values if len(values[name]) > 1]
     rows = []
     for job in plan.jobs:
-        folder, log = plan.found(job), plan.place(job) / "log"
-        info = json.loads((folder / "run.json").read_text("utf8")) if folder and job.experiment else {}
+        folder, log = plan.result(job), plan.place(job) / "log"
+        minutes = round(runs.Run(folder).info["seconds"] / 60, 1) if folder and job.experiment else ""
         rows.append(
             {"sweep": job.sweep, "key": job.key}
             | {name: job.settings.get(name, "") for name in varied}
-            | {"state": jobs.state(job, plan)}
-            | {"minutes": round(info["seconds"] / 60, 1) if info else ""}
-            | {"log": str(log) if log.exists() else ""}
+            | {"state": jobs.state(job, plan), "minutes": minutes, "log": str(log) if log.exists() else ""}
         )
     return pd.DataFrame(rows)
 
 
-def estimate(job: Job, plan: Plan, known: Sequence[runs.Run]) -> float | None:
-    """Seconds of a run, from the most similar one that was done, by their numbers of steps; None: unknown."""
-    best, seconds = -1, None
-    for run in known:
-        info = run.info
-        theirs = info["settings"]
-        steps = settings.training_steps(job.settings), settings.training_steps(theirs)
-        same = (info["experiment"], theirs["dataset"]) == (job.experiment, job.settings["dataset"])
-        if None in steps or not same:
-            continue
-        alike = sum(theirs.get(name) == value for name, value in job.settings.items())
-        if alike > best:
-            best, seconds = alike, info["seconds"] * steps[0] / steps[1]
-    return seconds
+def estimate(job: Job, known: Sequence[runs.Run]) -> float | None:
+    """Seconds of a run, by its number of steps, from the most similar one that was done; None: unknown."""
+    kind, steps = (job.experiment, job.settings["dataset"]), settings.training_steps
+    infos = [run.info for run in known if (run.info["experiment"], run.info["settings"]["dataset"]) == kind]
+    infos = [info for info in infos if steps(info["settings"])]
+    if not infos or steps(job.settings) is None:
+        return None
+    best = max(
+        infos, key=lambda info: sum(info["settings"].get(name) == job.settings[name] for name in job.settings)
+    )
+    return best["seconds"] * steps(job.settings) / steps(best["settings"])
 
 
 def forecast(plan: Plan) -> str:
-    """How many jobs there are, and how long those that are not done may take."""
+    """How many jobs there are, and an estimate of the time of those that are not done."""
     known = runs.runs_in(runs.top() / runs.PUBLISHED) + runs.runs_in(plan.results)
-    missing = [job for job in plan.jobs if plan.found(job) is None]
-    guesses = [estimate(job, plan, known) if job.experiment else None for job in missing]
+    missing = [job for job in plan.jobs if plan.result(job) is None]
+    guesses = [estimate(job, known) if job.experiment else None for job in missing]
     seconds, unknown = sum(filter(None, guesses)), guesses.count(None)
     text = f"{len(plan.jobs)} jobs, {len(plan.jobs) - len(missing)} of them done"
     if missing:
@@ -141,7 +135,7 @@ def forecast(plan: Plan) -> str:
 def gather(plan: Plan, name: str) -> pd.DataFrame:
     """The same table of all finished runs, one below the other, with the settings as columns.
 
-    A setting whose name the table has already becomes `setting_<name>`; `sweep` and `run` say where a row is
+    A setting whose name the table has already becomes `setting_<name>`; `sweep` and `run` name where a row is
     from. Of a chapter, these are the runs that it shows.
 
     Raises:
@@ -149,21 +143,20 @@ def gather(plan: Plan, name: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    parts, others = [], set[str]()
+    parts, names = [], set[str]()
     for job, run in _finished(plan):
-        others |= {file.stem for file in run.folder.glob("*.parquet")}
+        names |= {file.stem for file in run.folder.glob("*.parquet")}
         if not run.has(name):
             continue
         rows = pd.read_parquet(run.folder / f"{name}.parquet")
-        about = {"sweep": job.sweep, "run": run.folder.name}
+        columns = {"sweep": job.sweep, "run": run.folder.name}
         for setting, value in run.info["settings"].items():
             plain = json.dumps(value) if isinstance(value, list | dict) else value
-            about[f"setting_{setting}" if setting in rows else setting] = plain
-        parts.append(rows.assign(**about))
+            columns[f"setting_{setting}" if setting in rows else setting] = plain
+        parts.append(rows.assign(**columns))
     if not parts:
-        raise Invalid(
-            f"no finished run has a table {name!r}; there are: {', '.join(sorted(others)) or 'none'}"
-        )
+        tables = ", ".join(sorted(names)) or "none"
+        raise Invalid(f"no finished run has a table {name!r}; there are: {tables}")
     return pd.concat(parts, ignore_index=True)
 
 
@@ -174,7 +167,7 @@ def tensorboard(plan: Plan, folder: Path) -> int:
     scorer, a set of images), averaged over what is left (units, weights, draws).
 
     Raises:
-        Invalid: TensorBoard is not installed, or the name of a sweep leads out of the folder.
+        Invalid: TensorBoard is not installed, or the name of a sweep is a path out of the folder.
     """
     for job in plan.jobs:
         if not (folder / job.sweep).resolve().is_relative_to(folder.resolve()):
@@ -213,12 +206,7 @@ def _scalars(file: Path) -> Iterator[tuple[str, int, float]]:
 
 def _finished(plan: Plan) -> Iterator[tuple[Job, runs.Run]]:
     for job in plan.jobs:
-        folder = plan.found(job)
-        if folder is None:
-            continue
-        if job.experiment:
-            yield job, runs.Run(folder)
-            continue
-        for key in book.runs_shown(folder / f"{job.chapter}.ipynb"):
-            if run := runs.stored(key, plan.results):
+        if folder := plan.result(job):
+            shown = [folder.name] if job.experiment else book.runs_shown(folder / f"{job.chapter}.ipynb")
+            for run in filter(None, (runs.stored(key, plan.results) for key in shown)):
                 yield job, run

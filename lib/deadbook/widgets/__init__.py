@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 import ipywidgets
@@ -22,7 +22,7 @@ from deadbook.runs import Run
 from deadunits.counting import count
 
 FRAMES = 40  # at most, in one widget
-Frame = tuple[str, ipywidgets.Widget]  #: what is said of a picture, and the picture
+Frame = tuple[str, ipywidgets.Widget]  #: the label of a picture, and the picture
 
 
 def saliency_explorer(
@@ -37,23 +37,21 @@ def saliency_explorer(
         shape: (units, channels, height, width) of the weights.
         scorers: names of scores (`measures.score_of`).
     """
-    steps = _some(scores["step"], len(scorers))
+    by_step = scores.sort_values("weight").groupby("step")
+    rows = {step: by_step.get_group(step) for step in _thinned(scores["step"], len(scorers))}
     parts = {}
     for scorer in scorers:
-        frames: dict[str, ipywidgets.Widget] = {}
-        for step in steps:
-            now = scores[scores["step"] == step].sort_values("weight")
-            words, pictures = filters(now, scorer, shape)
-            frames[f"{step:,}: {words}"] = pictures  # it is read aloud for the pictures, too
-        parts[figures.NAMES[scorer]] = _through(frames, "step")
+        frames = {step: filters(weights, scorer, shape) for step, weights in rows.items()}
+        labelled = {f"{step:,}: {label}": pictures for step, (label, pictures) in frames.items()}
+        parts[figures.NAMES[scorer]] = _through(labelled, "step")  # labels are read aloud for the pictures
     return _among(parts, "score")
 
 
-def filters(now: pd.DataFrame, scorer: str, shape: tuple[int, int, int, int]) -> Frame:
+def filters(scores: pd.DataFrame, scorer: str, shape: tuple[int, int, int, int]) -> Frame:
     """A frame of the explorer: the filters by the exact loss change, and below it by the scorer."""
-    agreement = measures.rank_correlations(now, [scorer])[scorer]
-    values = now["loss_change"], measures.score_of(now, scorer)
-    return f"agreement {agreement:.2f}", ipywidgets.VBox([_picture(one, shape) for one in values])
+    agreement = measures.rank_correlations(scores, [scorer])[scorer]
+    values = scores["loss_change"], measures.score_of(scores, scorer)
+    return f"agreement {agreement:.2f}", ipywidgets.VBox([_picture(weights, shape) for weights in values])
 
 
 def expansion_slider(rows: pd.DataFrame, mark: float) -> ipywidgets.VBox:
@@ -65,10 +63,8 @@ def expansion_slider(rows: pd.DataFrame, mark: float) -> ipywidgets.VBox:
     """
     parts = {}
     for step in (rows["step"].min(), rows["step"].max()):
-        own, frames = rows[rows["step"] == step], {}
-        for size in sorted(own["size"].unique()):
-            words, picture = expanded(own, mark, size)
-            frames[words] = picture
+        walk = rows[rows["step"] == step]
+        frames = dict(expanded(walk, mark, size) for size in sorted(walk["size"].unique()))
         parts[f"after step {step:,}"] = _through(frames, "size")
     return _among(parts, "weights")
 
@@ -77,8 +73,8 @@ def expanded(rows: pd.DataFrame, mark: float, size: float) -> Frame:
     """A frame of the expansion: the loss along two directions, with a point at one size of the step."""
     along = rows[(rows["size"] == size) & (rows["direction"] == "gradient")]
     exact, first, second = along[["exact", "first", "second"]].to_numpy()[0]
-    words = f"{size:.2g}: exact {exact:+.3f}, first order {first:+.3f}, second {second:+.3f}"
-    return words, _lines(figures.expansion(rows, mark, at=size), f"step of size {words}")
+    label = f"{size:.2g}: exact {exact:+.3f}, first order {first:+.3f}, second {second:+.3f}"
+    return label, _lines(figures.expansion(rows, mark, at=size), f"step of size {label}")
 
 
 def attack_theatre(
@@ -96,13 +92,13 @@ def attack_theatre(
     if attacked.empty:
         return ipywidgets.VBox([ipywidgets.HTML(f"<p>{figures.NOTHING}</p>")])
     for layer, unit, seed in attacked.itertuples(index=False):
-        own = [one[(one[by] == [layer, unit, seed]).all(axis=1)] for one in (rows, losses, values)]
-        frames, lasted = {}, own[2][own[2]["kind"] == "attack"]["step"]
-        for step in _some(lasted, len(attacked)):
-            now = own[0][own[0]["step"] == step].groupby("kind")["mrp"].mean()
-            twin = f"{now['twin']:.3f}" if "twin" in now else "diverged"
-            label = f"{step:,}: MRP {now['attack']:.3f} (twin {twin})"
-            frames[label] = _lines(figures.attack_scene(*own, step, activation), f"step {label}")
+        tables = [table[(table[by] == [layer, unit, seed]).all(axis=1)] for table in (rows, losses, values)]
+        frames, steps = {}, tables[2][tables[2]["kind"] == "attack"]["step"]
+        for step in _thinned(steps, len(attacked)):
+            mrp = tables[0][tables[0]["step"] == step].groupby("kind")["mrp"].mean()
+            twin = f"{mrp['twin']:.3f}" if "twin" in mrp else "diverged"
+            label = f"{step:,}: MRP {mrp['attack']:.3f} (twin {twin})"
+            frames[label] = _lines(figures.attack_scene(*tables, step, activation), f"step {label}")
         of = f", seed {seed}" if attacked["seed"].nunique() > 1 else ""
         parts[f"{layer}, unit {unit}{of}"] = _through(frames, "step")
     return _among(parts, "attacked")
@@ -116,21 +112,20 @@ def pruning_slider(run: Run) -> ipywidgets.VBox:
     """
     rows, ranks, first = run.table("pruned"), run.table("ranks"), run.table("weights").iloc[0]
     shape = [int(first[side]) for side in ("units", "channels", "height", "width")]
-    parts = {}
-    for scorer, own in rows.groupby("scorer", sort=False):
-        order = ranks[ranks["scorer"] == scorer].sort_values("weight")["rank"].to_numpy().reshape(shape)
-        frames = (pruned(rows, order, scorer, fraction) for fraction in sorted(own["fraction"].unique()))
-        parts[figures.title(scorer)] = _through(dict(frames), "fraction")
-    return _among(parts, "score")
+    order = {
+        scorer: weights.sort_values("weight")["rank"].to_numpy().reshape(shape)
+        for scorer, weights in ranks.groupby("scorer")
+    }
+    return _by_scorer(rows, lambda scorer, fraction: pruned(rows, order[scorer], scorer, fraction))
 
 
 def pruned(rows: pd.DataFrame, ranks: np.ndarray, scorer: str, fraction: float) -> Frame:
     """A frame of the pruning slider: the first layer's weights that are left, and the curves so far."""
     at = rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction)].iloc[0]
-    words = f"{fraction:g}: accuracy {100 * at['accuracy']:.1f}%, loss {at['loss']:.2f}"
+    label = f"{fraction:g}: accuracy {100 * at['accuracy']:.1f}%, loss {at['loss']:.2f}"
     survivors = figures.png(figures.survivors(ranks, ranks.size - count(fraction, ranks.size)))
-    curves = _lines(figures.without_weights(rows, scorer, fraction), f"fraction {words}")
-    return words, ipywidgets.VBox([ipywidgets.Image(value=survivors, format="png"), curves])
+    curves = _lines(figures.without_weights(rows, scorer, fraction), f"fraction {label}")
+    return label, ipywidgets.VBox([ipywidgets.Image(value=survivors, format="png"), curves])
 
 
 def unit_pruning_slider(run: Run) -> ipywidgets.VBox:
@@ -139,22 +134,28 @@ def unit_pruning_slider(run: Run) -> ipywidgets.VBox:
     Args:
         run: of `explorer`, of units.
     """
-    rows, parts = run.table("units"), {}
-    for scorer, own in rows.groupby("scorer", sort=False):
-        frames = (smaller(rows, scorer, fraction) for fraction in sorted(own["fraction"].unique()))
-        parts[figures.title(scorer)] = _through(dict(frames), "fraction")
-    return _among(parts, "score")
+    rows = run.table("units")
+    return _by_scorer(rows, lambda scorer, fraction: smaller(rows, scorer, fraction))
 
 
 def smaller(rows: pd.DataFrame, scorer: str, fraction: float) -> Frame:
     """A frame of the unit pruning slider: accuracy with the means propagated and bare, parameters left."""
     at = rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction)].set_index("means")
-    kept, bare = at["accuracy"][True], at["accuracy"][False]
-    words = f"{fraction:g}: {at['parameters'].iloc[0]:,} parameters, {kept:.1%} (bare {bare:.1%})"
-    return words, _lines(figures.without_units(rows, scorer, fraction), f"fraction {words}")
+    propagated, bare = at["accuracy"][True], at["accuracy"][False]
+    label = f"{fraction:g}: {at['parameters'].iloc[0]:,} parameters, {propagated:.1%} (bare {bare:.1%})"
+    return label, _lines(figures.without_units(rows, scorer, fraction), f"fraction {label}")
 
 
-def _some(measured: pd.Series, parts: int) -> np.ndarray:
+def _by_scorer(rows: pd.DataFrame, frame: Callable[[str, float], Frame]) -> ipywidgets.VBox:
+    """A choice of the scores in a table, and a slider through the fractions of each."""
+    parts = {}
+    for scorer, points in rows.groupby("scorer", sort=False):
+        frames = (frame(scorer, fraction) for fraction in sorted(points["fraction"].unique()))
+        parts[figures.title(scorer)] = _through(dict(frames), "fraction")
+    return _among(parts, "score")
+
+
+def _thinned(measured: pd.Series, parts: int) -> np.ndarray:
     """Steps, the first and the last among them, for which each of so many parts of a widget has a frame."""
     steps = np.sort(measured.unique())
     number = min(len(steps), max(1, FRAMES // parts))
@@ -170,9 +171,7 @@ def _through(frames: Mapping[str, ipywidgets.Widget], description: str) -> ipywi
     play = ipywidgets.Play(max=len(frames) - 1, interval=700, show_repeat=False)
     ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
     ipywidgets.jslink((play, "value"), (slider, "index"))
-    whole = ipywidgets.VBox([ipywidgets.HBox([play, slider]), stack])
-    whole.add_class("frames")
-    return whole
+    return ipywidgets.VBox([ipywidgets.HBox([play, slider]), stack]).add_class("frames")
 
 
 def _among(parts: Mapping[str, ipywidgets.Widget], description: str) -> ipywidgets.VBox:
@@ -188,8 +187,7 @@ def _among(parts: Mapping[str, ipywidgets.Widget], description: str) -> ipywidge
 def _lines(figure: Figure, alt: str) -> ipywidgets.HTML:
     """A line figure as text, which a compressed page holds in a fifth of the bytes of an `Image`."""
     plain = figures.svg(figure).decode().replace('"', "'")
-    # Numbers to a hundredth of a point: a page with 40 frames is to stay small.
-    plain = re.sub(r" d='[^']*'", lambda path: re.sub(r"(\.\d\d)\d+| ?\n", r"\1", path[0]), plain)
+    plain = re.sub(r" d='[^']*'", lambda path: re.sub(r" ?\n", "", path[0]), plain)
     source = "data:image/svg+xml," + quote(plain, safe=" /=:;,.()'")
     return ipywidgets.HTML(f'<img class="line-frame" alt="{html.escape(alt)}" src="{source}">')
 

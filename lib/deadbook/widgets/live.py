@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import copy
 import html
+import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -33,7 +34,7 @@ UNITS = ("mrp", "mrs", "norm_l2", "norm_l1", "taylor", "mean_activation", "rando
 class Live(ipywidgets.VBox):
     """Controls, and what is computed from their values whenever one is moved.
 
-    While it is computed the widget says so. What is asked for meanwhile waits, and of that only the last: a
+    The widget shows that it computes. Of the values set meanwhile only the last ones are computed next, so a
     slider that is dragged on never queues up old work. An error is shown in the place of the result.
 
     Args:
@@ -43,20 +44,20 @@ class Live(ipywidgets.VBox):
 
     def __init__(self, controls: Mapping[str, ipywidgets.Widget], draw: Callable[..., ipywidgets.Widget]):
         self._controls, self._draw = dict(controls), draw
-        self._said, self._place = ipywidgets.HTML(HINT), ipywidgets.VBox()
+        self._message, self._result = ipywidgets.HTML(HINT), ipywidgets.VBox()
         self._lock, self._busy = threading.Lock(), False
         self._wanted: dict[str, Any] | None = None
-        super().__init__([*self._controls.values(), self._said, self._place])
+        super().__init__([*self._controls.values(), self._message, self._result])
         for control in self._controls.values():
-            control.observe(self._ask, "value")
+            control.observe(self._moved, "value")
 
-    def _ask(self, change: object = None) -> None:
+    def _moved(self, change: object) -> None:
         with self._lock:
             self._wanted = {name: control.value for name, control in self._controls.items()}
             if self._busy:
                 return
             self._busy = True
-        self._said.value = '<p role="status">computing ...</p>'
+        self._message.value = '<p role="status">computing ...</p>'
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
@@ -67,11 +68,12 @@ class Live(ipywidgets.VBox):
             if wanted is None:
                 return
             try:
-                shown, said = [self._draw(**wanted)], ""
+                result, message = [self._draw(**wanted)], ""
             except Exception as error:  # whatever it is, it belongs into the widget
-                shown, said = [], f'<p role="alert">{html.escape(f"{type(error).__name__}: {error}")}</p>'
+                text = html.escape(f"{type(error).__name__}: {error}")
+                result, message = [], f'<p role="alert">{text}</p>'
             if self._wanted is None:
-                self._place.children, self._said.value = shown, said
+                self._result.children, self._message.value = result, message
 
 
 class Network:
@@ -100,19 +102,18 @@ class Network:
 
         chosen, images = self._chosen, self.images
         if not self._reached or step < self._reached:
-            self._net = models.build(
-                chosen["network"], images.shape, images.classes, chosen["activation"], seed=0
-            )
-            how = {name: chosen[name] for name in ("epochs", "lr", "batch_size")}
-            self._steps, self._reached = training.sgd(self._net, images.train, **how, seed=0), 0
+            shape = (images.shape, images.classes)
+            self._net = models.build(chosen["network"], *shape, chosen["activation"], seed=0)
+            options = {name: chosen[name] for name in ("epochs", "lr", "batch_size")}
+            self._steps, self._reached = training.sgd(self._net, images.train, **options, seed=0), 0
         while self._reached < step:
             self._reached = next(self._steps).number
         return copy.deepcopy(self._net).eval()
 
-    def slider(self, start: int = 0) -> ipywidgets.IntSlider:
-        """Through the steps of the training."""
+    def slider(self) -> ipywidgets.IntSlider:
+        """Through the steps of the training, from the last one."""
         last, every = settings.training_steps(self._chosen), self._chosen["measure_every"]
-        return ipywidgets.IntSlider(start or last, 1, last, every, description="step", readout_format=",d")
+        return ipywidgets.IntSlider(last, 1, last, every, description="step", readout_format=",d")
 
 
 def saliency_explorer(chosen: Mapping[str, Any], data_root: str = "") -> Live | None:
@@ -129,10 +130,10 @@ def saliency_explorer(chosen: Mapping[str, Any], data_root: str = "") -> Live | 
         net = network.after(step)
         names = common.weights_of(net, [layer])
         saliency.check_affordable(net, names)
-        (_, shape), *_ = common.shapes(net, names)
-        found = saliency.saliencies(net, network.images.probe, names)
-        scores = pd.DataFrame({name: one[names[0]].flatten().tolist() for name, one in found.items()})
-        return _frame(static.filters(scores, scorer, tuple(list(shape.values())[1:])))
+        ((_, shape),) = common.shapes(net, names)
+        saliencies = saliency.saliencies(net, network.images.probe, names)
+        scores = {name: by_layer[names[0]].flatten().tolist() for name, by_layer in saliencies.items()}
+        return _frame(static.filters(pd.DataFrame(scores), scorer, tuple(list(shape.values())[1:])))
 
     controls = {
         "layer": ipywidgets.Dropdown(options=chosen["layers"], description="layer"),
@@ -157,11 +158,12 @@ def expansion_slider(chosen: Mapping[str, Any], data_root: str = "") -> Live | N
         net = network.after(step).double()
         probe = data.Batch(network.images.train_probe.x.double(), network.images.train_probe.y)
         names = [name for name, _ in net.named_parameters()]
-        weights = {name: one.detach().clone() for name, one in net.named_parameters()}
+        weights = {name: weight.detach().clone() for name, weight in net.named_parameters()}
         directions = {"gradient": derivatives.gradient(net, probe, names), "removal": weights}
         sizes = sorted({*chosen["sizes"], size}) if step not in seen else [size]
         for direction, along in directions.items():
-            for row in background.expansion(net, probe, {name: -one for name, one in along.items()}, sizes):
+            downhill = {name: -tensor for name, tensor in along.items()}
+            for row in background.expansion(net, probe, downhill, sizes):
                 seen.setdefault(step, {})[direction, row["size"]] = row | {"direction": direction}
         return _frame(static.expanded(pd.DataFrame(list(seen[step].values())), chosen["lr"], size))
 
@@ -180,24 +182,7 @@ def pruning_slider(chosen: Mapping[str, Any], data_root: str = "") -> Live | Non
     Args:
         chosen: the parameters of chapter 2.2 by name.
     """
-    network, seen = Network(chosen, data_root), {}
-
-    def draw(step: int, scorer: str, fraction: float) -> ipywidgets.Widget:
-        from deadbook.experiments import common, explorer
-
-        net, images = network.after(step), network.images
-        scores = explorer.scored(net, images, chosen["layers"], "weights", scorer, 0)
-        about = {"scorer": scorer, "fraction": fraction}
-        row = about | explorer.without_weights(net, images, scores, fraction)
-        seen.setdefault(step, {})[scorer, fraction] = [row]
-        first = next(iter(scores))
-        (_, shape), *_ = common.shapes(net, [first])
-        order = scores[first].flatten().argsort(stable=True).argsort()
-        ranks = order.reshape(list(shape.values())[1:]).numpy()
-        return _frame(static.pruned(_rows(seen[step]), ranks, scorer, fraction))
-
-    controls = {"step": network.slider(), "scorer": _choice(WEIGHTS), "fraction": _fraction()}
-    return _live(controls, draw)
+    return _pruning(chosen, data_root, "weights", WEIGHTS)
 
 
 def unit_pruning_slider(chosen: Mapping[str, Any], data_root: str = "") -> Live | None:
@@ -208,21 +193,34 @@ def unit_pruning_slider(chosen: Mapping[str, Any], data_root: str = "") -> Live 
     Args:
         chosen: the parameters of chapter 4.2 by name.
     """
+    return _pruning(chosen, data_root, "units", UNITS)
+
+
+def _pruning(chosen: Mapping[str, Any], data_root: str, of: str, scorers: Sequence[str]) -> Live | None:
     network, seen = Network(chosen, data_root), {}
 
     def draw(step: int, scorer: str, fraction: float) -> ipywidgets.Widget:
-        from deadbook.experiments import explorer
+        from deadbook.experiments import common, explorer
         from deadunits import pruning
 
         net, images = network.after(step), network.images
-        scores = explorer.scored(net, images, chosen["layers"], "units", scorer, 0)
-        about = {"scorer": scorer, "fraction": fraction}
-        found = explorer.without_units(net, images, pruning.unit_masks(scores, fraction))
-        seen.setdefault(step, {})[scorer, fraction] = [about | row for row in found]
-        return _frame(static.smaller(_rows(seen[step]), scorer, fraction))
+        scores = explorer.scored(net, images, chosen["layers"], of, scorer, 0)
+        if of == "weights":
+            rows = [explorer.without_weights(net, images, scores, fraction)]
+        else:
+            rows = explorer.without_units(net, images, pruning.unit_masks(scores, fraction))
+        points = seen.setdefault(step, {})
+        points[scorer, fraction] = [{"scorer": scorer, "fraction": fraction} | row for row in rows]
+        table = pd.DataFrame(itertools.chain(*points.values()))
+        if of == "units":
+            return _frame(static.smaller(table, scorer, fraction))
+        layer, weights = next(iter(scores.items()))
+        ((_, shape),) = common.shapes(net, [layer])
+        ranks = weights.flatten().argsort(stable=True).argsort().reshape(list(shape.values())[1:])
+        return _frame(static.pruned(table, ranks.numpy(), scorer, fraction))
 
-    controls = {"step": network.slider(), "scorer": _choice(UNITS), "fraction": _fraction()}
-    return _live(controls, draw)
+    fraction = ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.01, description="fraction")
+    return _live({"step": network.slider(), "scorer": _choice(scorers), "fraction": fraction}, draw)
 
 
 def attack_theatre(chosen: Mapping[str, Any], results: str = "results", data_root: str = "") -> Live | None:
@@ -235,12 +233,12 @@ def attack_theatre(chosen: Mapping[str, Any], results: str = "results", data_roo
     """
 
     def draw(layer: str, unit: int, start: int, multiplier: float) -> ipywidgets.Widget:
-        one = {"attacked": [[layer, unit]], "timed": [], "starts": [start], "start": start, "seeds": 1}
-        planned = trials.some_units({**chosen, **one, "multiplier": multiplier})
+        attack = {"attacked": [[layer, unit]], "timed": [], "starts": [start], "start": start, "seeds": 1}
+        planned = trials.some_units({**chosen, **attack, "multiplier": multiplier})
         planned = {name: planned[name] for name in ("twins", "first")}
-        found = trials.compute(planned, results, data_root)
-        every = found["twins"] + found["first"]
-        tables = [trials.curves(found["first"], every, name) for name in ("units", "training", "values")]
+        runs = trials.compute(planned, results, data_root)
+        every = runs["twins"] + runs["first"]
+        tables = [trials.curves(runs["first"], every, name) for name in ("units", "training", "values")]
         return static.attack_theatre(*tables, chosen["activation"])
 
     first = chosen["timed"][0]
@@ -257,17 +255,10 @@ def _live(controls: Mapping[str, ipywidgets.Widget], draw: Callable[..., ipywidg
     return None if os.environ.get(PAGE) else Live(controls, draw)
 
 
-def _choice(scorers: tuple[str, ...]) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(options=[(figures.title(one), one) for one in scorers], description="score")
-
-
-def _fraction() -> ipywidgets.FloatSlider:
-    return ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.01, description="fraction")
+def _choice(scorers: Sequence[str]) -> ipywidgets.Dropdown:
+    options = [(figures.title(scorer), scorer) for scorer in scorers]
+    return ipywidgets.Dropdown(options=options, description="score")
 
 
 def _frame(frame: static.Frame) -> ipywidgets.VBox:
     return ipywidgets.VBox([ipywidgets.HTML(f"<p>{html.escape(frame[0])}</p>"), frame[1]])
-
-
-def _rows(seen: Mapping[object, list[dict[str, Any]]]) -> pd.DataFrame:
-    return pd.DataFrame([row for rows in seen.values() for row in rows])
