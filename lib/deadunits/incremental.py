@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,10 +20,12 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from deadunits import graph
+from deadunits.batches import Loss, forward, mapped, sample_wise, tensors
 from deadunits.data import Batch
 from deadunits.graph import Trace
 
 FLOATS = 1 << 22  #: of one operation's result for all candidates of a stack, at most (but for one candidate)
+KEPT = 1 << 27  #: of all operations' results for the images of a snapshot, at most (but for one image)
 _DENSE = 1 << 22  # elements of a convolution as a matrix, at most
 
 _POOLS = (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d)
@@ -172,8 +175,8 @@ class Snapshot:
     """
 
     @torch.no_grad()
-    def __init__(self, trace: Trace, batch: Batch, loss: Callable, maps: dict[fx.Node, Map] | None = None):
-        self.trace, self.loss, self.y = trace, loss, batch.y
+    def __init__(self, trace: Trace, batch: Batch, loss: Loss, maps: dict[fx.Node, Map] | None = None):
+        self.trace, self.loss, self.y = trace, sample_wise(loss), batch.y
         self.maps = _maps(trace) if maps is None else maps
         n = len(batch.y)
         x = mapped(_channels_last, batch.x)
@@ -181,7 +184,7 @@ class Snapshot:
         # of another number of images: what grows with it has a dimension of images
         few = [0] * (3 if n == 2 else 2)
         self._few = trace.run(mapped(lambda x: x[few], batch.x))
-        self.baseline = loss(self.values[trace.output], batch.y)
+        self.baseline = self.loss(self.values[trace.output], batch.y)
         self.last = {source: node for node in trace.nodes for source in node.all_input_nodes}
 
     def images(self, node: fx.Node) -> int | None:
@@ -194,7 +197,7 @@ class Snapshot:
 
     def widest(self, nodes: Sequence[fx.Node]) -> int:
         """The most elements of one of their results."""
-        tensors = (value for node in nodes for value in _tensors(self.values[node]))
+        tensors = (value for node in nodes for value in tensors(self.values[node]))
         return max((value.numel() for value in tensors), default=1)
 
 
@@ -208,6 +211,7 @@ class Incremental:
 
     Attributes:
         h: its pre-activations, (N, units, ...).
+        x: what enters it.
         baseline: the losses as they are, (N,).
         step: candidates at once, at most.
         whole: operations that ran in full before the first linear maps, in the last call of `losses`.
@@ -221,7 +225,7 @@ class Incremental:
         self._node = self._trace.node(layer)
         if self._node is None:
             raise graph.Untraceable(f"{layer!r} does not run once in the traced forward pass")
-        self.h = snapshot.values[self._node]
+        self.h, self.x = snapshot.values[self._node], snapshot.values.get(self._node.args[0])
         self.axis = axis % self.h.dim()
         self.baseline, self.whole = snapshot.baseline, []
         self._behind = self._dependent()
@@ -231,7 +235,7 @@ class Incremental:
         """The operations behind the layer that give tensors; sizes are those of the snapshot."""
         behind = {self._node}
         for node in self._trace.nodes:
-            if behind.intersection(node.all_input_nodes) and _tensors(self._of.values[node]):
+            if behind.intersection(node.all_input_nodes) and tensors(self._of.values[node]):
                 behind.add(node)
         return [node for node in self._trace.nodes if node in behind and node is not self._node]
 
@@ -247,6 +251,14 @@ class Incremental:
         pairs = zip(units.split(self.step), candidates.split(self.step), strict=True)
         parts = [self._losses(*pair) for pair in pairs]
         return torch.cat(parts) if parts else self.baseline.new_empty(0, len(self.baseline))
+
+    def constants(self, values: Tensor) -> Tensor:
+        """Candidates that are the same for all images and positions: (K,) -> (K, 1, ...)."""
+        images = self._of.images(self._node)
+        if images is None:
+            raise graph.Untraceable(f"{self._node} has no dimension of images")
+        shape = [1 if dim == images else size for dim, size in enumerate(self.h.shape) if dim != self.axis]
+        return values.to(self.h).view(-1, *[1] * len(shape)).expand(-1, *shape)
 
     def _losses(self, units: Tensor, candidates: Tensor) -> Tensor:
         outputs, y = self.outputs(units, candidates), self._of.y
@@ -471,15 +483,104 @@ class _Run:
         out[torch.arange(self.k, device=x.index.device)[:, None], x.index] = x.apart()  # (K, w, N, ...)
 
 
-def mapped(change: Callable[[Tensor], Tensor], x: object) -> object:
-    """The tensors of a tensor, tuple, list or dict changed each."""
-    if isinstance(x, Tensor):
-        return change(x)
-    if isinstance(x, dict):
-        return {name: mapped(change, value) for name, value in x.items()}
-    if isinstance(x, (tuple, list)):
-        return tuple(mapped(change, value) for value in x)
-    return x
+class Ways:
+    """How the layers of a network are scored: tried on two of the images, against forward passes.
+
+    Attributes:
+        by_layer: "fast" (up to the first linear maps only what changed is computed), "partly" (some operation
+            before those runs in full) or, for a layer that takes a forward pass a unit, the reason.
+        portion: images of one snapshot, at most (`KEPT`).
+    """
+
+    @torch.no_grad()
+    def __init__(self, net: nn.Module, batch: Batch, layers: Mapping[str, int]):
+        """`layers`: name -> dimension of the units in what the layer gives."""
+        self.by_layer: dict[str, str] = {}
+        self.portion, self.axes, self._maps = len(batch.y), layers, None
+        few = [0, min(1, len(batch.y) - 1)]
+        pair = Batch(*(mapped(lambda x: x[few], part) for part in batch))
+        try:
+            self.trace = graph.trace(net, pair.x)
+            snapshot = self.snapshot(pair, lambda outputs, y: y.new_zeros(len(y)))
+        except Exception as error:  # whatever the operations do outside of the network
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.by_layer = dict.fromkeys(layers, reason)
+            return
+        kept = sum(value.numel() for value in tensors(tuple(snapshot.values.values())))
+        self.portion = max(1, 2 * KEPT // max(1, kept))
+        for layer, axis in layers.items():
+            try:
+                self.by_layer[layer] = _tried(net, pair, snapshot, layer, axis)
+            except Exception as error:
+                self.by_layer[layer] = f"{type(error).__name__}: {error}".splitlines()[0]
+
+    @property
+    def traced(self) -> list[str]:
+        """The layers that take a way through `Incremental`."""
+        return [layer for layer, way in self.by_layer.items() if way in ("fast", "partly")]
+
+    def snapshot(self, batch: Batch, loss: Loss) -> Snapshot:
+        snapshot = Snapshot(self.trace, batch, loss, self._maps)
+        self._maps = snapshot.maps
+        return snapshot
+
+    def losses(self, snapshot: Snapshot, layer: str) -> Incremental:
+        return Incremental(snapshot, layer, self.axes[layer])
+
+
+def _tried(net: nn.Module, batch: Batch, snapshot: Snapshot, layer: str, axis: int) -> str:
+    """The way of a layer; an `Untraceable` if its answers are not those of forward passes."""
+    way = Incremental(snapshot, layer, axis)
+    units = torch.tensor([0, way.h.shape[way.axis] - 1], device=way.h.device)
+    value = way.h.abs().max() + 1
+    outputs = tensors(way.outputs(units, way.constants(value.repeat(2))))
+    before = tensors(snapshot.values[snapshot.trace.output])
+    for i, unit in enumerate(units.tolist()):
+        with replacing(net.get_submodule(layer), way.axis, {unit: value}):
+            expected = tensors(forward(net, batch.x))
+        for output, old, new in zip(outputs, before, expected, strict=True):
+            error = (output.unflatten(0, (2, -1))[i] - new).abs().max()
+            effect, size = (new - old).abs().max(), old.abs().max()
+            if error > effect / 100 + torch.finfo(new.dtype).eps ** 0.5 * size:
+                raise graph.Untraceable("what was traced gives other outputs than the network itself")
+    return "partly" if way.whole else "fast"
+
+
+@contextmanager
+def replacing(module: nn.Module, axis: int, constants: Mapping[int, Tensor | float]) -> Iterator[list[int]]:
+    """A hook that puts constants in the place of units, while the block lasts; yields [how often it ran]."""
+    calls = [0]
+
+    def put(module: nn.Module, inputs: tuple, h: Tensor) -> Tensor:
+        calls[0] += 1
+        h = h.clone()
+        for unit, value in constants.items():
+            h.select(axis, unit).fill_(value)
+        return h
+
+    handle = module.register_forward_hook(put)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def coverage(net: nn.Module, x: object) -> dict[str, str]:
+    """How each layer of a network would be scored: "fast", "partly", or the reason for a pass a unit.
+
+    "fast": up to the first linear maps behind it only the channel that changes is computed. "partly": some
+    operation before those runs in full, on what was computed once up to the layer.
+
+    Args:
+        net: the network, in eval mode.
+        x: two images are enough.
+    """
+    layers = {
+        layer: -1 if isinstance(module, nn.Linear) else 1
+        for layer, module in graph.linear_layers(net).items()
+    }
+    n = len(tensors(x)[0])
+    return Ways(net, Batch(x, torch.zeros(n, dtype=torch.long)), layers).by_layer
 
 
 def _maps(trace: Trace) -> dict[fx.Node, Map]:
@@ -516,11 +617,6 @@ def _normed(norm: nn.Module, x: Channels) -> Tensor:
 def _channels_last(x: Tensor) -> Tensor:
     # the kernels of the CPU are up to five times faster in this memory layout
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-def _tensors(value: object) -> list[Tensor]:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return [value] if isinstance(value, Tensor) else [tensor for part in parts for tensor in _tensors(part)]
 
 
 def _images(value: object, few: object) -> int | None:
