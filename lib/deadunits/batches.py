@@ -52,10 +52,16 @@ def batches_of(net: nn.Module, batches: Batches) -> Iterator[Batch]:
 def checked(net: nn.Module, pair: Batch) -> Batch:
     """One pair as a `Batch` on the network's device; errors as for `batches_of`."""
     if not _is_pair(pair):
-        raise ValueError(f"a batch must be a pair (x, y) with a tensor of labels y, got {type(pair).__name__}")
+        raise ValueError(
+            f"a batch must be a pair (x, y) with a tensor of labels y, got {type(pair).__name__}"
+        )
     weights = [weight for weight in net.parameters() if weight.is_floating_point()]
     devices, types = ({getattr(weight, of) for weight in weights} for of in ("device", "dtype"))
-    batch = Batch(*(mapped(lambda x: x.to(*devices), part) for part in pair)) if len(devices) == 1 else Batch(*pair)
+    batch = (
+        Batch(*(mapped(lambda x: x.to(*devices), part) for part in pair))
+        if len(devices) == 1
+        else Batch(*pair)
+    )
     for x in tensors(batch.x):
         if x.is_floating_point() and types and x.dtype not in types and not _autocast(x):
             (dtype, *_) = types

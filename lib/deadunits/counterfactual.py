@@ -112,7 +112,9 @@ class Counterfactual:
         self.channelwise, self.suffix = modules[here + 1 : after], modules[after + 1 :]
         self.next = modules[after] if after < len(modules) else None
         if not _fits(modules, seen, here, after):
-            raise ValueError(f"{layer!r} or the next linear map takes other inputs than (N, F) or (N, C, H, W)")
+            raise ValueError(
+                f"{layer!r} or the next linear map takes other inputs than (N, F) or (N, C, H, W)"
+            )
         self.loss, self.y = sample_wise(loss), batch.y
         self.baseline = self.loss(seen[len(modules)].clone(), batch.y)
         self._inputs, self._h = seen[here], seen[here + 1]
@@ -180,7 +182,7 @@ class Counterfactual:
             delta = (a.unflatten(0, (k, own_images)) - self.a[:, own]).flatten(0, 1)  # (K N, width, ...)
             z = _apply(self.next, own, delta)  # (K N, units of the next linear map, ...)
             z.unflatten(0, (k, n)).add_(self.z)
-        return self.loss(_run(self.suffix, z), self.y.repeat(k)).view(k, n)
+        return self.loss(_run(self.suffix, z), torch.cat([self.y] * k)).view(k, n)
 
 
 @torch.no_grad()

@@ -103,6 +103,7 @@ def _entered(net: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
         else:
             yield prefix + name, module
 
+
 class Untraceable(ValueError):
     """What a network computes could not be written down by `torch.fx`, or not so that it can be run in parts."""
 
@@ -226,8 +227,9 @@ def is_plain(module: nn.Module) -> bool:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        # one with hooks is called as a whole, so that they see tensors
-        return super().is_leaf_module(module, name) or _has_hooks(module)
+        # called as a whole: one with hooks, so that they see tensors, and what a user makes of a linear map
+        whole = isinstance(module, LINEAR) and not module._modules
+        return whole or super().is_leaf_module(module, name) or _has_hooks(module)
 
 
 def _has_hooks(module: nn.Module) -> bool:

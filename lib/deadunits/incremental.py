@@ -8,9 +8,10 @@ runs in full too, so that the answer is exact wherever the images of a batch do 
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import NamedTuple
@@ -180,25 +181,58 @@ class Snapshot:
         self.maps = _maps(trace) if maps is None else maps
         n = len(batch.y)
         x = mapped(_channels_last, batch.x)
-        self.values = trace.run(x)
+        self.values = self.all_values = trace.run(x)
         # of another number of images: what grows with it has a dimension of images
         few = [0] * (3 if n == 2 else 2)
-        self._few = trace.run(mapped(lambda x: x[few], batch.x))
+        self.few = trace.run(mapped(lambda x: x[few], batch.x))
         self.baseline = self.loss(self.values[trace.output], batch.y)
         self.last = {source: node for node in trace.nodes for source in node.all_input_nodes}
 
+    def at(self, images: Tensor) -> Snapshot:
+        """The same of some of the images; what nothing asks for is not copied."""
+        part = copy.copy(self)
+        part.y, part.baseline = self.y[images], self.baseline[images]
+        part.values = _Selected(self, images)
+        return part
+
     def images(self, node: fx.Node) -> int | None:
         """The dimension of the images in what an operation gives; None: it is the same for all."""
-        return _images(self.values[node], self._few[node])
+        return _images(self.all_values[node], self.few[node])
 
     def stacked(self, node: fx.Node, k: int) -> object:
         """What an operation gives, k times along the images."""
-        return _stacked(self.values[node], self._few[node], k)
+        return _each(
+            *(self.values[node], self.all_values[node], self.few[node]),
+            lambda x, images: torch.cat([x] * k, images),
+            lambda number: number * k,
+        )
 
     def widest(self, nodes: Sequence[fx.Node]) -> int:
         """The most elements of one of their results."""
-        tensors = (value for node in nodes for value in tensors(self.values[node]))
-        return max((value.numel() for value in tensors), default=1)
+        sizes = (value.numel() for node in nodes for value in tensors(self.values[node]))
+        return max(sizes, default=1)
+
+
+class _Selected(dict):
+    """What operations give for some of a snapshot's images."""
+
+    def __init__(self, snapshot: Snapshot, images: Tensor):
+        super().__init__()
+        self._of, self._images = snapshot, images
+
+    def __missing__(self, node: fx.Node) -> object:
+        n = len(self._of.y)
+
+        def chosen(x: Tensor, dim: int) -> Tensor:  # images of several places each, perhaps
+            parts = x.unflatten(dim, (n, -1)).index_select(dim, self._images)
+            return parts.flatten(dim, dim + 1)
+
+        value, few = self._of.values[node], self._of.few[node]
+        self[node] = _each(value, value, few, chosen, lambda number: number // n * len(self._images))
+        return self[node]
+
+    def get(self, node: fx.Node, default: object = None) -> object:
+        return self[node] if node in self._of.values else default
 
 
 class Incremental:
@@ -248,9 +282,11 @@ class Incremental:
             candidates: as `h` without the dimension of the units; with 1 in the place of N if they are the
                 same for all images.
         """
-        pairs = zip(units.split(self.step), candidates.split(self.step), strict=True)
-        parts = [self._losses(*pair) for pair in pairs]
-        return torch.cat(parts) if parts else self.baseline.new_empty(0, len(self.baseline))
+        parts = [self.baseline.new_empty(0, len(self.baseline))]
+        for start in range(0, len(units), self.step):
+            some = slice(start, start + self.step)
+            parts.append(self._losses(units[some], candidates[some]))
+        return torch.cat(parts)
 
     def constants(self, values: Tensor) -> Tensor:
         """Candidates that are the same for all images and positions: (K,) -> (K, 1, ...)."""
@@ -262,13 +298,17 @@ class Incremental:
 
     def _losses(self, units: Tensor, candidates: Tensor) -> Tensor:
         outputs, y = self.outputs(units, candidates), self._of.y
-        losses = self._of.loss(outputs, mapped(lambda y: y.repeat(len(units), *[1] * (y.dim() - 1)), y))
+        losses = self._of.loss(outputs, torch.cat([y] * len(units)))
         return losses.view(len(units), -1)
 
     @torch.no_grad()
     def outputs(self, units: Tensor, candidates: Tensor) -> object:
         """The network's outputs for all candidates at once, along the images: (K N, ...)."""
-        run = _Run(self._of, len(units), {self._node: Channels(candidates.movedim(0, self.axis), units[:, None], self.axis)})
+        run = _Run(
+            self._of,
+            len(units),
+            {self._node: Channels(candidates.movedim(0, self.axis), units[:, None], self.axis)},
+        )
         for node in self._behind:
             if node not in run.changed:
                 run.step(node)
@@ -317,7 +357,9 @@ class _Run:
         source = node.args[0]
         delta = x._replace(value=x.value - x.of(self.of.values[source]))
         groups = getattr(linear.module, "groups", 1)
-        if linear.conv and (x.axis != 1 or x.value.dim() != 4) or not linear.conv and x.axis != x.value.dim() - 1:
+        if (linear.conv and (x.axis != 1 or x.value.dim() != 4)) or (
+            not linear.conv and x.axis != x.value.dim() - 1
+        ):
             return None
         if groups > 1:
             if x.index.shape[1] > 1:
@@ -337,14 +379,24 @@ class _Run:
         """The result of an operation on changed channels alone; None if it needs all."""
         x = self.changed.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
         before = self.of.values[node]
-        if x is None or not isinstance(before, Tensor) or any(isinstance(v, fx.Node) for v in node.kwargs.values()):
+        if (
+            x is None
+            or not isinstance(before, Tensor)
+            or any(isinstance(v, fx.Node) for v in node.kwargs.values())
+        ):
             return self.joined(node)
         if before is self.of.values[node.args[0]]:  # nothing: dropout in eval mode, say
             return x
         module, target = self.trace.plain(node), None if node.op == "call_module" else node.target
         kind = type(module)
-        if target in _UNARY or kind in graph.ELEMENTWISE or kind in graph.NOTHING and kind is not nn.Flatten:
-            return x._replace(value=self.call(node, x.value.clone() if self.trace.in_place(node) else x.value))
+        if (
+            target in _UNARY
+            or kind in graph.ELEMENTWISE
+            or (kind in graph.NOTHING and kind is not nn.Flatten)
+        ):
+            return x._replace(
+                value=self.call(node, x.value.clone() if self.trace.in_place(node) else x.value)
+            )
         if x.axis == 1 and x.value.dim() == 4 and isinstance(before, Tensor):
             if target in _POOLS or kind in graph.POOLS:
                 return x._replace(value=self.call(node, x.value))
@@ -405,14 +457,21 @@ class _Run:
         function = _BINARY.get(node.target)
         if function is None or len(node.args) != 2 or node.kwargs:
             return None
-        operands = [self.changed.get(arg, self.of.values[arg]) if isinstance(arg, fx.Node) else arg for arg in node.args]
-        wide = [arg for arg in node.args if arg in self.changed and not isinstance(self.changed[arg], Channels)]
+        operands = [
+            self.changed.get(arg, self.of.values[arg]) if isinstance(arg, fx.Node) else arg
+            for arg in node.args
+        ]
+        wide = [
+            arg for arg in node.args if arg in self.changed and not isinstance(self.changed[arg], Channels)
+        ]
         narrow = [operand for operand in operands if isinstance(operand, Channels)]
-        if narrow and any(x.axis != narrow[0].axis or not torch.equal(x.index, narrow[0].index) for x in narrow):
+        if narrow and any(
+            x.axis != narrow[0].axis or not torch.equal(x.index, narrow[0].index) for x in narrow
+        ):
             return None
         before = self.of.values[node]
         shapes = [self.of.values[arg].shape for arg in node.args if arg in self.changed]
-        if any(shape[: 1] != before.shape[:1] or len(shape) != before.dim() for shape in shapes):
+        if any(shape[:1] != before.shape[:1] or len(shape) != before.dim() for shape in shapes):
             return None
         if not wide:
             x = narrow[0]
@@ -611,7 +670,9 @@ def _normed(norm: nn.Module, x: Channels) -> Tensor:
     """Batch norm in eval mode of the changed channels."""
     index = x.index.flatten()
     weight, bias = (None if p is None else p[index] for p in (norm.weight, norm.bias))
-    return F.batch_norm(x.value, norm.running_mean[index], norm.running_var[index], weight, bias, eps=norm.eps)
+    return F.batch_norm(
+        x.value, norm.running_mean[index], norm.running_var[index], weight, bias, eps=norm.eps
+    )
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -626,13 +687,19 @@ def _images(value: object, few: object) -> int | None:
     return next((dim for dim, (one, other) in pairs if one != other), None)
 
 
-def _stacked(value: object, few: object, k: int) -> object:
-    """k times along the images; numbers that grow with those are k times as large."""
-    if isinstance(value, Tensor):
+def _each(
+    x: object,
+    value: object,
+    few: object,
+    change: Callable[[Tensor, int], Tensor],
+    number: Callable[[int], int],
+) -> object:
+    """Tensors changed along their images, and numbers that grow with those, as `value` and `few` tell them."""
+    if isinstance(x, Tensor):
         images = _images(value, few)
-        return value if images is None else torch.cat([value] * k, images)
-    if isinstance(value, dict):
-        return {name: _stacked(part, few[name], k) for name, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)([_stacked(part, other, k) for part, other in zip(value, few, strict=True)])
-    return value * k if isinstance(value, int) and value != few else value
+        return x if images is None else change(x, images)
+    if isinstance(x, (dict, tuple, list)):
+        keys = list(x) if isinstance(x, dict) else range(len(x))
+        parts = [_each(x[key], value[key], few[key], change, number) for key in keys]
+        return dict(zip(keys, parts, strict=True)) if isinstance(x, dict) else type(x)(parts)
+    return number(x) if isinstance(x, int) and value != few else x

@@ -80,7 +80,9 @@ def loss_change(
     if slow and batches:
         passes = sum(known[name].numel() for name in slow)
         by_layer = ways.by_layer if ways else {}
-        reasons = {by_layer.get(_layer(name), "a parameter of no plain layer, or a shared one") for name in slow}
+        reasons = {
+            by_layer.get(_layer(name), "a parameter of no plain layer, or a shared one") for name in slow
+        }
         warnings.warn(
             f"loss_change of {', '.join(slow)}: {passes:,} forward passes a batch, one a weight, because of "
             f"{', '.join(sorted(reasons))}",

@@ -112,7 +112,6 @@ def mean_activation(
     handles = []
     try:
         for layer, module in modules.items():
-
             refuse_compiled(net, names[layer])
 
             def hook(module: nn.Module, inputs: object, a: Tensor, layer: str = layer) -> None:
