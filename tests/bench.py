@@ -118,7 +118,7 @@ def unit_scores() -> None:
 
 
 def any_network() -> None:
-    """Exact MRP of all units of torchvision's networks on 64 images; a plain loop costs a forward pass a unit.
+    """Exact MRP of all units of torchvision's networks on 64 images; a loop costs a forward pass a unit.
 
     Of each layer a few units are scored, at least a stack of them or 8, and their time taken times its units.
     """

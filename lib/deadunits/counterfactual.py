@@ -44,8 +44,8 @@ def sample_losses(logits: Tensor, y: Tensor) -> Tensor:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or y.shape != logits.shape[:1]:
         shapes = (tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in (logits, y))
         raise ValueError(
-            "the default loss takes outputs (N, classes) and labels (N,), got {} and {}: pass loss=, a function "
-            "of outputs and labels that gives the loss of each sample, (N,)".format(*shapes)
+            "the default loss takes outputs (N, classes) and labels (N,), got {} and {}: pass loss=, a "
+            "function of outputs and labels that gives the loss of each sample, (N,)".format(*shapes)
         )
     z = logits.T.contiguous()  # (classes, N)
     return z.logsumexp(0) - z.gather(0, y[None])[0]
@@ -182,7 +182,7 @@ class Counterfactual:
             delta = (a.unflatten(0, (k, own_images)) - self.a[:, own]).flatten(0, 1)  # (K N, width, ...)
             z = _apply(self.next, own, delta)  # (K N, units of the next linear map, ...)
             z.unflatten(0, (k, n)).add_(self.z)
-        return self.loss(_run(self.suffix, z), torch.cat([self.y] * k)).view(k, n)
+        return self.loss(_run(self.suffix, z), self.y.repeat(k, *[1] * (self.y.dim() - 1))).view(k, n)
 
 
 @torch.no_grad()

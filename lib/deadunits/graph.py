@@ -105,7 +105,7 @@ def _entered(net: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 class Untraceable(ValueError):
-    """What a network computes could not be written down by `torch.fx`, or not so that it can be run in parts."""
+    """What a network computes cannot be traced by `torch.fx`, or cannot be run in parts."""
 
 
 class Trace:
@@ -135,14 +135,6 @@ class Trace:
         """The same, if it does what its type says: no hooks of the user, no parametrization, no subclass."""
         module = self.module(node)
         return module if module is not None and is_plain(module) else None
-
-    def behind(self, node: fx.Node) -> set[fx.Node]:
-        """All operations that depend on one."""
-        behind: set[fx.Node] = set()
-        for other in self.nodes:
-            if any(source is node or source in behind for source in other.all_input_nodes):
-                behind.add(other)
-        return behind
 
     def run(self, x: Inputs) -> dict[fx.Node, object]:
         """What each operation gives, for some images; nothing of it is changed in place afterwards."""
@@ -192,8 +184,8 @@ def trace(net: nn.Module, x: Inputs) -> Trace:
     """Write down what a network computes for inputs like these; the network is as before afterwards.
 
     Raises:
-        Untraceable: its forward pass depends on values, or `torch.fx` does not know its language; hooks on the
-            network itself; something is changed in place that is used again.
+        Untraceable: its forward pass depends on values, or `torch.fx` cannot follow it; hooks on the network
+            itself; something is changed in place that is used again.
     """
     if not is_plain(net):
         raise Untraceable("the network itself has hooks or a forward of its instance")
@@ -214,9 +206,9 @@ def trace(net: nn.Module, x: Inputs) -> Trace:
     place = {node: i for i, node in enumerate(nodes)}
     for node in nodes:
         source = node.args[0] if node.args else None
-        if traced.in_place(node) and isinstance(source, fx.Node):
-            if any(place[user] > place[node] for user in source.users):
-                raise Untraceable(f"{source} is changed in place and used again")
+        users = source.users if traced.in_place(node) and isinstance(source, fx.Node) else ()
+        if any(place[user] > place[node] for user in users):
+            raise Untraceable(f"{source} is changed in place and used again")
     return traced
 
 

@@ -140,7 +140,7 @@ class Map:
         return _convolve(self.module, delta, weight.flatten(0, 1).unsqueeze(1), None, len(index)), units
 
     def _windows(self, delta: Tensor) -> Tensor:
-        """What each output position sees of the changed channels: (K, w, N, H, W) -> (K, N, H', W', w kH kW)."""
+        """What each output position sees of the channels: (K, w, N, H, W) -> (K, N, H', W', w kH kW)."""
         conv, shape = self.module, delta.shape[:3]
         x = _pad(conv, delta.flatten(0, 2).unsqueeze(1)).squeeze(1)  # (K w N, H, W)
         sizes = zip((1, 2), conv.kernel_size, conv.dilation, conv.stride, strict=True)
@@ -397,9 +397,8 @@ class _Run:
             return x._replace(
                 value=self.call(node, x.value.clone() if self.trace.in_place(node) else x.value)
             )
-        if x.axis == 1 and x.value.dim() == 4 and isinstance(before, Tensor):
-            if target in _POOLS or kind in graph.POOLS:
-                return x._replace(value=self.call(node, x.value))
+        if (target in _POOLS or kind in graph.POOLS) and x.axis == 1 and x.value.dim() == 4:
+            return x._replace(value=self.call(node, x.value))
         if kind in graph.BATCH_NORM and module.running_mean is not None and x.axis == 1:
             return x._replace(value=_normed(module, x))
         if target in _RESHAPES or kind is nn.Flatten:
@@ -454,66 +453,48 @@ class _Run:
 
     def combined(self, node: fx.Node) -> Channels | Tensor | None:
         """Of two operands, element by element; those that did not change are not copied k times."""
-        function = _BINARY.get(node.target)
+        function, before = _BINARY.get(node.target), self.of.values[node]
         if function is None or len(node.args) != 2 or node.kwargs:
             return None
+        known = self.changed
         operands = [
-            self.changed.get(arg, self.of.values[arg]) if isinstance(arg, fx.Node) else arg
-            for arg in node.args
+            known.get(arg, self.of.values[arg]) if isinstance(arg, fx.Node) else arg for arg in node.args
         ]
-        wide = [
-            arg for arg in node.args if arg in self.changed and not isinstance(self.changed[arg], Channels)
-        ]
-        narrow = [operand for operand in operands if isinstance(operand, Channels)]
-        if narrow and any(
-            x.axis != narrow[0].axis or not torch.equal(x.index, narrow[0].index) for x in narrow
-        ):
+        changed = [arg for arg in node.args if isinstance(arg, fx.Node) and arg in known]
+        narrow = [known[arg] for arg in changed if isinstance(known[arg], Channels)]
+        x = narrow[0] if narrow else None
+        if any(y.axis != x.axis or not torch.equal(y.index, x.index) for y in narrow[1:]):
             return None
-        before = self.of.values[node]
-        shapes = [self.of.values[arg].shape for arg in node.args if arg in self.changed]
-        if any(shape[:1] != before.shape[:1] or len(shape) != before.dim() for shape in shapes):
+        if any(self.of.values[arg].dim() != before.dim() for arg in changed):
             return None
-        if not wide:
-            x = narrow[0]
-            if any(shape[x.axis] != before.shape[x.axis] for shape in shapes):
-                return None
-            return x._replace(value=function(*(self.channels(operand, x, before) for operand in operands)))
-        if any(self.of.images(arg) != 0 for arg in node.all_input_nodes if arg in self.changed):
+        if x is not None and self.of.values[changed[0]].shape[x.axis] != before.shape[x.axis]:
             return None
-        k = self.k
-        plain = []
-        for arg, operand in zip(node.args, operands, strict=True):
-            if isinstance(operand, Channels):
-                operand = self.of.values[arg]
-            elif arg in wide:
-                operand = operand.unflatten(0, (k, -1))
-            if isinstance(operand, Tensor) and operand.dim() < before.dim() and arg not in wide:
-                pass
-            plain.append(operand)
-        out = function(*plain)  # (K, N, ...)
-        if narrow:
-            x = narrow[0]
-            ones = torch.arange(k, device=x.index.device)[:, None]
-            parts = []
-            for operand, arg in zip(plain, node.args, strict=True):
-                if arg in wide:
-                    view = operand.movedim(x.axis + 1, 1)
-                    parts.append(view[ones, x.index] if view.shape[1] > 1 else view)
-                else:
-                    parts.append(x.apart() if isinstance(self.changed.get(arg), Channels) else operand)
-            out.movedim(x.axis + 1, 1)[ones, x.index] = function(*parts)
+        if len(narrow) == len(changed):
+            return x._replace(value=function(*(self.met(operand, x, before.dim()) for operand in operands)))
+        if any(self.of.images(arg) != 0 for arg in (node, *changed)):
+            return None
+        wide = [arg in changed and not isinstance(known[arg], Channels) for arg in node.args]
+        for i, (arg, operand) in enumerate(zip(node.args, operands, strict=True)):
+            if wide[i]:
+                operands[i] = operand.unflatten(0, (self.k, -1))  # (K, N, ...)
+            elif isinstance(operand, Channels):
+                operands[i] = self.of.values[arg]
+        out = function(*operands)
+        if x is not None:  # the changed channels once more, now with their change
+            at = torch.arange(self.k, device=x.index.device)[:, None], x.index
+            for i, operand in enumerate(operands):
+                channels = operand.movedim(x.axis + 1, 1) if wide[i] else x.apart()
+                operands[i] = channels[at] if wide[i] and channels.shape[1] > 1 else channels
+            out.movedim(x.axis + 1, 1)[at] = function(*operands)  # (K, w, N, ...)
         return out.flatten(0, 1)
 
-    def channels(self, operand: object, x: Channels, before: Tensor) -> object:
+    def met(self, operand: object, x: Channels, dims: int) -> object:
         """An operand's part that meets the changed channels."""
         if isinstance(operand, Channels):
             return operand.value
-        if not isinstance(operand, Tensor):
-            return operand
-        axis = x.axis - before.dim() + operand.dim()  # dimensions are aligned at the last
-        if axis < 0 or operand.shape[axis] == 1:
-            return operand
-        return operand.index_select(axis, x.index.flatten())
+        axis = x.axis - dims + operand.dim() if isinstance(operand, Tensor) else -1  # aligned at the last
+        fits = axis >= 0 and operand.shape[axis] > 1
+        return operand.index_select(axis, x.index.flatten()) if fits else operand
 
     # --- everything else
 
@@ -694,7 +675,7 @@ def _each(
     change: Callable[[Tensor, int], Tensor],
     number: Callable[[int], int],
 ) -> object:
-    """Tensors changed along their images, and numbers that grow with those, as `value` and `few` tell them."""
+    """Tensors changed along their images, and numbers that grow with those: `value` and `few` tell which."""
     if isinstance(x, Tensor):
         images = _images(value, few)
         return x if images is None else change(x, images)

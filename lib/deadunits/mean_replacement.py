@@ -1,9 +1,11 @@
 """Units, and what the loss would be if one gave the same for every image (thesis: 3.1).
 
 A unit is a channel of a convolution or an element of a linear layer; h is its output, at one position or at
-many. Of an `nn.Linear` (and an `nn.LayerNorm`) the units are the last dimension, of all else the one behind the
-images: for inputs (N, ..., F) of a linear layer, as tokens, all dimensions between are positions. Its mean is
-over images and positions, and stands at every position. `MeanReplacement` looks at units while the network runs: means, variances, the first-order estimate MRS
+many. Of an `nn.Linear` (and an `nn.LayerNorm`) the units are the last dimension, of all else the one behind
+the images: for inputs (N, ..., F) of a linear layer, as tokens, all dimensions between are positions. Its
+mean is over images and positions, and stands at every position.
+
+`MeanReplacement` looks at units while the network runs: means, variances, the first-order estimate MRS
 and the output gradient, in one forward and backward pass a batch. `mean_replacement_penalty` is exact (MRP).
 `replaced` is the network in which units give constants.
 """
@@ -92,9 +94,9 @@ class MeanReplacement:
         absolute: where the absolute value is taken, "sample" or "element".
 
     Raises:
-        ValueError: no such module, or a compiled one; an unknown `constant` or `absolute`; in `observe`, batch
-            norm or dropout in training mode, a layer that did not run, outputs in which its units or the
-            images cannot be told, a `loss` that is not one of each sample; in `seen`, no images.
+        ValueError: no such module, or a compiled one; an unknown `constant` or `absolute`; in `observe`,
+            batch norm or dropout in training mode, a layer that did not run, outputs in which its units or
+            the images cannot be told, a `loss` that is not one of each sample; in `seen`, no images.
     """
 
     def __init__(
@@ -164,8 +166,8 @@ class MeanReplacement:
         missing = [layer for layer in self._modules if layer not in seen]
         if missing:
             raise ValueError(
-                f"{', '.join(missing)} did not run: use MeanReplacement as a `with` block, and leave out layers "
-                "that the network does not call as modules (as inside of nn.MultiheadAttention)"
+                f"{', '.join(missing)} did not run: use MeanReplacement as a `with` block, and leave out "
+                "layers that the network does not call as modules (as inside of nn.MultiheadAttention)"
             )
         outputs = [h for layer in self._modules for h, _ in seen[layer]]
         gradients = iter(torch.autograd.grad(total, outputs, materialize_grads=True))
@@ -321,13 +323,13 @@ def check_units(layer: str, module: nn.Module, h: Tensor, axis: int) -> None:
     if isinstance(module, graph.LINEAR):
         if h.dim() < 2 or h.shape[axis] != len(module.weight):
             raise ValueError(
-                f"{layer} has {len(module.weight)} units, and gives {tuple(h.shape)}: a convolution must give "
-                "(N, units, ...), a linear layer (N, ..., units)"
+                f"{layer} has {len(module.weight)} units, and gives {tuple(h.shape)}: a convolution must "
+                "give (N, units, ...), a linear layer (N, ..., units)"
             )
     elif h.dim() < 2 or (h.dim() == 3 and type(module) in (*graph.ELEMENTWISE, *graph.NOTHING)):
         raise ValueError(
-            f"{layer} gives {tuple(h.shape)}, in which units cannot be told from positions: name the linear or "
-            "convolutional layer before it"
+            f"{layer} gives {tuple(h.shape)}, in which units cannot be told from positions: name the "
+            "linear or convolutional layer before it"
         )
 
 
@@ -388,8 +390,8 @@ def mean_replacement_penalty(
 
     MRP_i = E_n |ℓ_n(h_i = c_i) - ℓ_n|, in nats (thesis: Eq. 3.1, `mrpScorer`), or without the absolute value.
     Layers in a chain of known ones take the fast way of `Counterfactual`, those of any other network that
-    `torch.fx` traces the one of `Incremental`; all others a forward pass a unit, which a warning says. Batches
-    are kept, since they are needed twice. Arguments and errors as for `MeanReplacement`.
+    `torch.fx` traces the one of `Incremental`; all others a forward pass a unit, which a warning says.
+    Batches are kept, since they are needed twice. Arguments and errors as for `MeanReplacement`.
 
     Returns: name of a layer -> (units,), float64.
     """
@@ -457,9 +459,11 @@ class Replacements:
     def _warn(self, units: Mapping[str, int]) -> None:
         slow = [layer for layer in units if layer not in self._ways.traced]
         if slow:
+            passes = sum(units[layer] for layer in slow)
+            reasons = sorted({self._ways.by_layer[layer] for layer in slow})
             warnings.warn(
-                f"mean replacement of {', '.join(slow)}: {sum(units[layer] for layer in slow):,} forward passes "
-                f"a batch, one a unit, because of {', '.join({self._ways.by_layer[layer] for layer in slow})}",
+                f"mean replacement of {', '.join(slow)}: {passes:,} forward passes a batch, one a unit, "
+                f"because of {', '.join(reasons)}",
                 stacklevel=5,
             )
 
@@ -528,13 +532,13 @@ def lowest(
 ) -> Lowest:
     """The k units of lowest MRP, exactly, without the whole penalty of most others.
 
-    N MRP_i = Σ_n |ℓ_n(h_i = c_i) - ℓ_n| has no negative terms, so that a part of the sum is a lower bound. The k
-    units of lowest MRS are summed over all images; each other over the images of its largest first-order change
-    first, until it passes the k-th sum. Arguments and errors as for `mean_replacement_penalty`;
-    all images must be of one size.
+    N MRP_i = Σ_n |ℓ_n(h_i = c_i) - ℓ_n| has no negative terms, so that a part of the sum is a lower bound.
+    The k units of lowest MRS are summed over all images; each other over the images of its largest
+    first-order change first, until it passes the k-th sum. Arguments and errors as for
+    `mean_replacement_penalty`.
 
     Besides what the share says it takes MRS and two forward passes, and units are taken one by one: where the
-    layers behind are small, or few images decide little, all penalties at once are quicker (see the library page).
+    layers behind are small, all penalties at once are quicker (see the library page).
 
     Raises:
         ValueError: k outside 0 to the number of units.

@@ -56,9 +56,9 @@ def loss_change(
     S_i = L(w + Δw_i e_i) - L(w), in nats (thesis: 1.2.4, `lossChangeScorer`). Negative: the network is
     better off without that weight.
 
-    Layers in a chain of known ones (`is_fast` tells) take the fast way of `Counterfactual`, those of any other
-    network that `torch.fx` traces the one of `Incremental`, all others one full forward pass a weight; a
-    warning says so.
+    Layers in a chain of known ones (`is_fast` tells) take the fast way of `Counterfactual`, those of any
+    other network that `torch.fx` traces the one of `Incremental`, all others one full forward pass a weight;
+    a warning says so.
 
     Args:
         net: the network, not in training mode where that matters (batch norm, dropout).
@@ -80,9 +80,7 @@ def loss_change(
     if slow and batches:
         passes = sum(known[name].numel() for name in slow)
         by_layer = ways.by_layer if ways else {}
-        reasons = {
-            by_layer.get(_layer(name), "a parameter of no plain layer, or a shared one") for name in slow
-        }
+        reasons = {by_layer.get(_layer(name), "no plain layer, or a shared weight") for name in slow}
         warnings.warn(
             f"loss_change of {', '.join(slow)}: {passes:,} forward passes a batch, one a weight, because of "
             f"{', '.join(sorted(reasons))}",

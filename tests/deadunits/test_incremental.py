@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """Channels multiplied by what is computed from all of them, between depthwise and grouped convolutions."""
+    """Channels times what is computed from all of them, between depthwise and grouped convolutions."""
 
     def __init__(self):
         super().__init__()
@@ -355,7 +355,7 @@ def test_compiled_networks_are_refused_with_the_way_out():
     compiled = torch.compile(chain, backend="eager")
     scores = {unit_scorers.mrp: "0", unit_scorers.mrs: "0", unit_scorers.mean_activation: "1"}
     for score, layer in scores.items():
-        with pytest.raises(ValueError, match="do not run in a compiled network.*net._orig_mod"):
+        with pytest.raises(ValueError, match=r"do not run in a compiled network.*net\._orig_mod"):
             score(compiled, batch, [f"_orig_mod.{layer}"])
     inner = make_net(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), nn.Linear(4, 2))
     inner[0].compile(backend="eager")
@@ -375,11 +375,10 @@ def test_a_layer_that_does_not_run_is_named():
 @pytest.mark.parametrize("score", ["mrp", "mrs", "taylor", "loss_change", "taylor1", "taylor2", "diagonal"])
 def test_a_loss_that_is_a_mean_is_named(score):
     net, batch = make_net(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), make_batch(4, (3,), 2)
+    known = unit_scorers.UNIT_SCORERS | scorers.SCORERS
+    name = "0" if score in unit_scorers.UNIT_SCORERS else "0.weight"
     with pytest.raises(ValueError, match=r"the loss of each sample, \(4,\), got \(\).*reduction='none'"):
-        if score in unit_scorers.UNIT_SCORERS:
-            unit_scorers.UNIT_SCORERS[score](net, batch, ["0"], loss=F.cross_entropy)
-        else:
-            scorers.SCORERS[score](net, batch, ["0.weight"], loss=F.cross_entropy)
+        known[score](net, batch, [name], loss=F.cross_entropy)
 
 
 def test_targets_of_any_shape():
@@ -430,12 +429,12 @@ def test_types_are_named_with_both_sides_and_half_precision_warns():
     net, batch = make_net(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), make_batch(4, (3,), 2)
     for score, at in ((unit_scorers.mrp, "0"), (unit_scorers.mrs, "0"), (scorers.loss_change, "0.weight")):
         with pytest.raises(
-            ValueError, match="the images are torch.float32, the network's weights torch.float64"
+            ValueError, match=r"images are torch\.float32, the network's weights torch\.float64"
         ):
             score(net, Batch(batch.x.float(), batch.y), [at])
     half = copy.deepcopy(net).bfloat16()
     for score, at in ((unit_scorers.mrp, "0"), (scorers.loss_change, "0.weight")):
-        with pytest.warns(UserWarning, match="in torch.bfloat16: differences of losses drown"):
+        with pytest.warns(UserWarning, match=r"in torch\.bfloat16: differences of losses drown"):
             score(half, Batch(batch.x.bfloat16(), batch.y), [at])
         with torch.autocast("cpu"), pytest.warns(UserWarning, match="in autocast: differences"):
             score(net.float(), Batch(batch.x.float(), batch.y), [at])
@@ -548,6 +547,6 @@ def test_the_lowest_of_a_trained_residual_network_take_less_than_a_third_of_the_
 
 def test_the_number_of_the_lowest_is_checked():
     net, batch, _ = build("residual")
-    with pytest.raises(ValueError, match="k must be from 0 to the 4 units of 1.a, got 5"):
+    with pytest.raises(ValueError, match=r"k must be from 0 to the 4 units of 1\.a, got 5"):
         mean_replacement.lowest(net, batch, "1.a", 5)
     assert len(mean_replacement.lowest(net, batch, "1.a", 0).units) == 0
