@@ -560,11 +560,13 @@ class Ways:
         return [layer for layer, way in self.by_layer.items() if way in ("fast", "partly")]
 
     def snapshot(self, batch: Batch, loss: Loss) -> Snapshot:
+        """Of at most `portion` images."""
         snapshot = Snapshot(self.trace, batch, loss, self._maps)
         self._maps = snapshot.maps
         return snapshot
 
     def losses(self, snapshot: Snapshot, layer: str) -> Incremental:
+        """The way of one of the `traced` layers."""
         return Incremental(snapshot, layer, self.axes[layer])
 
 

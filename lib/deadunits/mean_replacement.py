@@ -474,6 +474,7 @@ class Replacements:
             yield from [batch] if whole else split(batch, self._ways.portion)
 
     def shared(self, batch: Batch) -> Shared:
+        """What is computed once for a portion."""
         passing = snapshot = None
         if self.fast:
             first = self._first is not None and batch is self.batches[0]
