@@ -14,11 +14,15 @@ import time
 from collections.abc import Callable
 
 import torch
+import torchvision
 from torch.nn import functional as F
 
-from deadunits import models, scorers, training, unit_scorers
+from deadunits import graph, models, scorers, training, unit_scorers
 from deadunits.attack import Attack, Schedule
+from deadunits.counterfactual import sample_losses
 from deadunits.data import Batch
+from deadunits.incremental import Ways
+from deadunits.mean_replacement import unit_axis
 from deadunits.recorder import Recorder
 
 NAMES = ["conv1.weight", "conv2.weight", "fc1.weight"]
@@ -113,6 +117,41 @@ def unit_scores() -> None:
     report("  memory of the process", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2, " GiB")
 
 
+def any_network() -> None:
+    """Exact MRP of all units of torchvision's networks on 64 images; a loop costs a forward pass a unit.
+
+    Of each layer a few units are scored, at least a stack of them or 8, and their time taken times its units.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(64, 3, 32, 32, generator=generator), torch.randint(0, 1000, (64,), generator=generator)
+    for name, asked in (("resnet18", 7), ("vgg11_bn", 7), ("mobilenet_v3_small", 2.5)):
+        net = torchvision.models.get_model(name).eval()
+        layers = {layer: len(module.weight) for layer, module in graph.linear_layers(net).items()}
+        axes = {layer: unit_axis(net.get_submodule(layer)) for layer in layers}
+
+        @torch.no_grad()
+        def forward(x: torch.Tensor = x, net: torch.nn.Module = net) -> None:
+            F.cross_entropy(net(x), y, reduction="none")
+
+        fast = x.contiguous(memory_format=torch.channels_last)
+        passes = compare(3, plain=forward, channels_last=lambda fast=fast, forward=forward: forward(fast))
+        start = time.process_time()
+        ways = Ways(net, Batch(x, y), axes)
+        snapshot = ways.snapshot(Batch(x, y), sample_losses)
+        total = time.process_time() - start
+        for layer, units in layers.items():
+            start = time.process_time()
+            way = ways.losses(snapshot, layer)
+            some = torch.arange(min(units, max(8, min(way.step, 64))))
+            way.losses(some, way.constants(torch.zeros(len(some))))
+            total += (time.process_time() - start) * units / len(some)
+        loops = {layout: seconds * sum(layers.values()) / total for layout, seconds in passes.items()}
+        report(
+            f"exact MRP of {sum(layers.values()):,} units of {name}, loop", loops["plain"], asked, more=True
+        )
+        print(f"  with its images in channels_last: {loops['channels_last']:.3g}")
+
+
 def derivative_scores() -> None:
     """Scores from derivatives, in forward-and-backward passes over the same 1,000 images."""
     batch, net = probe(), models.small_cnn((1, 28, 28)).eval()
@@ -197,6 +236,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     unit_scores()
     exact_loss_change()
+    any_network()
     derivative_scores()
     training_step()
     attacked_and_recorded()

@@ -15,7 +15,7 @@ every step then runs over a thousand images in vectors, however small the channe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deadunits import graph
+from deadunits.batches import Loss, sample_wise
 from deadunits.data import Batch
 
-Loss = Callable[[Tensor, Tensor], Tensor]  #: (outputs, labels) -> (N,), the loss of each sample
 Passing = dict[int, Tensor]  #: what entered each module of a chain, by its place; at last, the outputs
 
 _CHANNELWISE = (*graph.ELEMENTWISE, *graph.BATCH_NORM, *graph.POOLS, *graph.NOTHING)
@@ -37,7 +37,16 @@ def sample_losses(logits: Tensor, y: Tensor) -> Tensor:
     """Cross entropy of each sample: (N, classes), (N,) -> (N,), in nats.
 
     As `F.cross_entropy(logits, y, reduction="none")`, which is seven times slower on a CPU for ten classes.
+
+    Raises:
+        ValueError: outputs or labels of other shapes: they need a `loss` of their own.
     """
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or y.shape != logits.shape[:1]:
+        shapes = (tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in (logits, y))
+        raise ValueError(
+            "the default loss takes outputs (N, classes) and labels (N,), got {} and {}: pass loss=, a "
+            "function of outputs and labels that gives the loss of each sample, (N,)".format(*shapes)
+        )
     z = logits.T.contiguous()  # (classes, N)
     return z.logsumexp(0) - z.gather(0, y[None])[0]
 
@@ -58,7 +67,7 @@ def chain_behind(net: nn.Module, layer: str) -> list[nn.Module] | None:
     if behind is None:
         return None
     chosen = net.get_submodule(layer)
-    if not isinstance(chosen, graph.LINEAR) or _special(chosen) or graph.is_shared(net, layer):
+    if type(chosen) not in graph.LINEAR or _special(chosen) or graph.is_shared(net, layer):
         return None
     return list(behind.values())
 
@@ -80,8 +89,8 @@ class Counterfactual:
         baseline: the losses as they are, (N,).
 
     Raises:
-        ValueError: the structure is not known here (`supports` tells), or a batch norm or dropout layer
-            is in training mode.
+        ValueError: the structure is not known here (`supports` tells), a layer takes other inputs than (N, F)
+            or (N, C, H, W), or a batch norm or dropout layer is in training mode.
     """
 
     @torch.no_grad()
@@ -102,8 +111,12 @@ class Counterfactual:
         after = _next_linear(modules, here)
         self.channelwise, self.suffix = modules[here + 1 : after], modules[after + 1 :]
         self.next = modules[after] if after < len(modules) else None
-        self.loss, self.y = loss, batch.y
-        self.baseline = loss(seen[len(modules)].clone(), batch.y)
+        if not _fits(modules, seen, here, after):
+            raise ValueError(
+                f"{layer!r} or the next linear map takes other inputs than (N, F) or (N, C, H, W)"
+            )
+        self.loss, self.y = sample_wise(loss), batch.y
+        self.baseline = self.loss(seen[len(modules)].clone(), batch.y)
         self._inputs, self._h = seen[here], seen[here + 1]
         self.positions = self._h.shape[2:]
         self.a, self.z = (_images_innermost(seen[min(i, len(modules))]) for i in (after, after + 1))
@@ -120,12 +133,17 @@ class Counterfactual:
 
     @staticmethod
     def supports(net: nn.Module, layer: str) -> bool:
-        """Whether `net` is a chain in which this layer is followed by layers whose structure is known."""
+        """Whether `net` is a chain in which this layer is followed by layers whose structure is known.
+
+        All of it must do what its type says: no subclasses, hooks or parametrizations.
+        """
         behind = chain_behind(net, layer)
-        for module in behind or ():
-            if isinstance(module, nn.Linear):
+        if behind is None or not all(map(graph.is_plain, net.modules())):
+            return False
+        for module in behind:
+            if type(module) is nn.Linear:
                 return True
-            if isinstance(module, nn.Conv2d):
+            if type(module) is nn.Conv2d:
                 return not _special(module) and module.padding_mode == "zeros"
             if type(module) not in _CHANNELWISE:
                 return False
@@ -135,7 +153,7 @@ class Counterfactual:
                 return False
             if isinstance(module, graph.BATCH_NORM) and module.running_mean is None:
                 return False
-        return behind is not None
+        return True
 
     @torch.no_grad()
     def losses(self, unit: int, candidates: Tensor) -> Tensor:
@@ -164,7 +182,7 @@ class Counterfactual:
             delta = (a.unflatten(0, (k, own_images)) - self.a[:, own]).flatten(0, 1)  # (K N, width, ...)
             z = _apply(self.next, own, delta)  # (K N, units of the next linear map, ...)
             z.unflatten(0, (k, n)).add_(self.z)
-        return self.loss(_run(self.suffix, z), self.y.repeat(k)).view(k, n)
+        return self.loss(_run(self.suffix, z), self.y.repeat(k, *[1] * (self.y.dim() - 1))).view(k, n)
 
 
 @torch.no_grad()
@@ -183,6 +201,26 @@ def pass_through(net: nn.Sequential, batch: Batch, layers: Sequence[str]) -> Pas
             # cloned: an in-place nonlinearity would overwrite what is kept, or the caller's images
             x = _run([module], x.clone() if _in_place([module]) and (i == 0 or i in wanted) else x)
     return passing
+
+
+@torch.no_grad()
+def fitting(net: nn.Module, batch: Batch, layers: Sequence[str]) -> list[str]:
+    """Those of the layers that `Counterfactual` can take, for images like these."""
+    layers = [layer for layer in layers if Counterfactual.supports(net, layer)]
+    if not layers or not isinstance(batch.x, Tensor):
+        return []
+    names, modules = map(list, zip(*graph.chain(net).items(), strict=True))
+    seen = pass_through(net, Batch(batch.x[:1], batch.y[:1]), layers)
+    places = {layer: names.index(layer) for layer in layers}
+    return [
+        layer for layer, here in places.items() if _fits(modules, seen, here, _next_linear(modules, here))
+    ]
+
+
+def _fits(modules: list[nn.Module], seen: Passing, here: int, after: int) -> bool:
+    """Whether a layer and the next linear map have their channels in the dimension behind the images."""
+    inputs = {i: seen[i] for i in (here, after) if i < len(modules)}
+    return all(x.dim() == modules[i].weight.dim() for i, x in inputs.items())
 
 
 def _next_linear(modules: list[nn.Module], here: int) -> int:
@@ -211,7 +249,7 @@ def _images_innermost(x: Tensor) -> Tensor:
 
 def _run(modules: list[nn.Module], x: Tensor) -> Tensor:
     for module in modules:
-        x = _max_pool(module, x) if isinstance(module, nn.MaxPool2d) else module(x)
+        x = _max_pool(module, x) if type(module) is nn.MaxPool2d else module(x)
     return x
 
 

@@ -7,7 +7,7 @@ gradients and the global random state are as before afterwards.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,12 +18,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from deadunits import graph
-from deadunits.counterfactual import Loss, chain_behind, refuse_train_mode, sample_losses
+from deadunits.batches import Batches, Loss, batches_of, forward, losses_of, sample_wise, split
+from deadunits.counterfactual import chain_behind, refuse_train_mode, sample_losses
 from deadunits.data import Batch
 
 Tensors = dict[str, Tensor]
 Pairs = tuple[Sequence[Tensor], Sequence[Tensor]]
-Batches = Batch | Iterable[Batch]  #: a `Batch` or several: the mean is over all their images
 
 _PIECEWISE_LINEAR = (
     *(nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
@@ -173,8 +173,8 @@ def signals(net: nn.Module, batch: Batch, layer: str, *, loss: Loss = sample_los
     refuse_train_mode(net)
     inputs, h, z = _captured(net, batch, layer)
     with torch.enable_grad():
-        (outputs,) = torch.autograd.grad(loss(z, batch.y).sum(), h)
-    outputs = outputs.flatten(2) if outputs.dim() == 4 else outputs.unsqueeze(2)  # (N, units, positions)
+        (outputs,) = torch.autograd.grad(sample_wise(loss)(z, batch.y).sum(), h)
+    outputs = _outputs_by_position(net.get_submodule(layer), outputs)  # (N, units, positions)
     return Signals(_weight_gradients(outputs, inputs), outputs, inputs)
 
 
@@ -194,11 +194,11 @@ def over_batches(
     refuse_train_mode(net)
     totals: Tensors = {}
     images = 0
-    for batch in [batches] if isinstance(batches, Batch) else batches:
+    for batch in batches_of(net, batches):
         images += len(batch.y)
-        for some in map(Batch, batch.x.split(chunk), batch.y.split(chunk)):
-            for name, one in part(some).items():
-                totals[name] = totals[name] + one if name in totals else one
+        for portion in split(batch, min(chunk, max(1, len(batch.y)))):
+            for name, value in part(portion).items():
+                totals[name] = totals[name] + value if name in totals else value
     if images == 0:
         raise ValueError("no images to score on: an empty batch, or no batches")
     return {name: total / images for name, total in totals.items()}
@@ -242,7 +242,7 @@ def _total(
         for one in frozen:
             one.requires_grad_()
         with torch.enable_grad():
-            yield values, loss(net(batch.x), batch.y).sum()
+            yield values, losses_of(net, batch, loss).sum()
     finally:
         for one in frozen:
             one.requires_grad_(False)
@@ -258,7 +258,9 @@ def _forward_over_reverse(net: nn.Module, batch: Batch, vector: Mapping[str, Ten
             name: forward_ad.make_dual(known[name].detach().requires_grad_(), v.to(known[name]))
             for name, v in vector.items()
         }
-        total = loss(functional_call(net, duals, (batch.x,)), batch.y).sum()
+        x = (batch.x,) if isinstance(batch.x, Tensor) else batch.x
+        outputs = functional_call(net, duals, *(((), x) if isinstance(x, dict) else (x,)))
+        total = sample_wise(loss)(outputs, batch.y).sum()
         found = torch.autograd.grad(total, list(duals.values()), materialize_grads=True)
         parts = [forward_ad.unpack_dual(one) for one in found]
     first = [primal.detach() for primal, _ in parts]
@@ -304,7 +306,8 @@ def _gauss_newton(net: nn.Module, batch: Batch, name: str, loss: Loss) -> Tensor
         if squares is not None:  # one position: (g x)² = g² x²
             total = total + (g.square() * curvature[:, 0]).T @ squares
         else:
-            total = total + (_weight_gradients(g.flatten(2), inputs).square() * curvature).sum(0)
+            g = _outputs_by_position(net.get_submodule(name.rpartition(".")[0]), g)
+            total = total + (_weight_gradients(g, inputs).square() * curvature).sum(0)
     shape = net.get_parameter(name).shape
     return total.view(shape) if isinstance(total, Tensor) else h.new_zeros(shape)
 
@@ -333,18 +336,26 @@ def _captured(net: nn.Module, batch: Batch, layer: str) -> tuple[Tensor, Tensor,
     handle = module.register_forward_hook(keep)
     try:
         with torch.enable_grad():
-            z = net(batch.x)
+            z = forward(net, batch.x)
     finally:
         handle.remove()
     if len(seen) != 2:
         raise ValueError(f"{layer} is used {len(seen) // 2} times in a forward pass; once is needed")
-    return _by_position(module, seen[0]), seen[1], z
+    x, h = seen
+    if len(h) != len(batch.y) or (h.dim() != 4 and isinstance(module, nn.Conv2d)):
+        raise ValueError(f"{layer} gives {tuple(h.shape)} for {len(batch.y)} images: must be (N, ...)")
+    return inputs_by_position(module, x), h, z
 
 
-def _by_position(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
-    """What each weight of a unit is multiplied with: (N, fan-in, positions)."""
+def _outputs_by_position(module: nn.Linear | nn.Conv2d, h: Tensor) -> Tensor:
+    """(N, units, H, W) or (N, ..., units) -> (N, units, positions)."""
+    return h.flatten(2) if isinstance(module, nn.Conv2d) else h.unsqueeze(1).flatten(1, -2).transpose(1, 2)
+
+
+def inputs_by_position(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+    """What each weight of a unit is multiplied with: (N, inputs, positions)."""
     if isinstance(module, nn.Linear):
-        return x.unsqueeze(2)
+        return x.unsqueeze(1).flatten(1, -2).transpose(1, 2)  # (N, ..., inputs)
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
     return F.unfold(x, module.kernel_size, module.dilation, 0, module.stride)

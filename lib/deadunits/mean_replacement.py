@@ -1,37 +1,57 @@
 """Units, and what the loss would be if one gave the same for every image (thesis: 3.1).
 
 A unit is a channel of a convolution or an element of a linear layer; h is its output, at one position or at
-many. `MeanReplacement` looks at units while the network runs: means, variances, the first-order estimate MRS
+many. Of an `nn.Linear` (and an `nn.LayerNorm`) the units are the last dimension, of all else the one behind
+the images: for inputs (N, ..., F) of a linear layer, as tokens, all dimensions between are positions. Its
+mean is over images and positions, and stands at every position.
+
+`MeanReplacement` looks at units while the network runs: means, variances, the first-order estimate MRS
 and the output gradient, in one forward and backward pass a batch. `mean_replacement_penalty` is exact (MRP).
 `replaced` is the network in which units give constants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from deadunits import graph
+from deadunits.batches import (
+    Batches,
+    Loss,
+    batches_of,
+    checked,
+    forward,
+    losses_of,
+    mapped,
+    sample_wise,
+    split,
+    warn_of_rounding,
+)
 from deadunits.counterfactual import (
     Counterfactual,
-    Loss,
     Passing,
+    fitting,
     pass_through,
     refuse_train_mode,
     sample_losses,
 )
 from deadunits.data import Batch
+from deadunits.incremental import Snapshot, Ways, replacing
 
-Batches = Batch | Iterable[Batch]
 Constants = str | Mapping[str, Tensor]  #: "mean", "median", "zero", or a value for each unit
 
 CONSTANTS = ("mean", "median", "zero")
 ABSOLUTES = ("sample", "element")
+_PARTS = 16  # in which `lowest` takes the images
+_ROUNDING = 1 + 1e-6  # sums in another order round differently
 _CHUNK = 250  # images at once: what stays in the processor's cache
 
 
@@ -68,14 +88,15 @@ class MeanReplacement:
 
     Args:
         net: the network, not in training mode where that matters (batch norm, dropout).
-        layers: names of modules with outputs (N, units, ...): linear or convolutional layers, or the batch
-            norm or nonlinearity behind one.
+        layers: names of modules with outputs (N, units, ...), or (N, ..., units) for `nn.Linear`: linear or
+            convolutional layers, or the batch norm or nonlinearity behind one.
         constant: "mean", "median", "zero", or a dict from layer to (units,).
         absolute: where the absolute value is taken, "sample" or "element".
 
     Raises:
-        ValueError: no such module; an unknown `constant` or `absolute`; in `observe`, batch norm or dropout
-            in training mode, or a layer that did not run; in `seen`, no images.
+        ValueError: no such module, or a compiled one; an unknown `constant` or `absolute`; in `observe`,
+            batch norm or dropout in training mode, a layer that did not run, outputs in which its units or
+            the images cannot be told, a `loss` that is not one of each sample; in `seen`, no images.
     """
 
     def __init__(
@@ -89,6 +110,7 @@ class MeanReplacement:
         self._sums = self._empty()
         self._loss, self._images = 0.0, 0  # Σ over images
         self._pass = _Pass()
+        self._shapes: dict[str, torch.Size] | None = None  # what two (or three) images give
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> MeanReplacement:
@@ -106,16 +128,17 @@ class MeanReplacement:
     def observe(self, batch: Batch, loss: Loss = sample_losses) -> None:
         """A forward and backward pass over the images; `loss` is (outputs, labels) -> (N,)."""
         refuse_train_mode(self.net)
+        batch = checked(self.net, batch)
         trained = [one for one in self.net.parameters() if one.requires_grad]
         sums, total = self._empty(), 0.0
         try:
             for one in trained:  # so that no gradients of parameters are computed
                 one.requires_grad_(False)
-            for some in map(Batch, batch.x.split(_CHUNK), batch.y.split(_CHUNK)):
-                part, found = self._observe(some, loss)
+            for portion in split(batch, _CHUNK):
+                part, pairs = self._observe(portion, sample_wise(loss))
                 total += part
-                for layer, pairs in found.items():
-                    sums[layer].add(pairs)
+                for layer, values in pairs.items():
+                    sums[layer].add([self._by_position(layer, h, g, portion) for h, g in values])
         finally:
             self._pass.outputs = None
             for one in trained:
@@ -130,7 +153,7 @@ class MeanReplacement:
         changed = self._pass.copies
         try:
             with torch.enable_grad():
-                losses = loss(self.net(batch.x), batch.y)
+                losses = loss(forward(self.net, batch.x), batch.y)
                 total = losses.sum()
             changed = any(h._version != version for pairs in seen.values() for h, version in pairs)
         except RuntimeError:  # an output that needs a gradient may have been about to be changed in place
@@ -142,11 +165,36 @@ class MeanReplacement:
             return self._observe(batch, loss)
         missing = [layer for layer in self._modules if layer not in seen]
         if missing:
-            raise ValueError(f"{', '.join(missing)} did not run: use MeanReplacement as a `with` block")
+            raise ValueError(
+                f"{', '.join(missing)} did not run: use MeanReplacement as a `with` block, and leave out "
+                "layers that the network does not call as modules (as inside of nn.MultiheadAttention)"
+            )
         outputs = [h for layer in self._modules for h, _ in seen[layer]]
         gradients = iter(torch.autograd.grad(total, outputs, materialize_grads=True))
         pairs = {layer: [(h.detach(), next(gradients)) for h, _ in seen[layer]] for layer in self._modules}
         return losses.double().sum().item(), pairs
+
+    def _by_position(self, layer: str, h: Tensor, g: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """An output and its gradient as (N, units, positions)."""
+        axis, n = unit_axis(self._modules[layer]), len(batch.y)
+        images = 0
+        if h.shape[:1] != (n,) or (axis == -1 and h.dim() > 2):
+            images = _image_axis(layer, h.shape, self._few(batch)[layer])
+        check_units(layer, self._modules[layer], h, axis)
+        return tuple(by_position(x, axis, images, n) for x in (h, g))
+
+    def _few(self, batch: Batch) -> dict[str, torch.Size]:
+        """What the layers give for another number of images."""
+        if self._shapes is None:
+            few = [0] * (3 if len(batch.y) == 2 else 2)
+            self._pass.outputs = seen = {}
+            try:
+                with torch.no_grad():
+                    forward(self.net, mapped(lambda x: x[few], batch.x))
+            finally:
+                self._pass.outputs = None
+            self._shapes = {layer: pairs[0][0].shape for layer, pairs in seen.items()}
+        return self._shapes
 
     @property
     def loss(self) -> float:
@@ -156,6 +204,10 @@ class MeanReplacement:
     def _empty(self) -> dict[str, _Sums]:
         keep = self.constant == "median" or self.absolute == "element"
         return {layer: _Sums(keep) for layer in self._modules}
+
+    def first_order(self, layer: str) -> Tensor:
+        """|Σ_p (c - h_p) ∂ℓ_n/∂h_p| of each image and unit, (N, units), whose mean over images is MRS."""
+        return self._sums[layer].changes(self.seen()[layer].constant).abs()
 
     def seen(self) -> dict[str, Units]:
         """What was seen so far, by layer."""
@@ -203,7 +255,7 @@ class _Sums:
         self.kept: list[tuple[Tensor, Tensor]] = []  # h and g, (N, units, positions) a batch
 
     def add(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-        sides = ([_by_position(one) for one in side] for side in zip(*pairs, strict=True))
+        sides = zip(*pairs, strict=True)  # each (N, units, positions)
         h, g = (side[0] if len(side) == 1 else torch.cat(side, 2) for side in sides)
         self.count += h.shape[0] * h.shape[2]
         # sums over the positions of an image as the network computes, over images in float64
@@ -221,6 +273,10 @@ class _Sums:
         for name in ("gradients", "products", "norms", "kept"):
             getattr(self, name).extend(getattr(more, name))
 
+    def changes(self, c: Tensor) -> Tensor:
+        """The first-order change of each image's loss: (units,) -> (N, units)."""
+        return c * torch.cat(self.gradients) - torch.cat(self.products)
+
     def units(self, constant: str | Tensor, absolute: str) -> Units:
         if self.count == 0:
             raise ValueError("no images were observed")
@@ -232,7 +288,7 @@ class _Sums:
             c = _median([h for h, _ in self.kept])
         else:
             c = mean if constant == "mean" else torch.zeros_like(mean)
-        changes = c * torch.cat(self.gradients) - torch.cat(self.products)  # (N, units)
+        changes = self.changes(c)
         sizes = changes.abs()
         if absolute == "element":
             sizes = torch.cat(
@@ -241,14 +297,45 @@ class _Sums:
         return Units(mean, variance, c, sizes.mean(0), changes.mean(0), torch.cat(self.norms).mean(0))
 
 
-def _by_position(h: Tensor) -> Tensor:
-    """(N, units) or (N, units, H, W) -> (N, units, positions)."""
+def unit_axis(module: nn.Module) -> int:
+    """The dimension of the units in what a module gives."""
+    return -1 if isinstance(module, (nn.Linear, nn.LayerNorm)) else 1
+
+
+def by_position(h: Tensor, axis: int = 1, images: int = 0, n: int | None = None) -> Tensor:
+    """(N, units, ...), or with its dimensions in another order, -> (N, units, positions)."""
+    if (axis == -1 and h.dim() > 2) or images != 0 or n not in (None, len(h)):
+        h = h.movedim(images, 0) if axis == -1 else h.movedim((images, axis), (0, -1))
+        h = h.unflatten(0, (n, -1)).flatten(1, -2).transpose(1, 2)
     return h.flatten(2) if h.dim() > 2 else h[:, :, None]
 
 
+def _image_axis(layer: str, shape: torch.Size, few: torch.Size) -> int:
+    """The dimension that grows with the number of images."""
+    grows = [dim for dim, (one, other) in enumerate(zip(shape, few, strict=True)) if one != other]
+    if len(grows) != 1:
+        raise ValueError(f"{layer} gives {tuple(shape)}: one dimension must be that of the images")
+    return grows[0]
+
+
+def check_units(layer: str, module: nn.Module, h: Tensor, axis: int) -> None:
+    """Refuse outputs whose units are not those of the layer, or cannot be told from positions."""
+    if isinstance(module, graph.LINEAR):
+        if h.dim() < 2 or h.shape[axis] != len(module.weight):
+            raise ValueError(
+                f"{layer} has {len(module.weight)} units, and gives {tuple(h.shape)}: a convolution must "
+                "give (N, units, ...), a linear layer (N, ..., units)"
+            )
+    elif h.dim() < 2 or (h.dim() == 3 and type(module) in (*graph.ELEMENTWISE, *graph.NOTHING)):
+        raise ValueError(
+            f"{layer} gives {tuple(h.shape)}, in which units cannot be told from positions: name the "
+            "linear or convolutional layer before it"
+        )
+
+
 def _median(values: Sequence[Tensor]) -> Tensor:
-    """Of each unit over all images and positions: several (N, units, ...) -> (units,)."""
-    by_unit = torch.cat([_by_position(h).movedim(1, 0).flatten(1) for h in values], 1)  # (units, values)
+    """Of each unit over all images and positions: several (N, units, positions) -> (units,)."""
+    by_unit = torch.cat([h.movedim(1, 0).flatten(1) for h in values], 1)  # (units, values)
     return by_unit.double().median(1).values
 
 
@@ -257,8 +344,20 @@ def _check(net: nn.Module, layers: Sequence[str], constant: Constants) -> None:
     for layer in layers:
         if layer not in known:
             raise ValueError(f"no module {layer!r}; there are: {', '.join(known)}")
+        refuse_compiled(net, layer)
     if isinstance(constant, str) and constant not in CONSTANTS:
         raise ValueError(f"constant must be one of {', '.join(CONSTANTS)} or a dict, got {constant!r}")
+
+
+def refuse_compiled(net: nn.Module, layer: str) -> None:
+    """Raise ValueError if a hook on a layer might not run, because it or what calls it is compiled."""
+    path = layer.split(".")
+    for module in [net, *(net.get_submodule(".".join(path[: i + 1])) for i in range(len(path)))]:
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise ValueError(
+                f"hooks on {layer!r} do not run in a compiled network: score the module that was given to "
+                "torch.compile (net._orig_mod), or a copy on which compile() was not called"
+            )
 
 
 def observe(
@@ -272,7 +371,7 @@ def observe(
 ) -> dict[str, Units]:
     """`MeanReplacement` over all batches: what was seen of each layer's units."""
     with MeanReplacement(net, layers, constant=constant, absolute=absolute) as units:
-        for batch in [batches] if isinstance(batches, Batch) else batches:
+        for batch in batches_of(net, batches):
             units.observe(batch, loss)
     return units.seen()
 
@@ -290,36 +389,194 @@ def mean_replacement_penalty(
     """The exact change of the loss when a unit gives the same for every image, for each unit alone.
 
     MRP_i = E_n |ℓ_n(h_i = c_i) - ℓ_n|, in nats (thesis: Eq. 3.1, `mrpScorer`), or without the absolute value.
-    Linear and convolutional layers in a chain of known ones take the fast way (`Counterfactual`), all others
-    a forward pass a unit. Batches are kept, since they are needed twice. Arguments and errors as for
-    `MeanReplacement`.
+    Layers in a chain of known ones take the fast way of `Counterfactual`, those of any other network that
+    `torch.fx` traces the one of `Incremental`; all others a forward pass a unit, which a warning says.
+    Batches are kept, since they are needed twice. Arguments and errors as for `MeanReplacement`.
 
     Returns: name of a layer -> (units,), float64.
     """
-    _check(net, layers, constant)
-    refuse_train_mode(net)
-    batches = [batches] if isinstance(batches, Batch) else list(batches)
-    images = sum(len(batch.y) for batch in batches)
-    if images == 0:
-        raise ValueError("no images were observed")
-    fast = [layer for layer in layers if Counterfactual.supports(net, layer)]
-    slow = [layer for layer in layers if layer not in fast]
-    seen = observe(net, batches, slow, constant=constant, loss=loss) if slow else {}
-    # the pass that finds the means of a single batch serves again; several would fill the memory
-    first = [pass_through(net, batch, fast) for batch in batches[:1]] if len(batches) == 1 and fast else None
-    c = {layer: units.constant for layer, units in seen.items()}
-    c |= _constants(net, first or (pass_through(net, batch, fast) for batch in batches), fast, constant)
+    warn_of_rounding(net, "mean replacement penalty")
+    asked = Replacements(net, batches, layers, constant=constant, loss=loss)
     totals: dict[str, Tensor] = {}
-    for batch in batches:
-        passing = first[0] if first else pass_through(net, batch, fast) if fast else None
+    for batch in asked.portions():
+        shared = asked.shared(batch)
         for layer in layers:
-            if layer in fast:
-                changes = _ask_fast(Counterfactual(net, batch, layer, loss, passing), c[layer])
-            else:
-                changes = _ask_slow(net, batch, layer, c[layer], loss)  # (units, N)
+            changes = asked.changes(shared, layer)  # (units, N)
             total = (changes.abs() if absolute else changes).double().sum(1)
             totals[layer] = totals[layer] + total if layer in totals else total
-    return {layer: total / images for layer, total in totals.items()}
+    return {layer: total / asked.images for layer, total in totals.items()}
+
+
+class Shared(NamedTuple):
+    """A batch, and what its layers share of it."""
+
+    batch: Batch
+    passing: Passing | None  # for the layers of a chain
+    snapshot: Snapshot | None  # for those of a traced network
+
+    def at(self, images: Tensor) -> Shared:
+        """The same of some of the images."""
+        images = images.to(self.batch.y.device)
+        passing = self.passing and {place: x[images] for place, x in self.passing.items()}
+        batch = Batch(*(mapped(lambda x: x[images], part) for part in self.batch))
+        return Shared(batch, passing, self.snapshot and self.snapshot.at(images))
+
+
+class Replacements:
+    """The change of each image's loss when a unit gives a constant, by the fastest way that each layer has.
+
+    Arguments and errors as for `mean_replacement_penalty`.
+
+    Attributes:
+        batches: all of them.
+        images: their number.
+        constants: what stands for each unit, by layer, (units,).
+    """
+
+    def __init__(
+        self, net: nn.Module, batches: Batches, layers: Sequence[str], *, constant: Constants, loss: Loss
+    ):
+        _check(net, (), constant)
+        refuse_train_mode(net)
+        self.net, self.loss = net, loss
+        self.batches = [batch for batch in batches_of(net, batches) if len(batch.y)]
+        self.images = sum(len(batch.y) for batch in self.batches)
+        if self.images == 0:
+            raise ValueError("no images were observed")
+        self.axes = {layer: unit_axis(_known(net, layer)) for layer in layers}
+        self.fast = fitting(net, self.batches[0], layers)
+        others = {layer: axis for layer, axis in self.axes.items() if layer not in self.fast}
+        seen = observe(net, self.batches, list(others), constant=constant, loss=loss) if others else {}
+        self._ways = Ways(net, self.batches[0], others) if others else None
+        self._warn({layer: len(seen[layer].mean) for layer in others})
+        # the pass that finds the means of a single batch serves again; several would fill the memory
+        whole = len(self.batches) == 1 and self.fast
+        self._first = pass_through(net, self.batches[0], self.fast) if whole else None
+        passings = [self._first] if whole else (pass_through(net, one, self.fast) for one in self.batches)
+        self.constants = {layer: units.constant for layer, units in seen.items()}
+        self.constants |= _constants(net, passings, self.fast, constant)
+
+    def _warn(self, units: Mapping[str, int]) -> None:
+        slow = [layer for layer in units if layer not in self._ways.traced]
+        if slow:
+            passes = sum(units[layer] for layer in slow)
+            reasons = sorted({self._ways.by_layer[layer] for layer in slow})
+            warnings.warn(
+                f"mean replacement of {', '.join(slow)}: {passes:,} forward passes a batch, one a unit, "
+                f"because of {', '.join(reasons)}",
+                stacklevel=5,
+            )
+
+    def portions(self) -> Iterator[Batch]:
+        """The batches, in parts of which a traced network's results fit into the memory."""
+        for batch in self.batches:
+            whole = self._ways is None or len(batch.y) <= self._ways.portion
+            yield from [batch] if whole else split(batch, self._ways.portion)
+
+    def shared(self, batch: Batch) -> Shared:
+        """What is computed once for a portion."""
+        passing = snapshot = None
+        if self.fast:
+            first = self._first is not None and batch is self.batches[0]
+            passing = self._first if first else pass_through(self.net, batch, self.fast)
+        if self._ways is not None and self._ways.traced:
+            snapshot = self._ways.snapshot(batch, self.loss)
+        return Shared(batch, passing, snapshot)
+
+    @torch.no_grad()
+    def changes(self, shared: Shared, layer: str, units: Tensor | None = None) -> Tensor:
+        """ℓ_n(h_i = c_i) - ℓ_n of all units, or of those: (units, N)."""
+        every = torch.arange(len(self.constants[layer]))
+        units = every if units is None else units
+        values = self.constants[layer][units]
+        if layer in self.fast:
+            way = Counterfactual(self.net, shared.batch, layer, self.loss, shared.passing)
+            same = way.baseline.new_ones(1, 1, *way.positions)  # a candidate that is the same for all images
+            pairs = zip(units.tolist(), values.tolist(), strict=True)
+            changes = [way.losses(unit, value * same)[0] - way.baseline for unit, value in pairs]
+            return torch.stack(changes) if changes else way.baseline.new_empty(0, len(way.baseline))
+        if layer in self._ways.traced:
+            way = self._ways.losses(shared.snapshot, layer)
+            return way.losses(units.to(values.device), way.constants(values)) - way.baseline
+        return self._slow(shared.batch, layer, units, values)
+
+    def sizes(self, shared: Shared, layer: str, units: Tensor) -> Tensor:
+        """Σ_n |ℓ_n(h_i = c_i) - ℓ_n| over a batch: (units,), float64, on the CPU."""
+        return self.changes(shared, layer, units).abs().double().sum(1).cpu()
+
+    def _slow(self, batch: Batch, layer: str, units: Tensor, values: Tensor) -> Tensor:
+        before = losses_of(self.net, batch, self.loss)
+        changes = [before.new_empty(0, len(before))]
+        for unit, value in zip(units.tolist(), values.tolist(), strict=True):
+            with replaced(self.net, {layer: {unit: value}}):
+                changes.append((losses_of(self.net, batch, self.loss) - before)[None])
+        return torch.cat(changes)
+
+
+class Lowest(NamedTuple):
+    """What `lowest` finds."""
+
+    units: Tensor  #: (k,), the lowest penalty first
+    penalties: Tensor  #: theirs, (k,), float64, in nats
+    share: float  #: of the losses (of a unit and an image) that all penalties would take
+
+
+@torch.no_grad()
+def lowest(
+    net: nn.Module,
+    batches: Batches,
+    layer: str,
+    k: int,
+    *,
+    constant: Constants = "mean",
+    loss: Loss = sample_losses,
+) -> Lowest:
+    """The k units of lowest MRP, exactly, without the whole penalty of most others.
+
+    N MRP_i = Σ_n |ℓ_n(h_i = c_i) - ℓ_n| has no negative terms, so that a part of the sum is a lower bound.
+    The k units of lowest MRS are summed over all images; each other over the images of its largest
+    first-order change first, until it passes the k-th sum. Arguments and errors as for
+    `mean_replacement_penalty`.
+
+    Besides what the share says it takes MRS and two forward passes, and units are taken one by one: where the
+    layers behind are small, all penalties at once are quicker (see the library page).
+
+    Raises:
+        ValueError: k outside 0 to the number of units.
+    """
+    asked = Replacements(net, batches, [layer], constant=constant, loss=loss)
+    count = len(asked.constants[layer])
+    if not 0 <= k <= count:
+        raise ValueError(f"k must be from 0 to the {count} units of {layer}, got {k}")
+    with MeanReplacement(net, [layer], constant=asked.constants) as seen:
+        for batch in asked.batches:
+            seen.observe(batch, loss)
+    terms = seen.first_order(layer).cpu()  # (N, units)
+    order = terms.sum(0).argsort(stable=True)
+    first, rest, totals = order[:k], order[k:].tolist(), torch.zeros(count, dtype=torch.float64)
+    portions, evaluations = list(asked.portions()), k * asked.images
+    for batch in portions:
+        totals[first] += asked.sizes(asked.shared(batch), layer, first)
+    complete = totals[first].sort().values
+    for batch, shares in zip(portions, terms.split([len(batch.y) for batch in portions]), strict=True):
+        shared = asked.shared(batch) if k else None
+        for unit in rest if k else ():
+            parts = shares[:, unit].argsort(descending=True).split(max(1, asked.images // _PARTS))
+            while parts and totals[unit] <= complete[-1] * _ROUNDING:
+                images, *parts = parts
+                totals[unit] += asked.sizes(shared.at(images), layer, torch.tensor([unit]))[0]
+                evaluations += len(images)
+            if len(portions) == 1 and not parts:  # perhaps a lower bound than that of the first k
+                complete = torch.cat([complete, totals[unit : unit + 1]]).sort().values[:k]
+        rest = [unit for unit in rest if k and totals[unit] <= complete[-1] * _ROUNDING]
+    left = torch.cat([first, torch.tensor(rest, dtype=torch.long)]).sort().values
+    units = left[totals[left].argsort(stable=True)][:k]
+    return Lowest(units, totals[units] / asked.images, evaluations / (count * asked.images))
+
+
+def _known(net: nn.Module, layer: str) -> nn.Module:
+    _check(net, [layer], "mean")
+    return net.get_submodule(layer)
 
 
 def _constants(
@@ -333,7 +590,7 @@ def _constants(
     kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     for passing in passings if layers else ():
         for layer, values in kept.items():
-            h = _by_position(passing[behind[layer]])
+            h = by_position(passing[behind[layer]])
             # sums over the positions of an image as the network computes, over images in float64
             values.append(h if constant == "median" else h.sum(2).double() / h.shape[2])
     if constant == "median":
@@ -395,41 +652,17 @@ def small(values: Tensor, below: float) -> Tensor:
 
 @contextmanager
 def replaced(net: nn.Module, constants: Mapping[str, Mapping[int, float]]) -> Iterator[nn.Module]:
-    """The network in which units give constants: layer -> {unit: its output}, while the block lasts."""
-    known = dict(net.named_modules())
+    """The network in which units give constants: layer -> {unit: its output}, while the block lasts.
 
-    def put(of: Mapping[int, float]) -> Callable[..., Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], h: Tensor) -> Tensor:
-            h = h.clone()
-            for unit, value in of.items():
-                h[:, unit] = value
-            return h
-
-        return hook
-
-    handles = []
-    try:
+    Raises:
+        ValueError: no such module, or a compiled one; a layer that did not run meanwhile.
+    """
+    with ExitStack() as stack:
+        counts = {}
         for layer, of in constants.items():
-            handles.append(known[layer].register_forward_hook(put(of)))
+            module = _known(net, layer)
+            counts[layer] = stack.enter_context(replacing(module, unit_axis(module), of))
         yield net
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _ask_fast(asked: Counterfactual, constants: Tensor) -> Tensor:
-    one = asked.baseline.new_ones(1, 1, *asked.positions)  # a candidate that is the same for all images
-    changes = [
-        asked.losses(unit, constant * one)[0] - asked.baseline
-        for unit, constant in enumerate(constants.tolist())
-    ]
-    return torch.stack(changes)  # (units, N)
-
-
-def _ask_slow(net: nn.Module, batch: Batch, layer: str, constants: Tensor, loss: Loss) -> Tensor:
-    before = loss(net(batch.x), batch.y)
-    changes = []
-    for unit, constant in enumerate(constants.tolist()):
-        with replaced(net, {layer: {unit: constant}}):
-            changes.append(loss(net(batch.x), batch.y) - before)
-    return torch.stack(changes)  # (units, N)
+    missing = [layer for layer, calls in counts.items() if calls == [0]]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} did not run as modules while their units were replaced")

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deadunits import derivatives
-from deadunits.counterfactual import Counterfactual, Loss, sample_losses
+from deadunits import derivatives, graph
+from deadunits.batches import Batches, batches_of, losses_of, split, warn_of_rounding
+from deadunits.counterfactual import Counterfactual, Loss, fitting, refuse_train_mode, sample_losses
 from deadunits.data import Batch
-from deadunits.derivatives import Batches, over_batches, parameters
+from deadunits.derivatives import inputs_by_position, over_batches, parameters
+from deadunits.incremental import Snapshot, Ways
 
 Scores = dict[str, Tensor]
 Delta = Callable[[Tensor], Tensor]  #: from a weight tensor to its change Δw
@@ -54,8 +56,9 @@ def loss_change(
     S_i = L(w + Δw_i e_i) - L(w), in nats (thesis: 1.2.4, `lossChangeScorer`). Negative: the network is
     better off without that weight.
 
-    Layers in a chain of known ones (`is_fast` tells) take the fast way, all others one full forward pass a
-    weight; a warning says so.
+    Layers in a chain of known ones (`is_fast` tells) take the fast way of `Counterfactual`, those of any
+    other network that `torch.fx` traces the one of `Incremental`, all others one full forward pass a weight;
+    a warning says so.
 
     Args:
         net: the network, not in training mode where that matters (batch norm, dropout).
@@ -69,22 +72,52 @@ def loss_change(
         ValueError: an unknown name, no images, batch norm or dropout in training mode.
     """
     known = parameters(net, names)
-    slow = [name for name in names if not is_fast(net, name)]
-    if slow:
+    warn_of_rounding(net, "loss change")
+    batches = [batch for batch in batches_of(net, batches) if len(batch.y)]
+    fast, ways = _ways(net, batches[0], names) if batches else ((), {})
+    traced = [name for name in names if ways and _layer(name) in ways.traced and name not in fast]
+    slow = [name for name in names if name not in (*fast, *traced)]
+    if slow and batches:
         passes = sum(known[name].numel() for name in slow)
+        by_layer = ways.by_layer if ways else {}
+        reasons = {by_layer.get(_layer(name), "no plain layer, or a shared weight") for name in slow}
         warnings.warn(
-            f"loss_change of {', '.join(slow)}: {passes:,} forward passes a batch, one a weight, because "
-            "what follows is not a chain (nn.Sequential) of layers whose structure is known",
+            f"loss_change of {', '.join(slow)}: {passes:,} forward passes a batch, one a weight, because of "
+            f"{', '.join(sorted(reasons))}",
             stacklevel=2,
         )
 
-    def score(batch: Batch, name: str) -> Tensor:
-        return (loss_change_slow if name in slow else _loss_change_fast)(net, batch, name, delta, loss)
+    def part(batch: Batch) -> Scores:
+        scores = {name: _loss_change_fast(net, batch, name, delta, loss) for name in fast}
+        scores |= {name: loss_change_slow(net, batch, name, delta, loss) for name in slow}
+        for portion in split(batch, ways.portion) if traced else ():
+            snapshot = ways.snapshot(portion, loss)
+            for name in traced:
+                score = _loss_change_traced(net, ways, snapshot, name, delta)
+                scores[name] = scores[name] + score if name in scores else score
+        return scores
 
     every = sys.maxsize  # images at once: the mechanism takes them in its own portions
-    return over_batches(
-        net, batches, names, lambda batch: {name: score(batch, name) for name in names}, every
-    )
+    return over_batches(net, batches, names, part, every)
+
+
+def _ways(net: nn.Module, batch: Batch, names: Sequence[str]) -> tuple[list[str], Ways | None]:
+    """The parameters that `Counterfactual` can take; the ways of all other layers."""
+    refuse_train_mode(net)
+    layers = list(dict.fromkeys(map(_layer, names)))
+    fitted = fitting(net, batch, layers)
+    fast = [name for name in names if is_fast(net, name) and _layer(name) in fitted]
+    axes = {}
+    for layer in layers:
+        module = net.get_submodule(layer)
+        plain = type(module) in graph.LINEAR and graph.is_plain(module) and not graph.is_shared(net, layer)
+        if plain and layer not in fitted:
+            axes[layer] = -1 if type(module) is nn.Linear else 1
+    return fast, Ways(net, batch, axes) if axes else None
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def is_fast(net: nn.Module, name: str) -> bool:
@@ -253,14 +286,14 @@ def loss_change_slow(
     """The plain way to `loss_change`, for any module: a forward pass a weight. Sum over the batch."""
     values = dict(net.named_parameters())[name].data
     moves = delta(values)
-    before = loss(net(batch.x), batch.y)
+    before = losses_of(net, batch, loss)
     scores = torch.empty_like(values, memory_format=torch.contiguous_format)
     for index in torch.cartesian_prod(*map(torch.arange, values.shape)).view(-1, values.dim()).tolist():
         at = tuple(index)
         kept = values[at].clone()
         try:
             values[at] += moves[at]
-            scores[at] = (loss(net(batch.x), batch.y) - before).sum()
+            scores[at] = (losses_of(net, batch, loss) - before).sum()
         finally:
             values[at] = kept
     return scores
@@ -286,6 +319,30 @@ def _loss_change_fast(net: nn.Module, batch: Batch, name: str, delta: Delta, los
             moved = torch.addcmul(h, x, dw, out=h.new_empty(shape))  # (..., K, N)
             losses = asked.losses(unit, moved.movedim((-2, -1), (0, 1)))  # (K, N)
             scores[unit, some] = (losses - asked.baseline).sum(1)
+    return scores.view(net.get_parameter(name).shape)
+
+
+@torch.no_grad()
+def _loss_change_traced(net: nn.Module, ways: Ways, snapshot: Snapshot, name: str, delta: Delta) -> Tensor:
+    """The same in a traced network."""
+    layer, _, kind = name.rpartition(".")
+    way, module = ways.losses(snapshot, layer), net.get_submodule(layer)
+    moves = delta(net.get_parameter(name)).flatten(1) if kind == "weight" else delta(module.bias)[:, None]
+    h = way.h.movedim(way.axis, 0)  # (units, N, ...)
+    if kind == "weight":
+        x = inputs_by_position(module, way.x).movedim(1, 0)  # (inputs, N, positions)
+        x = x.unflatten(0, (getattr(module, "groups", 1), -1)).unflatten(3, h.shape[2:] or (1,))
+        x = x if h.dim() > 2 else x.squeeze(3)  # (groups, fan-in, N, ...)
+    else:
+        x = h.new_ones(1, 1, *[1] * (h.dim() - 1))
+    scores = torch.empty_like(moves, memory_format=torch.contiguous_format)  # (units, fan-in)
+    for unit, move in enumerate(moves):
+        inputs = x[unit * len(x) // len(moves)]
+        for k in range(0, len(move), way.step):
+            dw = move[k : k + way.step]
+            moved = h[unit] + dw.view(-1, *[1] * (h.dim() - 1)) * inputs[k : k + way.step]  # (K, N, ...)
+            same = torch.full((len(dw),), unit, device=h.device)
+            scores[unit, k : k + way.step] = (way.losses(same, moved) - way.baseline).sum(1)
     return scores.view(net.get_parameter(name).shape)
 
 

@@ -13,10 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from deadunits import graph
-from deadunits.counterfactual import Loss, refuse_train_mode, sample_losses
-from deadunits.data import Batch
+from deadunits.batches import Batches, Loss, batches_of, forward
+from deadunits.counterfactual import refuse_train_mode, sample_losses
 from deadunits.graph import activation_of
-from deadunits.mean_replacement import Batches, mean_replacement_penalty, observe
+from deadunits.mean_replacement import (
+    check_units,
+    mean_replacement_penalty,
+    observe,
+    refuse_compiled,
+    unit_axis,
+)
 
 UnitScores = dict[str, Tensor]
 UnitScorer = Callable[..., UnitScores]
@@ -106,17 +112,23 @@ def mean_activation(
     handles = []
     try:
         for layer, module in modules.items():
+            refuse_compiled(net, names[layer])
 
             def hook(module: nn.Module, inputs: object, a: Tensor, layer: str = layer) -> None:
-                sizes[layer].append(a.abs().flatten(2).mean(2) if a.dim() > 2 else a.abs())
+                axis = unit_axis(net.get_submodule(layer))  # its own is that of the units before it
+                check_units(layer, net.get_submodule(layer), a, axis)
+                sizes[layer].append(a.abs().movedim(axis, 1).flatten(2).mean(2) if a.dim() > 2 else a.abs())
 
             handles.append(module.register_forward_hook(hook))
         with torch.no_grad():
-            for batch in [batches] if isinstance(batches, Batch) else batches:
-                net(batch.x)
+            for batch in batches_of(net, batches):
+                forward(net, batch.x)
     finally:
         for handle in handles:
             handle.remove()
+    silent = [name for layer, name in names.items() if not sizes[layer]]
+    if silent:
+        raise ValueError(f"no images, or {', '.join(silent)} did not run as a module")
     means = {layer: torch.cat(size).double().mean(0) for layer, size in sizes.items()}
     return {
         layer: mean / mean.mean().clamp_min(torch.finfo(mean.dtype).tiny) for layer, mean in means.items()

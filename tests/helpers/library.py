@@ -23,6 +23,8 @@ CORE = (
     "recorder",
     "counting",
     "graph",
+    "incremental",
+    "batches",
 )
 
 
