@@ -13,10 +13,11 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from deadunits.compaction import compact, parameter_count
+from deadunits.compaction import compact, copy_without_hooks, parameter_count
 from deadunits.models import small_cnn
 from deadunits.pruning import lowest
-from deadunits.torch_pruning import UnitImportance, prune
+from deadunits.structured import prune
+from deadunits.torch_pruning import UnitImportance
 from deadunits.unit_scorers import UNIT_SCORERS, mrs
 from toys import make_batch, make_net
 
@@ -268,10 +269,11 @@ def test_exactly_the_floor_where_the_library_takes_one_more():
     with torch.random.fork_rng():
         net = make_net(nn.Linear(3, 10), nn.Tanh(), nn.Linear(10, 2))
     batch = make_batch(6, (3,), 2)
-    whole, keep = prune(net, batch, 0.05)
+    with pytest.warns(UserWarning, match="nothing was pruned"):
+        whole, keep = prune(net, batch, 0.05)
     assert (whole[0].out_features, keep) == (10, {})  # floor(0.5) are none
     assert prune(net, batch, 0.25).net[0].out_features == 8
-    theirs = prune(net, batch, 0).net
+    theirs = copy_without_hooks(net)
     importance = UnitImportance(theirs, batch)
     pruner = torch_pruning.BasePruner(
         theirs, (batch.x,), importance, pruning_ratio=0.25, ignored_layers=[theirs[2]]
@@ -322,7 +324,8 @@ def test_layers_that_do_not_run_are_left_alone():
     net, batch = residual(), make_batch(4, (2, 11, 11), 3)
     with torch.random.fork_rng():
         net.auxiliary = nn.Linear(4, 5).double()
-    small, keep = prune(net, batch, 0.5)
+    with pytest.warns(UserWarning, match="auxiliary did not run"):
+        small, keep = prune(net, batch, 0.5)
     assert small.auxiliary.out_features == 5
     assert "auxiliary" not in keep
     with pytest.raises(ValueError, match="auxiliary did not run"):
@@ -378,10 +381,6 @@ def test_nothing_is_left_behind_when_it_fails():
     assert not calls  # hooks of the caller are not copied
 
 
-def grouped():
-    return make_net(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Flatten(), nn.Linear(16, 3))
-
-
 def shared():
     net = make_net(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Linear(8, 3))
     net[1].weight = net[0].weight
@@ -391,17 +390,16 @@ def shared():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (grouped, "the outputs of '[01]' go through '1', which is not supported.*in `ignored`"),
-        (shared, "go through '[01]', which is not supported"),
+        (shared, "'0' go through '1' .Conv2d., which shares its weights, which is not supported"),
         (
             lambda: make_net(nn.Flatten(), nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 3)),
-            "the outputs of '1' go through '2', which",
+            "the outputs of '1' go through '2' .native_layer_norm., which",
         ),
         (
             lambda: make_net(
                 nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)), nn.Flatten(), nn.Linear(8, 3)
             ),
-            "the outputs of '0' go through '0', which",
+            "the outputs of '0' go through '0' .ParametrizedConv2d., whose weight",
         ),
     ],
 )
@@ -425,7 +423,8 @@ class TwoOutputs(nn.Module):
 def test_outputs_stay():
     with torch.random.fork_rng():
         net = TwoOutputs().double()
-    assert prune(net, make_batch(3, (3,), 4), 0.5).keep == {}
+    with pytest.warns(UserWarning, match="nothing was pruned"):
+        assert prune(net, make_batch(3, (3,), 4), 0.5).keep == {}
 
 
 @pytest.mark.parametrize(
@@ -456,11 +455,13 @@ def test_batch_norm_in_training_mode_is_refused():
         UnitImportance(net.eval(), batch, combine="max")
 
 
-def test_without_the_library_only_pruning_fails():
+def test_without_torch_pruning_only_its_importance_fails():
     code = (
         "import sys; sys.modules['torch_pruning'] = None\n"
         "import torch; from deadunits import compaction, torch_pruning\n"
-        "torch_pruning.prune(torch.nn.Linear(1, 1), [], 0.5)\n"
+        "from deadunits.data import Batch\n"
+        "net, batch = torch.nn.Sequential(torch.nn.Linear(1, 1)), Batch(torch.ones(1, 1), torch.zeros(1).long())\n"
+        "torch_pruning.UnitImportance(net, batch)(None)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ImportError: Torch-Pruning is missing: pip install 'deadunits[torch-pruning]'" in done.stderr
