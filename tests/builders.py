@@ -6,8 +6,9 @@
 Each builder of a classifier has random weights and two images of 64 x 64 (75 for inception_v3, 224 for vision
 transformers and maxvit, whose sizes are fixed), and each library a process of its own with 8 GB of memory and
 ten minutes. Half of the units of each group are to go by the L2 norm of their weights: ours with means, what
-cannot go left as it is (`skip_unsupported`); Torch-Pruning's by its own pruner, called as its tests do. A network counts as pruned if the smaller one has fewer parameters, gives finite outputs of the
-same shape, and passes a backward pass, `deepcopy` and `state_dict`.
+cannot go left as it is (`skip_unsupported`); Torch-Pruning's by its own pruner, called as its tests do. A
+network counts as pruned if the smaller one has fewer parameters, gives finite outputs of the same shape, and
+passes a backward pass, `deepcopy` and `state_dict`.
 """
 
 from __future__ import annotations

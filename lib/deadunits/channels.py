@@ -463,61 +463,34 @@ def _embedding(call: _Call) -> list[list[Ids]]:
 
 _IGNORED = ("sym_size", "is_same_size", "_assert_async", "item", "_local_scalar_dense")
 _RULES: dict[str, Callable[[_Call], list[list[Ids]]]] = {
-    **dict.fromkeys(
-        [
-            "clone",
-            "_to_copy",
-            "detach",
-            "alias",
-            "lift_fresh",
-            "contiguous",
-            "hardswish",
-            "_prelu_kernel",
-            "rsub",
-            "masked_fill",
-            "zeros_like",
-            "ones_like",
-            "empty_like",
-            "full_like",
-        ],
-        _pointwise,
-    ),
-    **dict.fromkeys(("new_empty", "new_zeros", "new_full", "new_ones"), _fresh),
-    "copy": _copy,
-    **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), _matmul),
-    "convolution": _convolution,
-    **dict.fromkeys(("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit"), _batch_norm),
-    "_native_batch_norm_legit_no_training": _batch_norm,
-    "native_layer_norm": _layer_norm,
-    "native_group_norm": _group_norm,
-    **dict.fromkeys(("_softmax", "_log_softmax"), _over_dim),
-    **dict.fromkeys(
-        ["mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "argmax"], _reduction
-    ),
-    **dict.fromkeys(
-        [
-            "max_pool2d_with_indices",
-            "avg_pool2d",
-            "_adaptive_avg_pool2d",
-            "adaptive_max_pool2d",
-            "upsample_nearest2d",
-            "upsample_bilinear2d",
-            "reflection_pad2d",
-            "replication_pad2d",
-        ],
-        _local(2),
-    ),
-    **dict.fromkeys(["reflection_pad1d", "replication_pad1d", "upsample_nearest1d"], _local(1)),
-    **dict.fromkeys(["max_pool3d_with_indices", "avg_pool3d", "_adaptive_avg_pool3d"], _local(3)),
-    **dict.fromkeys(("constant_pad_nd", "slice"), _same_size),
-    "roll": _roll,
-    **dict.fromkeys(("split", "split_with_sizes"), _split),
-    "select": _without(1),
-    "unbind": _without(1),
-    "cat": _cat,
-    "permute": _permute,
-    **dict.fromkeys(("transpose", "t"), _transpose),
-    **dict.fromkeys(["view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias"], _reshape),
-    "expand": _expand,
-    "embedding": _embedding,
+    name: rule
+    for rule, names in {
+        _pointwise: "clone _to_copy detach alias lift_fresh contiguous hardswish _prelu_kernel rsub "
+        "masked_fill zeros_like ones_like empty_like full_like",
+        _fresh: "new_empty new_zeros new_full new_ones",
+        _copy: "copy",
+        _matmul: "mm addmm bmm baddbmm",
+        _convolution: "convolution",
+        _batch_norm: "native_batch_norm cudnn_batch_norm _native_batch_norm_legit "
+        "_native_batch_norm_legit_no_training",
+        _layer_norm: "native_layer_norm",
+        _group_norm: "native_group_norm",
+        _over_dim: "_softmax _log_softmax",
+        _reduction: "mean sum amax amin var std linalg_vector_norm argmax",
+        _local(1): "reflection_pad1d replication_pad1d upsample_nearest1d",
+        _local(2): "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
+        "upsample_nearest2d upsample_bilinear2d reflection_pad2d replication_pad2d",
+        _local(3): "max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d",
+        _same_size: "constant_pad_nd slice repeat",
+        _roll: "roll",
+        _split: "split split_with_sizes",
+        _without(1): "select unbind",
+        _cat: "cat",
+        _permute: "permute",
+        _transpose: "transpose t",
+        _reshape: "view _unsafe_view reshape unsqueeze squeeze _reshape_alias",
+        _expand: "expand",
+        _embedding: "embedding",
+    }.items()
+    for name in names.split()
 }

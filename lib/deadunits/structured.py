@@ -11,8 +11,8 @@ every consumer sees m in its place.
 
 With zero padding a constant channel is no constant bias, since windows at the border see zeros. The bias then
 takes the mean over positions of what a channel of m would give, which is the constant nearest to it (in
-squares). `compaction` takes the value of the interior; in a residual network on small images most windows
-are at the border.
+squares); so too for transposed convolutions, whose positions see different parts of the kernel. `compaction`
+takes the value of the interior; in a residual network on small images most windows are at the border.
 """
 
 from __future__ import annotations
@@ -273,14 +273,14 @@ def _groups(
 
 
 def _refusal(left: list[tuple[list[str], str]]) -> str:
-    groups = "; ".join(
-        f"the outputs of {names[0]!r}{f' and {len(names) - 1} layers with it' if names[1:] else ''} go through {why}"
-        for names, why in left
-    )
+    groups = []
+    for names, why in left:
+        others = f" and of {len(names) - 1} layers with it" if names[1:] else ""
+        groups.append(f"the outputs of {names[0]!r}{others} go through {why}")
     return (
-        f"{groups}, which is not supported (a shared or no plain layer, or not of each channel alone): put "
-        f"{', '.join(repr(names[0]) for names, _ in left)} in `ignored`, or set skip_unsupported=True to "
-        "prune the rest"
+        f"{'; '.join(groups)}, which is not supported (a shared or no plain layer, or not of each channel "
+        f"alone): put {', '.join(repr(names[0]) for names, _ in left)} in `ignored`, or set "
+        "skip_unsupported=True to prune the rest"
     )
 
 
@@ -426,8 +426,8 @@ def _cut(net: nn.Module, x: Tensor, channels: Channels, gone: np.ndarray) -> Non
         bound = torch.finfo(whole.dtype).eps ** 0.5 * whole.abs().max()
         if whole.shape != cut.shape or not (whole - cut).abs().max() <= bound:
             raise ValueError(
-                "the smaller network gives other outputs than the whole one with the constants: its structure "
-                "is not what it seems to be from one image; put the layers in doubt in `ignored`"
+                "the smaller network gives other outputs than the whole one with the constants, so what was "
+                "traced from an image is not all of its structure: put the layers in doubt in `ignored`"
             )
 
 
