@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from deadunits.channels import BATCH_NORM, LINEAR, OUTPUT, Channels, components, out_dim
-from deadunits.compaction import copy_without_hooks
+from deadunits.compaction import copy_without_hooks, fit, join, pick, replace, tensors
 from deadunits.counterfactual import Loss, refuse_train_mode, sample_losses
 from deadunits.counting import count
 from deadunits.data import Batch
@@ -174,41 +174,6 @@ def recalibrate(net: nn.Module, batches: Batches) -> None:
         norm.running_var.copy_((second - n * mean.square()).clamp_min(0) / (n - 1))
 
 
-@torch.no_grad()
-def load(net: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """A pruned network from the architecture before pruning and the `state_dict` of the pruned one.
-
-    ```python
-    torch.save(pruned.net.state_dict(), "small.pt")
-    small = load(net, torch.load("small.pt", weights_only=True))
-    ```
-
-    Sizes come from the state, so it serves for what `compaction.compact` makes, too. `net` is left as it is.
-
-    Raises:
-        ValueError: a tensor that is larger than in `net` or of other dimensions; names that are missing.
-    """
-    small = copy_without_hooks(net)
-    for prefix, module in small.named_modules():
-        if isinstance(module, LINEAR) and module.bias is None and _join(prefix, "bias") in state:
-            size = module.weight.shape[out_dim(module)]  # it took the constants
-            module.bias = nn.Parameter(module.weight.new_zeros(size), module.weight.requires_grad)
-        for name, tensor in _tensors(module):
-            new = state.get(_join(prefix, name))
-            if new is None or new.shape == tensor.shape:
-                continue
-            sizes = f"{tuple(new.shape)}, in the network {tuple(tensor.shape)}"
-            if new.dim() != tensor.dim() or any(a > b for a, b in zip(new.shape, tensor.shape, strict=True)):
-                raise ValueError(f"{_join(prefix, name)} must be a part of the network's: it is {sizes}")
-            _set(module, name, tensor.new_empty(new.shape))
-        _fit(module)
-    try:
-        small.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the state does not fit the network: {error}") from error
-    return small
-
-
 @dataclass(frozen=True)
 class _Layer:
     """A layer that ran, and the channels along its weight."""
@@ -232,7 +197,7 @@ def _ran(net: nn.Module, channels: Channels) -> dict[str, _Layer]:
     """Layers with units that ran, by name."""
     layers = {}
     for name, module in net.named_modules():
-        weight, dim = _join(name, "weight"), out_dim(module)
+        weight, dim = join(name, "weight"), out_dim(module)
         if isinstance(module, LINEAR) and (weight, dim) in channels.of:
             inputs = channels.of.get((weight, 1 - dim), np.zeros(0, int))
             layer = _Layer(module, channels.of[weight, dim], inputs)
@@ -406,21 +371,18 @@ def _cut(net: nn.Module, x: Tensor, channels: Channels, gone: np.ndarray) -> Non
     """Take the channels out of all tensors, and check that the network does what it did."""
     before = [out for out in tree_leaves(net(x)) if isinstance(out, Tensor)]
     for prefix, module in net.named_modules():
-        for name, tensor in _tensors(module):
+        for name, tensor in tensors(module):
             new = tensor
             for dim in range(tensor.dim()):
-                ids = channels.of.get((_join(prefix, name), dim))
+                ids = channels.of.get((join(prefix, name), dim))
                 # a new bias has the channels of its weight
                 if ids is None and name == "bias" and type(module) in LINEAR and tensor.shape[0] > 1:
-                    ids = channels.of.get((_join(prefix, "weight"), out_dim(module)))
+                    ids = channels.of.get((join(prefix, "weight"), out_dim(module)))
                 if ids is not None and np.isin(ids, gone).any():
-                    kept = torch.from_numpy(np.flatnonzero(~np.isin(ids, gone))).to(tensor.device)
-                    new = new.index_select(dim, kept)
+                    new = pick(new, dim, torch.from_numpy(np.flatnonzero(~np.isin(ids, gone))))
             if new is not tensor:
-                if tensor.dim() == 4 and not tensor.is_contiguous():
-                    new = new.contiguous(memory_format=torch.channels_last)
-                _set(module, name, new)
-        _fit(module)
+                replace(module, name, new)
+        fit(module)
     after = [out for out in tree_leaves(net(x)) if isinstance(out, Tensor)]
     for whole, cut in zip(before, after, strict=True):
         bound = torch.finfo(whole.dtype).eps ** 0.5 * whole.abs().max()
@@ -429,41 +391,3 @@ def _cut(net: nn.Module, x: Tensor, channels: Channels, gone: np.ndarray) -> Non
                 "the smaller network gives other outputs than the whole one with the constants, so what was "
                 "traced from an image is not all of its structure: put the layers in doubt in `ignored`"
             )
-
-
-def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers of a module alone."""
-    both = (*module._parameters.items(), *module._buffers.items())
-    return [(name, tensor) for name, tensor in both if tensor is not None]
-
-
-def _set(module: nn.Module, name: str, tensor: Tensor) -> None:
-    if name in module._buffers:
-        module._buffers[name] = tensor
-    else:
-        module._parameters[name] = nn.Parameter(tensor, module._parameters[name].requires_grad)
-
-
-def _fit(module: nn.Module) -> None:
-    """Make the sizes that a layer keeps beside its tensors those of its tensors."""
-    tensors = dict(_tensors(module))
-    size = next((len(tensors[name]) for name in ("weight", "running_mean") if name in tensors), None)
-    if size is None:
-        return
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, LINEAR):
-        out, inputs = (module.weight.shape[dim] for dim in (out_dim(module), 1 - out_dim(module)))
-        if module.groups > 1:
-            module.groups = module.groups * out // module.out_channels
-        module.out_channels, module.in_channels = out, inputs * module.groups
-    elif isinstance(module, nn.GroupNorm):
-        module.num_groups, module.num_channels = module.num_groups * size // module.num_channels, size
-    elif hasattr(module, "num_features"):
-        module.num_features = size
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = size
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
