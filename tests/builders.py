@@ -1,14 +1,14 @@
 """Which networks of `torchvision.models` can be pruned, with `structured.prune` and with Torch-Pruning.
 
-    python tests/builders.py                    # all that are not in book/results/builders.csv yet
+    python tests/builders.py                    # all that are not in book/tables/builders.csv yet
     python tests/builders.py resnet18 swin_t    # these, whether they are there or not
 
 Each builder of a classifier has random weights and two images of 64 x 64 (75 for inception_v3, 224 for vision
 transformers and maxvit, whose sizes are fixed), and each library a process of its own with 8 GB of memory and
-ten minutes. Half of the units of each group are to go by the L2 norm of their weights: ours with means, what
-cannot go left as it is (`skip_unsupported`); Torch-Pruning's by its own pruner, called as its tests do. A
-network counts as pruned if the smaller one has fewer parameters, gives finite outputs of the same shape, and
-passes a backward pass, `deepcopy` and `state_dict`.
+five minutes of processor time. Half of the units of each group are to go by the L2 norm of their weights:
+ours with means, what cannot go left as it is (`skip_unsupported`); Torch-Pruning's by its own pruner, called
+as its tests do. A network counts as pruned if the smaller one has fewer parameters, gives finite outputs of
+the same shape, and passes a backward pass, `deepcopy` and `state_dict`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import copy
 import csv
 import multiprocessing
 import resource
+import signal
 import sys
-import time
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,12 +30,9 @@ import torchvision
 from deadunits import data, structured
 from deadunits.compaction import parameter_count
 
-FILE = Path("book/results/builders.csv")
-COLUMNS = (
-    *("builder", "parameters", "ours", "left", "ours_groups_left", "ours_seconds"),
-    *("torch_pruning", "torch_pruning_left", "torch_pruning_seconds"),
-)
-MEMORY, SECONDS = 8 * 2**30, 600
+FILE = Path("book/tables/builders.csv")
+COLUMNS = (*("network", "parameters", "left", "layers not pruned", "left by Torch-Pruning"),)
+MEMORY, SECONDS = 8 * 2**30, 300
 
 
 def build(name: str) -> tuple[torch.nn.Module, data.Batch]:
@@ -89,45 +86,45 @@ def attempt(name: str, library: str) -> tuple[float, int, int]:
 
 def child(name: str, library: str, pipe: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     warnings.simplefilter("ignore")
     try:
         share, left, before = attempt(name, library)
-        pipe.send(("pruned", f"{share:.3f}", left, before))
+        pipe.send((f"{share:.3f}", left, before))
     except MemoryError:
-        pipe.send((f"more than {MEMORY >> 30} GB", "", "", ""))
+        pipe.send((f"more than {MEMORY >> 30} GB", "", ""))
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         memory = "allocate" in text
-        pipe.send((f"more than {MEMORY >> 30} GB" if memory else text.split("\n")[0][:80], "", "", ""))
+        pipe.send((f"more than {MEMORY >> 30} GB" if memory else text.split("\n")[0][:80], "", ""))
 
 
-def run(name: str, library: str) -> tuple[str, str, str, str, str]:
-    """What became of it, the share of parameters that stay, layers left, parameters, seconds."""
-    start = time.monotonic()
+def run(name: str, library: str) -> tuple[str, str, str]:
+    """The share of parameters that stay or why there is none, layers not pruned, parameters."""
     pipe, end = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=child, args=(name, library, end))
     process.start()
     end.close()
     try:
-        result = pipe.recv() if pipe.poll(SECONDS) else (f"more than {SECONDS} s", "", "", "")
+        return pipe.recv()
     except EOFError:
         process.join()
-        result = (f"ended with {process.exitcode}", "", "", "")
-    process.kill()
-    process.join()
-    return *result, f"{time.monotonic() - start:.0f}"
+        late = process.exitcode == -signal.SIGXCPU
+        return f"more than {SECONDS} s" if late else f"ended with {process.exitcode}", "", ""
+    finally:
+        process.join()
 
 
 def main(names: list[str]) -> None:
     known = {}
     if FILE.exists():
-        known = {row["builder"]: row for row in csv.DictReader(FILE.open())}
+        known = {row["network"]: row for row in csv.DictReader(FILE.open())}
     every = torchvision.models.list_models(module=torchvision.models)
     sizes = {name: torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"] for name in every}
     for name in names or sorted((name for name in every if name not in known), key=sizes.get):
-        mine, share, left, parameters, seconds = run(name, "ours")
-        other, other_share, _, more, other_seconds = run(name, "torch_pruning")
-        row = (name, parameters or more, mine, share, left, seconds, other, other_share, other_seconds)
+        share, left, parameters = run(name, "ours")
+        other, _, more = run(name, "torch_pruning")
+        row = (name, parameters or more, share, left, other)
         known[name] = dict(zip(COLUMNS, row, strict=True))
         print(row, flush=True)
         rows = [known[name] for name in every if name in known]
@@ -136,8 +133,8 @@ def main(names: list[str]) -> None:
             writer.writeheader()
             writer.writerows(rows)
         FILE.with_suffix(".draft").replace(FILE)
-    for column in ("ours", "torch_pruning"):
-        print(column, sum(row[column] == "pruned" for row in known.values()), "of", len(every))
+    for column in ("left", "left by Torch-Pruning"):
+        print(column, sum(row[column].startswith("0.") for row in known.values()), "of", len(every))
 
 
 if __name__ == "__main__":

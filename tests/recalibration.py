@@ -1,4 +1,4 @@
-"""What batch norm makes of pruning: the table in `book/results/recalibration.csv`.
+"""What batch norm makes of pruning: the table in `book/tables/recalibration.csv`.
 
     python tests/recalibration.py    # some minutes
 
@@ -22,7 +22,7 @@ from deadunits import data, structured, training
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 from residual_net import eight_layers
 
-FILE = Path("book/results/recalibration.csv")
+FILE = Path("book/tables/recalibration.csv")
 COLUMNS = ("seed", "fraction", "constant", "recalibrated", "accuracy", "fine_tuned")
 SETTINGS = {"lr": 0.05, "batch_size": 32}
 

@@ -30,7 +30,7 @@ _NORMS = (
     *(*BATCH_NORM, nn.GroupNorm, nn.LayerNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
-_PLAIN = (*LINEAR, *_NORMS, nn.PReLU, nn.Embedding)
+_PLAIN = (*LINEAR, *_NORMS, nn.PReLU)
 
 OUTPUT = "output"  #: the reason why the outputs of the network stay
 
@@ -103,7 +103,6 @@ class _Trace(TorchDispatchMode):
         self.ran: set[str] = set()  # parameters and buffers
         self.where: list[str] = []  # modules that are running
         self.handles = []
-        inputs, plain = [], []
         for prefix, module in net.named_modules():
             self.handles += [
                 module.register_forward_pre_hook(lambda *_, name=prefix: self.where.append(name)),
@@ -112,12 +111,14 @@ class _Trace(TorchDispatchMode):
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if tensor is not None:
                     self._number(f"{prefix}.{name}".lstrip("."), tensor, prefix, module)
+        # columns of plain layers, which can take constants; rows, whose groups can go
+        self.inputs, self.plain = np.zeros((2, self.size), bool)
+        for prefix, module in net.named_modules():
             if _is_plain(module) and isinstance(module, LINEAR):
-                weight = f"{prefix}.weight".lstrip(".")
-                plain.append(self.places.get((weight, out_dim(module))))
+                weight, out = f"{prefix}.weight".lstrip("."), out_dim(module)
+                self.plain[self.places.get((weight, out), [])] = True
                 if getattr(module, "groups", 1) == 1:
-                    inputs.append(self.places.get((weight, 1 - out_dim(module))))
-        self.inputs, self.plain = (self._mark(places) for places in (inputs, plain))
+                    self.inputs[self.places.get((weight, 1 - out), [])] = True
 
     def _number(self, name: str, tensor: Tensor, owner: str, module: nn.Module) -> None:
         known = self.known.get(_key(tensor))
@@ -129,8 +130,8 @@ class _Trace(TorchDispatchMode):
         reason = f"{owner!r} ({type(module).__name__})"
         if known is not None:  # weights of two layers
             self.stay([*known[2], *labels], f"{reason}, which shares its weights")
-        elif (not _is_plain(module) and type(module).__module__.startswith("torch.")) or (
-            isinstance(module, _PLAIN) and not _is_plain(module)
+        elif not _is_plain(module) and (
+            isinstance(module, _PLAIN) or type(module).__module__.startswith("torch.")
         ):
             self.stay(labels, reason)
         if known is None:
@@ -138,13 +139,6 @@ class _Trace(TorchDispatchMode):
 
     def _leave(self, *_: object) -> None:
         self.where.pop()
-
-    def _mark(self, places: list[Ids]) -> np.ndarray:
-        mark = np.zeros(self.size, bool)
-        for ids in places:
-            if ids is not None:
-                mark[ids] = True
-        return mark
 
     def ids(self, tensor: Tensor) -> list[Ids]:
         """The numbers of each dimension of a tensor."""
@@ -331,9 +325,15 @@ def _group_norm(call: _Call) -> list[list[Ids]]:
     return [x]
 
 
-def _over_dim(call: _Call) -> list[list[Ids]]:
-    call.stay(call.x[call.dim(1)])
-    return [call.x]
+def _along(argument: int) -> Callable[[_Call], list[list[Ids]]]:
+    """What mixes the entries along some dimensions, as softmax does."""
+
+    def rule(call: _Call) -> list[list[Ids]]:
+        dims = call.args[argument] if len(call.args) > argument else range(len(call.x))
+        call.stay(*(call.x[dim] for dim in (dims if isinstance(dims, Sequence) else [dims])))
+        return [call.x]
+
+    return rule
 
 
 def _reduction(call: _Call) -> list[list[Ids]]:
@@ -356,24 +356,12 @@ def _local(dims: int) -> Callable[[_Call], list[list[Ids]]]:
 
 
 def _same_size(call: _Call) -> list[list[Ids]]:
-    """What acts along the dimensions that change in size, as padding and slices do."""
+    """What acts along the dimensions that change in size, as padding, slices and parts do."""
     changed = [a != b for a, b in zip(call.sizes[0], call.shapes[0], strict=True)]
     call.stay(*(ids for ids, change in zip(call.x, changed, strict=True) if change))
     return [
         [None if change else ids for ids, change in zip(call.x, changed, strict=True)] for _ in call.shapes
     ]
-
-
-def _roll(call: _Call) -> list[list[Ids]]:
-    dims = call.args[2] if len(call.args) > 2 else range(len(call.x))
-    call.stay(*(call.x[dim] for dim in dims))
-    return [call.x]
-
-
-def _split(call: _Call) -> list[list[Ids]]:
-    dim = call.dim(2)
-    call.stay(call.x[dim])
-    return [[None if i == dim else ids for i, ids in enumerate(call.x)] for _ in call.shapes]
 
 
 def _without(argument: int) -> Callable[[_Call], list[list[Ids]]]:
@@ -452,21 +440,12 @@ def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[
         yield parts[0], parts[1]
 
 
-def _expand(call: _Call) -> list[list[Ids]]:
-    return [call.aligned(call.shapes[0], [0])]
-
-
-def _embedding(call: _Call) -> list[list[Ids]]:
-    call.stay(call.x[0])
-    return [[*[None] * (len(call.shapes[0]) - 1), call.x[1]]]
-
-
-_IGNORED = ("sym_size", "is_same_size", "_assert_async", "item", "_local_scalar_dense")
+_IGNORED = ("_assert_async", "_local_scalar_dense")
 _RULES: dict[str, Callable[[_Call], list[list[Ids]]]] = {
     name: rule
     for rule, names in {
         _pointwise: "clone _to_copy detach alias lift_fresh contiguous hardswish _prelu_kernel rsub "
-        "masked_fill zeros_like ones_like empty_like full_like",
+        "masked_fill zeros_like ones_like empty_like full_like expand",
         _fresh: "new_empty new_zeros new_full new_ones",
         _copy: "copy",
         _matmul: "mm addmm bmm baddbmm",
@@ -475,22 +454,18 @@ _RULES: dict[str, Callable[[_Call], list[list[Ids]]]] = {
         "_native_batch_norm_legit_no_training",
         _layer_norm: "native_layer_norm",
         _group_norm: "native_group_norm",
-        _over_dim: "_softmax _log_softmax",
+        _along(1): "_softmax _log_softmax",
+        _along(2): "roll",
         _reduction: "mean sum amax amin var std linalg_vector_norm argmax",
-        _local(1): "reflection_pad1d replication_pad1d upsample_nearest1d",
-        _local(2): "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
-        "upsample_nearest2d upsample_bilinear2d reflection_pad2d replication_pad2d",
+        _local(2): "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d",
         _local(3): "max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d",
-        _same_size: "constant_pad_nd slice repeat",
-        _roll: "roll",
-        _split: "split split_with_sizes",
+        _same_size: "constant_pad_nd slice repeat split split_with_sizes reflection_pad1d reflection_pad2d "
+        "replication_pad1d replication_pad2d upsample_nearest1d upsample_nearest2d upsample_bilinear2d",
         _without(1): "select unbind",
         _cat: "cat",
         _permute: "permute",
         _transpose: "transpose t",
         _reshape: "view _unsafe_view reshape unsqueeze squeeze _reshape_alias",
-        _expand: "expand",
-        _embedding: "embedding",
     }.items()
     for name in names.split()
 }
