@@ -1,4 +1,4 @@
-"""What batch norm makes of pruning: the table in `book/tables/recalibration.csv`.
+"""What batch norm makes of pruning: the table in `recalibration.csv` and its summary in `book/tables`.
 
     python tests/recalibration.py    # some minutes
 
@@ -15,6 +15,7 @@ import csv
 import sys
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from deadunits import data, structured, training
@@ -53,13 +54,29 @@ def rows(images: data.Images, seed: int):
                 yield seed, fraction, constant, recalibrated, before, accuracy(tuned, images.test)
 
 
+def summarise() -> None:
+    """A row for each fraction and constant: means over the seeds, with the worst seed."""
+    table = pd.read_csv(FILE)
+    dense, pruned = table[table["fraction"] == 0], table[table["fraction"] > 0]
+
+    def told(values: pd.Series) -> str:
+        return f"{values.mean():.2f} ({values.min():.2f})"
+
+    by = pruned.groupby(["fraction", "constant", "recalibrated"])
+    accuracy, tuned = (by[name].apply(told).unstack() for name in ("accuracy", "fine_tuned"))
+    rows = pd.concat([accuracy, tuned], axis=1)
+    rows.columns = ["as pruned", "recalibrated", "as pruned, one epoch more", "recalibrated, one epoch more"]
+    rows.loc[(0, "not pruned"), :] = [told(dense["accuracy"]), "", "", ""]
+    rows.sort_index().to_csv(FILE.with_name("recalibration-summary.csv"))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    images = data.digits(probe_size=200)
-    with FILE.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for seed in range(5):
-            for row in rows(images, seed):
-                print(*row, flush=True)
-                writer.writerow(row)
+    if "summary" not in sys.argv:
+        images = data.digits(probe_size=200)
+        with FILE.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for seed in range(5):
+                writer.writerows(rows(images, seed))
+    summarise()

@@ -336,12 +336,18 @@ def _along(argument: int) -> Callable[[_Call], list[list[Ids]]]:
     return rule
 
 
-def _reduction(call: _Call) -> list[list[Ids]]:
-    dims = call.args[1] if len(call.args) > 1 and call.args[1] is not None else range(len(call.x))
-    dims = {dim % len(call.x) for dim in (dims if isinstance(dims, Sequence | range) else [dims])}
-    call.stay(*(call.x[dim] for dim in dims))
-    kept = len(call.shapes[0]) == len(call.x)
-    return [[None if i in dims else ids for i, ids in enumerate(call.x) if kept or i not in dims]]
+def _reduction(argument: int) -> Callable[[_Call], list[list[Ids]]]:
+    """A sum, mean or norm over some dimensions."""
+
+    def rule(call: _Call) -> list[list[Ids]]:
+        dims = call.args[argument] if len(call.args) > argument else None
+        dims = range(len(call.x)) if dims is None else dims
+        dims = {dim % len(call.x) for dim in (dims if isinstance(dims, Sequence) else [dims])}
+        call.stay(*(call.x[dim] for dim in dims))
+        kept = len(call.shapes[0]) == len(call.x)
+        return [[None if i in dims else ids for i, ids in enumerate(call.x) if kept or i not in dims]]
+
+    return rule
 
 
 def _local(dims: int) -> Callable[[_Call], list[list[Ids]]]:
@@ -456,7 +462,8 @@ _RULES: dict[str, Callable[[_Call], list[list[Ids]]]] = {
         _group_norm: "native_group_norm",
         _along(1): "_softmax _log_softmax",
         _along(2): "roll",
-        _reduction: "mean sum amax amin var std linalg_vector_norm argmax",
+        _reduction(1): "mean sum amax amin argmax",
+        _reduction(2): "linalg_vector_norm norm",
         _local(2): "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d",
         _local(3): "max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d",
         _same_size: "constant_pad_nd slice repeat split split_with_sizes reflection_pad1d reflection_pad2d "
