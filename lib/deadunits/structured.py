@@ -320,6 +320,11 @@ def _put_constants(
 ) -> None:
     """The biases of the consumers take the constants, and the weights from the channels become zero."""
     before = _means(net, batches, consumers, entering=constant == "mean") if constant != "zero" else {}
+    missed = [str(layer) for layer in consumers if constant != "zero" and layer not in before]
+    if missed:
+        raise ValueError(
+            f"{', '.join(missed)} must be called as a layer, not by its weight: put it in `ignored`"
+        )
     if constant == "mean":  # what the layer makes of the means of its inputs, as a mean over positions
         for layer, (mean, size) in before.items():
             x = layer.weight.new_zeros(1, len(mean), *size)

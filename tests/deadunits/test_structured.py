@@ -639,6 +639,21 @@ def test_what_the_trace_cannot_see_is_found_by_the_check():
         prune(net, make_batch(3, (2, 2, 2), 3), 0.5)
 
 
+def test_a_layer_of_which_only_the_weight_is_used_is_refused():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return F.linear(self.inner(x), self.out.weight)
+
+    with torch.random.fork_rng():
+        net = finished(Net())
+    with pytest.raises(ValueError, match=r"Linear.* must be called as a layer"):
+        prune(net, make_batch(4, (3,), 2), 0.5, norms)
+
+
 def test_a_layer_whose_units_are_all_among_the_lowest_keeps_one():
     class Joined(nn.Module):
         def __init__(self):
