@@ -116,23 +116,22 @@ def run(name: str, library: str) -> tuple[str, str, str]:
 
 
 def main(names: list[str]) -> None:
-    known = {}
-    if FILE.exists():
-        known = {row["network"]: row for row in csv.DictReader(FILE.open())}
     every = torchvision.models.list_models(module=torchvision.models)
     sizes = {name: torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"] for name in every}
-    for name in names or sorted((name for name in every if name not in known), key=sizes.get):
-        share, left, parameters = run(name, "ours")
-        other, _, more = run(name, "torch_pruning")
-        row = (name, parameters or more, share, left, other)
-        known[name] = dict(zip(COLUMNS, row, strict=True))
-        print(row, flush=True)
-        rows = [known[name] for name in every if name in known]
-        with FILE.with_suffix(".draft").open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        FILE.with_suffix(".draft").replace(FILE)
+    known = {name: dict.fromkeys(COLUMNS, "") | {"network": name} for name in every}
+    if FILE.exists():
+        known |= {row["network"]: row for row in csv.DictReader(FILE.open())}
+    for library, column in (("ours", "left"), ("torch_pruning", "left by Torch-Pruning")):
+        for name in names or sorted((name for name in every if not known[name][column]), key=sizes.get):
+            known[name][column], left, parameters = run(name, library)
+            if library == "ours":
+                known[name] |= {"layers not pruned": left, "parameters": parameters}
+            print(name, library, known[name][column], flush=True)
+            with FILE.with_suffix(".draft").open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(known[name] for name in every if known[name]["left"])
+            FILE.with_suffix(".draft").replace(FILE)
     for column in ("left", "left by Torch-Pruning"):
         print(column, sum(row[column].startswith("0.") for row in known.values()), "of", len(every))
 
