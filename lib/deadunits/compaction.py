@@ -16,11 +16,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
-import os
-import pickle
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -28,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deadunits import graph
+from deadunits.channels import LINEAR, out_dim
 
 
 class _Link(NamedTuple):
@@ -111,9 +108,9 @@ def propagate(
         delta = (link.outgoing()[:, gone] * constant).sum((1, 2))  # (outputs,)
         zeroed = weight.clone()
         zeroed[:, link.inputs(gone.nonzero().flatten(), weight.shape[1])] = 0
-        _set(link.next, "weight", zeroed)
+        replace(link.next, "weight", zeroed)
         if link.next.bias is not None:
-            _set(link.next, "bias", link.next.bias + delta)
+            replace(link.next, "bias", link.next.bias + delta)
         elif delta.any():
             link.next.bias = nn.Parameter(delta, weight.requires_grad)
     return twin
@@ -204,71 +201,92 @@ def copy_without_hooks(net: nn.Module) -> nn.Module:
     return copy.deepcopy(net, {id(v): type(v)() for v in hooks if isinstance(v, dict)})
 
 
-def save(small: nn.Sequential, keep: Mapping[str, Tensor], folder: str | os.PathLike) -> None:
-    """Write what `compact` made to a folder that `load` reads: `state.pt` and `kept.json`.
-
-    `state.pt` is the `state_dict`; `kept.json` has the kept indices of each layer in `keep`, and how many
-    units each layer had. Each file is written under another name and renamed.
-
-    Raises:
-        ValueError: a layer of `keep` that is not there, a mask that keeps more or fewer units than it has.
-    """
-    widths = {name: len(layer.weight) for name, layer in _linear(small).items()}
-    for name, mask in keep.items():
-        if name not in widths:
-            raise ValueError(f"no layer {name!r} to save; there are: {', '.join(widths)}")
-        if int(mask.sum()) != widths[name]:
-            raise ValueError(
-                f"{name!r} has {widths[name]} units, its mask keeps {int(mask.sum())}: give the compacted "
-                "network and the masks that it was compacted with"
-            )
-        widths[name] = len(mask)
-    kept = {name: mask.nonzero().flatten().tolist() for name, mask in keep.items()}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    drafts = {name: folder / f".{name}.{os.getpid()}" for name in ("state.pt", "kept.json")}
-    try:
-        torch.save(small.state_dict(), drafts["state.pt"])
-        drafts["kept.json"].write_text(json.dumps({"kept": kept, "widths": widths}, indent=1) + "\n", "utf8")
-        for name, draft in drafts.items():
-            draft.replace(folder / name)
-    finally:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
-
-
 @torch.no_grad()
-def load(net: nn.Sequential, folder: str | os.PathLike, device: str | torch.device = "cpu") -> nn.Sequential:
-    """The compacted network that `save` wrote, from the architecture before compaction.
+def load(net: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A smaller network from the architecture before pruning and the `state_dict` of the smaller one.
 
-    Args:
-        net: the network as it was before, with any weights; it is left as it is. Modes and what is trained
-            come from it, dtypes and values from the folder.
-        folder: what `save` was given.
-        device: where the network goes.
+    ```python
+    torch.save(small.state_dict(), "small.pt")
+    small = load(net, torch.load("small.pt", weights_only=True))
+    ```
+
+    For what `compact` and `structured.prune` make, and all that has some channels less. `net` may have any
+    weights and is left as it is; modes and what is trained come from it, values, dtypes and devices from the
+    state.
 
     Raises:
-        ValueError: kept indices or a state that do not fit `net`, files that are damaged.
-        FileNotFoundError: one of the two files is not there.
+        ValueError: a tensor of other dimensions than in `net` or larger; names that do not fit.
     """
-    folder = Path(folder)
     small = copy_without_hooks(net)
-    kept = _read(folder / "kept.json", {name: len(layer.weight) for name, layer in _linear(small).items()})
-    # indices where the weights are, so that a network of any device can be sliced
-    at = next((parameter.device for parameter in small.parameters()), None)
-    _slice(small, {name: torch.tensor(indices, device=at) for name, indices in kept.items()})
-    file = folder / "state.pt"
-    try:
-        state = torch.load(file, map_location=device, weights_only=True)
-        for name, layer in _linear(small).items():
-            if layer.bias is None and f"{name}.bias" in state:  # the one that took the constants
-                layer.bias = nn.Parameter(
-                    layer.weight.new_zeros(len(layer.weight)), layer.weight.requires_grad
+    for prefix, module in small.named_modules():
+        bias = join(prefix, "bias")
+        if isinstance(module, LINEAR) and module.bias is None and bias in state:  # it took the constants
+            size = module.weight.shape[out_dim(module)]
+            module.bias = nn.Parameter(module.weight.new_zeros(size), module.weight.requires_grad)
+        for name, tensor in tensors(module):
+            new = state.get(join(prefix, name), tensor)
+            if new.dim() != tensor.dim() or any(a > b for a, b in zip(new.shape, tensor.shape, strict=True)):
+                raise ValueError(
+                    f"{join(prefix, name)} of shape {tuple(new.shape)} must be a part of the network's, "
+                    f"{tuple(tensor.shape)}"
                 )
-        small.load_state_dict(state, assign=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{file} is damaged or does not fit the network: {error}") from error
-    return small.to(device)
+            replace(module, name, tensor.new_empty(new.shape))
+        fit(module)
+    try:
+        small.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"the state does not fit the network: {error}") from error
+    return small
+
+
+def join(prefix: str, name: str) -> str:
+    """Name of a tensor of a module."""
+    return f"{prefix}.{name}" if prefix else name
+
+
+def tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers of a module alone."""
+    both = (*module._parameters.items(), *module._buffers.items())
+    return [(name, tensor) for name, tensor in both if tensor is not None]
+
+
+def replace(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a new tensor in the place of another, so that none is held that shares memory with the old one."""
+    old = getattr(module, name)
+    value = nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+    setattr(module, name, value)
+
+
+def pick(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Rows or columns of a tensor, in its memory layout."""
+    chosen = tensor.index_select(dim, index.to(tensor.device))
+    # strides are compared: with one channel a weight counts as contiguous in both layouts
+    if tensor.dim() == 4 and tensor.stride() == _last(tensor).stride():
+        chosen = _last(chosen).copy_(chosen)
+    return chosen
+
+
+def _last(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, memory_format=torch.channels_last)
+
+
+def fit(module: nn.Module) -> None:
+    """Make the sizes that a layer keeps beside its tensors those of its tensors."""
+    sizes = {name: len(tensor) for name, tensor in tensors(module) if tensor.dim()}
+    size = sizes.get("weight", sizes.get("running_mean"))
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, LINEAR):
+        out, inputs = (module.weight.shape[dim] for dim in (out_dim(module), 1 - out_dim(module)))
+        if module.groups > 1:
+            module.groups = module.groups * out // module.out_channels
+        module.out_channels, module.in_channels = out, inputs * module.groups
+    elif isinstance(module, nn.GroupNorm) and size:
+        module.num_groups, module.num_channels = module.num_groups * size // module.num_channels, size
+    elif hasattr(module, "num_features") and size:
+        module.num_features = size
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = size
 
 
 def _linear(net: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
@@ -415,57 +433,14 @@ def _slice(net: nn.Sequential, kept: Mapping[str, Tensor]) -> None:
         for _, module in link.between:
             if type(module) in graph.BATCH_NORM:
                 features = link.inputs(index, module.num_features)
-                for name in ("weight", "bias", "running_mean", "running_var"):
-                    _pick(module, name, 0, features)
-                module.num_features = len(features)
-        _pick(link.next, "weight", 1, link.inputs(index, link.next.weight.shape[1]))
+                for name, tensor in tensors(module):
+                    if tensor.dim():
+                        replace(module, name, pick(tensor, 0, features))
+                fit(module)
+        inputs = link.inputs(index, link.next.weight.shape[1])
+        replace(link.next, "weight", pick(link.next.weight, 1, inputs))
         # last: until here the link counts by the units that the layer had
-        _pick(link.layer, "weight", 0, index)
-        _pick(link.layer, "bias", 0, index)
-        for module in (link.layer, link.next):
-            for side, width in (("out", module.weight.shape[0]), ("in", module.weight.shape[1])):
-                setattr(module, side + ("_channels" if isinstance(module, nn.Conv2d) else "_features"), width)
-
-
-def _pick(module: nn.Module, name: str, dim: int, index: Tensor) -> None:
-    """Replace a tensor of a module by the chosen rows or columns, in the same memory layout."""
-    tensor = getattr(module, name)
-    if tensor is None or len(index) == tensor.shape[dim]:
-        return
-    chosen = tensor.index_select(dim, index)
-    if tensor.dim() == 4:
-        # strides are compared: with one channel a weight counts as contiguous in both layouts
-        last = torch.empty_like(tensor, memory_format=torch.channels_last).stride() == tensor.stride()
-        layout = torch.channels_last if last else torch.contiguous_format
-        chosen = torch.empty_like(chosen, memory_format=layout).copy_(chosen)
-    _set(module, name, chosen)
-
-
-def _set(module: nn.Module, name: str, value: Tensor) -> None:
-    """A new tensor in the place of another, so that none is held that shares memory with the old one."""
-    old = getattr(module, name)
-    setattr(module, name, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
-
-
-def _read(file: Path, widths: Mapping[str, int]) -> dict[str, list[int]]:
-    """Kept indices of each layer from `kept.json`, or ValueError: what does not fit a network."""
-    try:
-        found = json.loads(file.read_text("utf8"))
-        kept, had = dict(found["kept"]), dict(found["widths"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged: {error!r}") from error
-    if had.keys() != widths.keys():
-        raise ValueError(f"{file} is of layers {', '.join(had)}; the network has {', '.join(widths)}")
-    for name, width in widths.items():
-        if had[name] != width:
-            raise ValueError(f"{file}: {name!r} had {had[name]} units; the network's has {width}")
-    for name, indices in kept.items():
-        if name not in list(widths)[:-1]:
-            raise ValueError(f"{file}: no units of {name!r} can be removed, only of {list(widths)[:-1]}")
-        wrong = [index for index in indices if type(index) is not int or not 0 <= index < widths[name]]
-        if wrong or not indices or indices != sorted(set(indices)):
-            raise ValueError(
-                f"{file}: {name!r} has units 0 to {widths[name] - 1}, to be kept in ascending order and at "
-                f"least one, got {wrong or indices}"
-            )
-    return kept
+        for name, tensor in tensors(link.layer):
+            replace(link.layer, name, pick(tensor, 0, index))
+        fit(link.layer)
+        fit(link.next)

@@ -99,6 +99,49 @@ def unit_masks(
     return found
 
 
+def schedule(kind: str, fraction: float, epochs: int) -> dict[int, float]:
+    """After which epoch which fraction is pruned, up to `fraction` after the last one.
+
+    "one-shot": all of it after the first. "thesis": at four epochs, after 2/5, 3/5, 4/5 and 5/5 of them 2/9,
+    5/9, 8/9 and 9/9 of it (thesis: Table 2.2, where 90% go in five epochs; rounded up to whole epochs).
+    "cubic": f (1 - (1 - t / T)³) after epoch t of T, most of it early (Zhu and Gupta 2018).
+
+    ```python
+    for epoch, fraction in pruning.schedule("cubic", 0.9, 10).items():
+        ...  # train an epoch
+        masks = pruning.masks(scorers.magnitude(net, (), names), fraction, existing=masks)
+    ```
+
+    Raises:
+        ValueError: another kind, a fraction outside 0 to 1, no epochs.
+    """
+    count(fraction, 1)  # raises for what is no fraction
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    if kind == "one-shot":
+        return {1: fraction}
+    if kind == "thesis":
+        steps = {math.ceil(i * epochs / 5): share / 9 for i, share in ((2, 2), (3, 5), (4, 8), (5, 9))}
+    elif kind == "cubic":
+        steps = {epoch: 1 - (1 - epoch / epochs) ** 3 for epoch in range(1, epochs + 1)}
+    else:
+        raise ValueError(f"kind must be 'one-shot', 'thesis' or 'cubic', got {kind!r}")
+    return {epoch: fraction if share == 1 else fraction * share for epoch, share in steps.items()}
+
+
+def ranks(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The rank of each score, from 0 for the lowest of all tensors together, in their shapes, as float64.
+
+    For what takes absolute values of its scores, as `torch.nn.utils.prune` does: of signed scores it would
+    keep the most negative, which this library prunes first. Of equal scores the first is the lowest.
+    """
+    flat = torch.cat([score.detach().flatten() for score in scores.values()]) if scores else torch.zeros(0)
+    rank = torch.empty(len(flat), dtype=torch.float64, device=flat.device)
+    rank[flat.argsort(stable=True)] = torch.arange(len(flat), dtype=rank.dtype, device=flat.device)
+    parts = rank.split([score.numel() for score in scores.values()])
+    return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+
+
 def _over_network(
     scores: Mapping[str, Tensor], fraction: float, existing: Mapping[str, Tensor] | None, whole_layers: bool
 ) -> Masks:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 
-from deadunits.compaction import compact
+from deadunits.compaction import compact, parameter_count
+from deadunits.data import digits
 from deadunits.mean_replacement import observe
 from deadunits.models import small_cnn
 from deadunits.pruning import lowest
@@ -45,11 +49,11 @@ def export(net, file):
     return file
 
 
-def run(file, x):
+def run(file, x, name="x"):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x.numpy()})[0]
+    return session.run(None, {name or session.get_inputs()[0].name: x.numpy()})[0]
 
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batch norm"])
@@ -68,3 +72,17 @@ def test_onnx_runtime_gives_the_logits_of_the_compacted_network(activation, batc
     if activation == "relu":
         # the graph itself takes a few kB, whatever the widths
         assert file.stat().st_size < 0.6 * export(dense, tmp_path / "dense.onnx").stat().st_size
+
+
+def test_the_librarys_page_takes_a_resnet18_from_load_to_onnx_in_15_lines(tmp_path, monkeypatch):
+    page = Path("book/library.md").read_text()
+    (block,) = (code for code in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "resnet18" in code)
+    assert len(block.strip().splitlines()) <= 15
+    monkeypatch.chdir(tmp_path)
+    names = {"batch": digits(probe_size=100).probe}
+    with torch.random.fork_rng():
+        exec(compile(block, "library.md", "exec"), names)
+    small, x = names["small"], names["colour"].x[:5]
+    logits = small(x).detach().numpy()
+    assert np.abs(run(tmp_path / "resnet.onnx", x, None) - logits).max() < 1e-4 * np.abs(logits).max()
+    assert parameter_count(small) < 0.3 * parameter_count(names["dense"])

@@ -202,3 +202,37 @@ def test_a_whole_layer_goes_if_asked_and_scores_of_weights_are_refused():
     assert pruning.unit_masks(scores, 1, whole_layers=True)["a"].tolist() == [False] * 3
     with pytest.raises(ValueError, match="a score for each unit"):
         pruning.unit_masks({"a": torch.ones(2, 3)}, 0.5)
+
+
+def test_schedules_end_at_the_fraction():
+    assert pruning.schedule("one-shot", 0.9, 10) == {1: 0.9}
+    assert pruning.schedule("thesis", 0.9, 5) == pytest.approx({2: 0.2, 3: 0.5, 4: 0.8, 5: 0.9})
+    assert list(pruning.schedule("thesis", 0.9, 8)) == [4, 5, 7, 8]
+    assert pruning.schedule("thesis", 0.5, 1) == {1: 0.5}
+    cubic = pruning.schedule("cubic", 0.9, 4)
+    assert cubic == pytest.approx({1: 0.9 * 37 / 64, 2: 0.9 * 7 / 8, 3: 0.9 * 63 / 64, 4: 0.9})
+    assert cubic[4] == 0.9  # exactly
+    for options, message in (
+        (("linear", 0.5, 3), "'one-shot', 'thesis' or 'cubic', got 'linear'"),
+        (("cubic", 1.5, 3), "between 0 and 1"),
+        (("cubic", 0.5, 0), "at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pruning.schedule(*options)
+
+
+def test_ranks_make_absolute_values_keep_what_the_signs_say():
+    """`torch.nn.utils.prune` prunes the same weights by ranks as `masks` by the scores themselves."""
+    generator = torch.Generator().manual_seed(0)
+    scores = {"weight": torch.randn(4, 3, generator=generator), "bias": torch.randn(4, generator=generator)}
+    scores["weight"][0] = scores["weight"][1]  # ties
+    order = torch.cat([rank.flatten() for rank in pruning.ranks(scores).values()])
+    assert order.sort().values.tolist() == list(range(16))
+    linear = torch.nn.utils.skip_init(torch.nn.Linear, 3, 4)
+    importance = {(linear, name): rank for name, rank in pruning.ranks(scores).items()}
+    torch_prune = torch.nn.utils.prune
+    torch_prune.global_unstructured(importance, torch_prune.L1Unstructured, importance, amount=6)
+    expected = pruning.masks(scores, 6 / 16, by="network", whole_layers=True)
+    for name in scores:
+        assert torch.equal(getattr(linear, f"{name}_mask").bool(), expected[name])
+    assert pruning.ranks({}) == {}

@@ -16,6 +16,8 @@ CORE = (
     "scorers",
     "pruning",
     "compaction",
+    "structured",
+    "channels",
     "mean_replacement",
     "unit_scorers",
     "torch_pruning",

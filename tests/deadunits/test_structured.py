@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,10 +14,13 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from deadunits.compaction import compact, parameter_count
+from deadunits.channels import out_dim
+from deadunits.compaction import compact, copy_without_hooks, load, parameter_count
+from deadunits.data import Batch
 from deadunits.models import small_cnn
 from deadunits.pruning import lowest
-from deadunits.torch_pruning import UnitImportance, prune
+from deadunits.structured import prune, recalibrate
+from deadunits.torch_pruning import UnitImportance
 from deadunits.unit_scorers import UNIT_SCORERS, mrs
 from toys import make_batch, make_net
 
@@ -87,10 +91,11 @@ def keeps(net, keep, structure):
     """Inputs that stay, of each consumer: (inputs,) bool."""
     found = {}
     for name, producers in structure.items():
-        units = {one: len(net.get_submodule(one).weight) for one in producers}
+        layers = {one: net.get_submodule(one) for one in producers}
+        units = {one: layer.weight.shape[out_dim(layer)] for one, layer in layers.items()}
         mask = torch.cat([keep.get(one, torch.ones(n, dtype=torch.bool)) for one, n in units.items()])
         layer = net.get_submodule(name)
-        width = layer.weight.shape[1]
+        width = layer.weight.shape[1 - out_dim(layer)]
         found[name] = mask.repeat_interleave(width // len(mask))  # positions behind a Flatten
     return found
 
@@ -268,10 +273,11 @@ def test_exactly_the_floor_where_the_library_takes_one_more():
     with torch.random.fork_rng():
         net = make_net(nn.Linear(3, 10), nn.Tanh(), nn.Linear(10, 2))
     batch = make_batch(6, (3,), 2)
-    whole, keep = prune(net, batch, 0.05)
+    with pytest.warns(UserWarning, match="nothing was pruned"):
+        whole, keep = prune(net, batch, 0.05)
     assert (whole[0].out_features, keep) == (10, {})  # floor(0.5) are none
     assert prune(net, batch, 0.25).net[0].out_features == 8
-    theirs = prune(net, batch, 0).net
+    theirs = copy_without_hooks(net)
     importance = UnitImportance(theirs, batch)
     pruner = torch_pruning.BasePruner(
         theirs, (batch.x,), importance, pruning_ratio=0.25, ignored_layers=[theirs[2]]
@@ -322,7 +328,8 @@ def test_layers_that_do_not_run_are_left_alone():
     net, batch = residual(), make_batch(4, (2, 11, 11), 3)
     with torch.random.fork_rng():
         net.auxiliary = nn.Linear(4, 5).double()
-    small, keep = prune(net, batch, 0.5)
+    with pytest.warns(UserWarning, match="auxiliary did not run"):
+        small, keep = prune(net, batch, 0.5)
     assert small.auxiliary.out_features == 5
     assert "auxiliary" not in keep
     with pytest.raises(ValueError, match="auxiliary did not run"):
@@ -378,10 +385,6 @@ def test_nothing_is_left_behind_when_it_fails():
     assert not calls  # hooks of the caller are not copied
 
 
-def grouped():
-    return make_net(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Flatten(), nn.Linear(16, 3))
-
-
 def shared():
     net = make_net(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Linear(8, 3))
     net[1].weight = net[0].weight
@@ -391,17 +394,16 @@ def shared():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (grouped, "the outputs of '[01]' go through '1', which is not supported.*in `ignored`"),
-        (shared, "go through '[01]', which is not supported"),
+        (shared, "'0' go through '1' .Conv2d., which shares its weights, which is not supported"),
         (
             lambda: make_net(nn.Flatten(), nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 3)),
-            "the outputs of '1' go through '2', which",
+            "the outputs of '1' go through '2' .native_layer_norm., which",
         ),
         (
             lambda: make_net(
                 nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)), nn.Flatten(), nn.Linear(8, 3)
             ),
-            "the outputs of '0' go through '0', which",
+            "the outputs of '0' go through '0' .ParametrizedConv2d., whose weight",
         ),
     ],
 )
@@ -425,7 +427,8 @@ class TwoOutputs(nn.Module):
 def test_outputs_stay():
     with torch.random.fork_rng():
         net = TwoOutputs().double()
-    assert prune(net, make_batch(3, (3,), 4), 0.5).keep == {}
+    with pytest.warns(UserWarning, match="nothing was pruned"):
+        assert prune(net, make_batch(3, (3,), 4), 0.5).keep == {}
 
 
 @pytest.mark.parametrize(
@@ -456,11 +459,297 @@ def test_batch_norm_in_training_mode_is_refused():
         UnitImportance(net.eval(), batch, combine="max")
 
 
-def test_without_the_library_only_pruning_fails():
+def test_without_torch_pruning_only_its_importance_fails():
     code = (
         "import sys; sys.modules['torch_pruning'] = None\n"
         "import torch; from deadunits import compaction, torch_pruning\n"
-        "torch_pruning.prune(torch.nn.Linear(1, 1), [], 0.5)\n"
+        "from deadunits.data import Batch\n"
+        "net = torch.nn.Sequential(torch.nn.Linear(1, 1))\n"
+        "batch = Batch(torch.ones(1, 1), torch.zeros(1).long())\n"
+        "torch_pruning.UnitImportance(net, batch)(None)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ImportError: Torch-Pruning is missing: pip install 'deadunits[torch-pruning]'" in done.stderr
+
+
+# Networks of all kinds, without padding, so that replaced by means and smaller must be the same.
+
+
+class Attention(nn.Module):
+    """A block of a transformer, and what is behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(2, 6, 2, 2)
+        self.place = nn.Parameter(torch.zeros(1, 9, 6))
+        self.block = nn.TransformerEncoderLayer(6, 2, 8, 0.0, batch_first=True)
+        self.fc = nn.Linear(6, 5)
+        self.out = nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.place
+        return self.out(self.fc(self.block(x)).relu().mean(1))
+
+
+class Squeeze(nn.Module):
+    """A depthwise convolution with multiplier, squeeze and excitation, a scale for each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 6, 3)
+        self.depthwise = nn.Conv2d(6, 12, 2, groups=6)
+        self.squeeze, self.excite = nn.Conv2d(12, 4, 1), nn.Conv2d(4, 12, 1)
+        self.scale = nn.Parameter(torch.zeros(12, 1, 1))
+        self.out = nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = self.depthwise(F.gelu(self.stem(x)))
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))))
+        return self.out((x * gate * self.scale).mean([2, 3]))
+
+
+class Shuffle(nn.Module):
+    """Channels are cut in two, and mixed; those in the branch can go."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(2, 8, 1), nn.Conv2d(4, 6, 1)
+        self.back, self.out = nn.Conv2d(6, 4, 1), nn.Linear(8, 3)
+
+    def forward(self, x):
+        left, right = self.stem(x).chunk(2, 1)
+        x = torch.cat([left, self.back(self.inner(right).relu())], 1)
+        x = x.view(len(x), 2, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+        return self.out(x.mean((2, 3)))
+
+
+def grouped():
+    return make_net(
+        *(nn.Conv2d(2, 12, 1), nn.GroupNorm(6, 12), nn.ReLU(), nn.Conv2d(12, 6, 2, groups=3), nn.Tanh()),
+        *(nn.Flatten(), nn.Linear(150, 3)),
+    )
+
+
+def signal():
+    return make_net(
+        *(nn.Flatten(2), nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.PReLU(6), nn.ConvTranspose1d(6, 4, 1)),
+        *(nn.SiLU(), nn.InstanceNorm1d(4, affine=True), nn.Flatten(), nn.Linear(136, 3)),
+    )
+
+
+def finished(net):
+    make_net(net)
+    return net.double().eval()
+
+
+KINDS = {
+    "grouped": (grouped, {"0": 8, "3": 4}, {"6": ["3"]}, []),
+    "signal": (signal, {"1": 3, "4": 2}, {"4": ["1"], "8": ["4"]}, []),
+    "squeeze": (
+        lambda: finished(Squeeze()),
+        {"stem": 3, "depthwise": 6, "squeeze": 2, "excite": 6},
+        {"squeeze": ["depthwise"], "excite": ["squeeze"], "out": ["depthwise"]},
+        [],
+    ),
+    "shuffle": (lambda: finished(Shuffle()), {"inner": 3}, {"back": ["inner"]}, ["stem", "back"]),
+    "attention": (
+        lambda: finished(Attention()),
+        {"block.linear1": 4, "fc": 3},
+        {"block.linear2": ["block.linear1"], "out": ["fc"]},
+        ["patches", "block.linear2", "block.self_attn.out_proj"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_networks_are_smaller_and_the_same_as_with_the_means(kind):
+    make, stays, structure, left = KINDS[kind]
+    with torch.random.fork_rng():
+        net = make()
+    batch = make_batch(4, (2, 6, 6), 3)
+    fraction = 0.34 if kind == "grouped" else 0.5
+    if left:
+        with pytest.raises(ValueError, match=f"'{left[0]}'.*skip_unsupported=True"):
+            prune(net, batch, fraction, norms)
+    small = prune(net, batch, fraction, norms, skip_unsupported=True)
+    assert set(small.left) == set(left)
+    assert {name: int(mask.sum()) for name, mask in small.keep.items()} == stays
+    assert parameter_count(small.net) < parameter_count(net)
+    stay = keeps(net, small.keep, structure)
+    seen = {}
+    for name, x in entering(net, [batch], structure).items():
+        channels = 2 if isinstance(net.get_submodule(name), nn.Linear) and x.dim() == 3 else 1
+        seen[name] = x.transpose(0, channels).flatten(1).mean(1)
+    handles = []
+    for name, mask in stay.items():
+
+        def put(module, inputs, value=seen[name], gone=~mask):
+            last = isinstance(module, nn.Linear)
+            x = inputs[0].clone() if last else inputs[0].movedim(1, -1).clone()
+            x[..., gone] = value[gone]
+            return (x if last else x.movedim(-1, 1),)
+
+        handles.append(net.get_submodule(name).register_forward_pre_hook(put))
+    with torch.enable_grad():  # not the fast path of attention, which runs no hooks
+        masked = net(batch.x).detach()
+        assert_equal(small.net(batch.x).detach(), masked)
+    for handle in handles:
+        handle.remove()
+    assert (masked - outputs(net, batch.x)).abs().max() > 1e-5
+    small.net.train()(batch.x).sum().backward()
+    again = load(net, small.net.state_dict())
+    assert [str(module) for module in again.modules()] == [str(module) for module in small.net.modules()]
+    assert_equal(outputs(again, batch.x), outputs(copy.deepcopy(small.net.eval()), batch.x))
+
+
+def norms(net, batches, layers, **options):
+    """A score for any layer: the norm of the weights of each unit."""
+    modules = {layer: net.get_submodule(layer) for layer in layers}
+    return {
+        layer: module.weight.detach().movedim(out_dim(module), 0).flatten(1).norm(dim=1)
+        for layer, module in modules.items()
+    }
+
+
+def test_all_groups_that_are_not_supported_are_named_at_once():
+    with torch.random.fork_rng():
+        net = make_net(
+            *(nn.Flatten(), nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 6), nn.Softmax(1)),
+            *(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
+        )
+    batch = make_batch(3, (2, 2, 2), 3)
+    reasons = "the outputs of '1' go through '2' .native_layer_norm.; the outputs of '3' go through '4' "
+    with pytest.raises(ValueError, match=rf"{reasons}.*put '1', '3' in `ignored`, or set skip_unsupported"):
+        prune(net, batch, 0.5)
+    small = prune(net, batch, 0.5, skip_unsupported=True)
+    assert list(small.left) == ["1", "3"]
+    assert list(small.keep) == ["5"]
+    assert list(prune(net, batch, 0.5, ignored=["1", "3"]).keep) == ["5"]
+
+
+class ByWidth(nn.Module):
+    def forward(self, x):
+        return x / x.shape[1]
+
+
+def test_what_the_trace_cannot_see_is_found_by_the_check():
+    with torch.random.fork_rng():
+        net = make_net(nn.Flatten(), nn.Linear(8, 6), ByWidth(), nn.Linear(6, 3))
+    with pytest.raises(ValueError, match="other outputs than the whole one with the constants"):
+        prune(net, make_batch(3, (2, 2, 2), 3), 0.5)
+
+
+def test_a_layer_of_which_only_the_weight_is_used_is_refused():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return F.linear(self.inner(x), self.out.weight)
+
+    with torch.random.fork_rng():
+        net = finished(Net())
+    with pytest.raises(ValueError, match=r"Linear.* must be called as a layer"):
+        prune(net, make_batch(4, (3,), 2), 0.5, norms)
+
+
+def test_a_layer_whose_units_are_all_among_the_lowest_keeps_one():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.all = nn.Linear(3, 2), nn.Linear(3, 4), nn.Linear(3, 6)
+            self.out = nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.out(torch.cat([self.a(x), self.b(x)], 1) + self.all(x))
+
+    with torch.random.fork_rng():
+        net = finished(Joined())
+    with torch.no_grad():
+        net.a.weight.mul_(1e-6)
+        net.all.weight[:2] *= 1e-6
+    small, keep = prune(net, make_batch(4, (3,), 2), 0.5, norms)
+    assert int(keep["a"].sum()) == 1
+    assert int(keep["all"].sum()) == small.out.in_features == 3
+
+
+def test_a_scorer_with_scores_of_another_length_is_refused():
+    net, batch = residual(), make_batch(4, (2, 11, 11), 3)
+
+    def short(net, batches, layers, **options):
+        return {layer: torch.ones(2) for layer in layers}
+
+    for do in (lambda: prune(net, batch, 0.5, short), lambda: UnitImportance(net, batch, short)):
+        with pytest.raises(ValueError, match=r"scores of 'stem' must be \(6,\), a score a unit; got \(2,\)"):
+            do()
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "squeezenet1_1"])
+def test_networks_of_torchvision(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = torchvision.models.get_model(name, weights=None, num_classes=10).eval()
+    batch = make_batch(2, (3, 64, 64), 10)
+    batch = Batch(batch.x.float(), batch.y)
+    small = prune(net, batch, 0.5, skip_unsupported=True).net
+    assert parameter_count(small) < 0.8 * parameter_count(net)
+    assert small(batch.x).shape == (2, 10)
+    assert_equal(outputs(load(net, small.state_dict()), batch.x), outputs(small, batch.x))
+
+
+# Statistics of batch norm
+
+
+def moving(net):
+    return {name: one.clone() for name, one in net.state_dict().items()}
+
+
+def test_recalibrate_takes_all_values_of_all_batches_together():
+    net, batches = residual(), [make_batch(n, (2, 11, 11), 3, seed=n) for n in (3, 8)]
+    net.bn.momentum, before, inputs = 0.3, moving(net), entering(net, batches, ["bn"])["bn"]
+    net.out.train()
+    recalibrate(net, batches)
+    values = inputs.transpose(0, 1).flatten(1)
+    assert_equal(net.bn.running_mean, values.mean(1))
+    assert_equal(net.bn.running_var, values.var(1))
+    after = moving(net)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        "bn.running_mean",
+        "bn.running_var",
+    }
+    assert net.bn.momentum == 0.3
+    assert [name for name, module in net.named_modules() if module.training] == ["out"]
+    assert not any(module._forward_pre_hooks for module in net.modules())
+
+
+def test_recalibrate_normalises_by_the_batch_and_restores_all_when_it_fails():
+    with torch.random.fork_rng():
+        net = make_net(nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    batch = make_batch(6, (3,), 2)
+    recalibrate(net, batch)
+    weight, bias = net[0].weight, net[0].bias
+    x = F.linear(F.batch_norm(batch.x, None, None, weight, bias, True), net[2].weight, net[2].bias)
+    assert_equal(net[3].running_mean, x.mean(0))
+    assert_equal(net[3].running_var, x.var(0))
+    before, tracked = moving(net), net[0].num_batches_tracked
+    for batches in ([batch, Batch(batch.x[:, :2], batch.y)], [], [Batch(batch.x[:1], batch.y[:1])]):
+        with pytest.raises((ValueError, RuntimeError)):
+            recalibrate(net, batches)
+        assert all(torch.equal(one, before[name]) for name, one in moving(net).items())
+        assert net[0].num_batches_tracked is tracked
+        assert not net[0].training
+        assert net[0].momentum == 0.1
+    with pytest.raises(ValueError, match="Linear has no batch norm"):
+        recalibrate(net[2], batch)
+
+
+def test_states_that_do_not_fit_are_refused():
+    net, batch = residual(), make_batch(4, (2, 11, 11), 3)
+    small = prune(net, batch, 0.5).net
+    with pytest.raises(ValueError, match=r"stem.weight of shape \(6, 2, 3, 3\) must be a part of"):
+        load(small, net.state_dict())
+    state = small.state_dict()
+    del state["head.weight"]
+    with pytest.raises(ValueError, match="does not fit the network"):
+        load(net, state)
