@@ -74,6 +74,7 @@ class Map:
         self.out = next(iter(node.users)) if norm is not None else node  #: whose value it gives
         self.conv = isinstance(module, nn.Conv2d)
         self._matrices: dict[torch.Size, Tensor] = {}
+        self._pixels: dict[torch.Size, Tensor] = {}
 
     @cached_property
     def _scale(self) -> Tensor:
@@ -101,11 +102,27 @@ class Map:
         if not self.conv:
             return F.linear(x, self.weight, self.bias)
         matrix, shape = self._matrix(x.shape[1:])
+        if matrix is None and self.module.groups == len(self.weight) == x.shape[1] and x[0, 0].numel() <= 4:
+            return self._by_pixel(x)
         if matrix is None:
             return _convolve(self.module, x, self.weight, self.bias, self.module.groups)
         bias = None if self.bias is None else self.bias.repeat_interleave(math.prod(shape[1:]))
         out = x.flatten(1) @ matrix if bias is None else torch.addmm(bias, x.flatten(1), matrix)
         return out.unflatten(1, shape)
+
+    def _by_pixel(self, x: Tensor) -> Tensor:
+        """A depthwise convolution of images of at most 4 pixels, whose windows are mostly padding."""
+        shape, pixels = x.shape[1:], x.flatten(2)  # (M, channels, H W)
+        if shape not in self._pixels:
+            basis = torch.eye(pixels.shape[2], dtype=x.dtype, device=x.device).view(-1, 1, *shape[1:])
+            images = basis.expand(-1, *shape)
+            self._pixels[shape] = _convolve(self.module, images, self.weight, None, self.module.groups)
+        taps = self._pixels[shape].flatten(2)  # (H W, channels, H' W')
+        out = pixels[:, :, :1] * taps[0]
+        for i in range(1, len(taps)):
+            out.addcmul_(pixels[:, :, i : i + 1], taps[i])
+        out = out if self.bias is None else out.add_(self.bias[:, None])
+        return out.unflatten(2, self._pixels[shape].shape[2:])
 
     def change(self, index: Tensor, delta: Tensor, before: Tensor) -> Tensor:
         """What was there and W[:, index] Δ: (K, w), (K, w, N, ...), (N, units, ...) -> (K, N, units, ...)."""

@@ -662,7 +662,9 @@ def replaced(net: nn.Module, constants: Mapping[str, Mapping[int, float]]) -> It
         for layer, of in constants.items():
             module = _known(net, layer)
             counts[layer] = stack.enter_context(replacing(module, unit_axis(module), of))
+        runs: list[nn.Module] = []
+        stack.callback(net.register_forward_hook(lambda net, *_: runs.append(net)).remove)
         yield net
-    missing = [layer for layer, calls in counts.items() if calls == [0]]
+    missing = [layer for layer, calls in counts.items() if runs and calls == [0]]
     if missing:
         raise ValueError(f"{', '.join(missing)} did not run as modules while their units were replaced")
