@@ -173,6 +173,18 @@ WiderSeeds = integer(1, 100, "how many seeds with the second widths")
 Control = setting(bool, "true or false", "whether it is the attack's control")
 Points = integer(10, 1_000_000, "in the plane, in two groups")
 Noise = setting(FractionNumber, "a number from 0 to 1", "share of wrong labels")
+Pixels = choice("which CIFAR-10 the images must be: its own, or others (re-coded)", "official", "folder")
+Around = setting(
+    list[list[int]],
+    "a list of [first step, last step], at least 0 and rising, or empty",
+    "when all units are measured every 10 steps, into tables of their own",
+    Predicate(
+        lambda windows: all(len(it) == 2 for it in windows) and _rise([-1, *itertools.chain(*windows)])
+    ),
+)
+Snapshots = setting(
+    bool, "true or false", "whether all weights are kept at step 50, after epoch 1 and at the end"
+)
 BELOW = "dead, frozen: below this share of the layer's mean"
 Below = setting(FractionNumber, "a number from 0, below 1", BELOW, Field(lt=1))
 Chapters = distinct(Text, "names of chapters", "whose runs are read")
@@ -215,6 +227,8 @@ class Experiment(Settings):
     activation: Activation
     probe_size: ProbeSize
     seed: Seed
+    pixels: Pixels = "folder"
+    added_later = frozenset({"pixels", "around", "snapshots"})
 
 
 class Training(Experiment):
@@ -282,6 +296,8 @@ class Attacks(Measured, name="attacks"):
     multiplier: Multiplier
     control: Control
     watch: Watch
+    around: Around = []
+    snapshots: Snapshots = False
 
 
 class UnitSaliency(Measured, name="units"):
@@ -291,6 +307,7 @@ class UnitSaliency(Measured, name="units"):
     widths: Widths
     fractions: Fractions
     draws: Draws
+    snapshots: Snapshots = False
 
 
 class UnitPruning(Measured, name="unit_pruning"):
@@ -527,7 +544,10 @@ def shared(experiment: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
 def keyed(experiment: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run's key is made of: without those added later that have their default."""
     kind = EXPERIMENTS.get(experiment, Settings)
-    later = {name: json.dumps(kind.model_fields[name].default) for name in kind.added_later}
+    later = {
+        name: json.dumps(kind.model_fields[name].default)
+        for name in kind.added_later & set(kind.model_fields)
+    }
     return {name: value for name, value in values.items() if json.dumps(value) != later.get(name)}
 
 

@@ -172,6 +172,7 @@ def test_costs_of_each_scorer():
     assert small.loc["pass", "passes"] == 1
     assert small.loc["taylor2", "weights"] == 20_522
     assert wide.loc["loss_change of layers", "weights"] == 400
+    assert "mrs of all units" in small.index
     assert (found["seconds"] > 0).all()
 
 
@@ -269,6 +270,23 @@ def test_penalties_are_those_of_bias_propagation(of_units):
                     assert found.tolist() == pytest.approx([penalty], abs=1e-5)
 
 
+def test_nine_constants_are_compared_at_the_last_of_few_measurements(of_units):
+    """ReLU keeps the order: of a unit of fc1 the extremes of h and of a are the same; their means are not."""
+    rows = of_units["constants"]
+    cases = rows.groupby(["layer", "set"])["constant"].nunique()
+    assert len(cases) == 6
+    assert cases.eq(9).all()
+    keys = ["step", "layer", "set", "constant"]
+    half = of_units["penalties"].query("scorer == 'mrs' and fraction == 0.5")
+    both = rows.merge(half, on=keys)
+    assert len(both) == 6 * len(units.CONSTANTS)
+    assert both["penalty_x"].tolist() == both["penalty_y"].tolist()
+    fc1 = rows.query("layer == 'fc1' and set == 'other'").set_index("constant")["penalty"]
+    for name in ("min", "max", "median"):
+        assert fc1[f"{name} of h"] == pytest.approx(fc1[f"{name} of a"], abs=1e-5)
+    assert fc1["mean of h"] != fc1["mean of a"]
+
+
 def test_penalties_of_a_network_of_ones_own_are_those_of_hooks():
     images = datasets.load("digits", probe_size=40)
     net = trained(images, 3)
@@ -322,6 +340,7 @@ def test_each_pruning_of_units_is_measured_with_each_stand_in(of_unit_pruning):
     assert len(rows) == 2 * 3 * 3
     wide = rows.pivot_table(index=["fraction", "set"], columns="removal", values="after")
     assert wide.nunique(axis=1).eq(3).all()  # three different ways
+    assert rows[["before_accuracy", "after_accuracy"]].stack().between(0, 1).all()
 
 
 def test_a_network_whose_units_cannot_be_removed_is_refused_at_once():
@@ -469,6 +488,21 @@ def test_the_twin_is_an_attack_that_multiplies_by_one(unattacked, attacked):
 
 def test_the_same_attack_gives_the_same_tables(attacked):
     same(tables("attacks", **ATTACKED), attacked)
+
+
+def test_what_is_recorded_around_an_attack_changes_nothing_else(attacked):
+    found = tables("attacks", **(ATTACKED | {"around": [[8, 15], [16, 27]], "snapshots": True}))
+    around, values, weights = (found.pop(name) for name in ("around", "around_values", "snapshots"))
+    same(found, attacked)
+    assert sorted(around["step"].unique()) == sorted(values["step"].unique()) == [10, 20]
+    regular = found["units"].query("step == 20 and set == 'probe'").reset_index(drop=True)
+    names = ["layer", "unit", "mrp", "mrs", "gradient", "norm_in", "norm_out"]
+    again = around.query("step == 20").reset_index(drop=True)
+    pd.testing.assert_frame_equal(again[names], regular[names])
+    counts = values.query("step == 20").reset_index(drop=True)
+    pd.testing.assert_frame_equal(counts, found["values"].query("step == 20").reset_index(drop=True))
+    assert weights.groupby("step").size().nunique() == 1
+    assert {"conv1.weight", "conv1.bias", "fc2.bias"} <= set(weights["name"])
 
 
 def test_an_attack_records_all_units_of_all_layers(attacked):

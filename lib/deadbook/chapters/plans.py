@@ -41,7 +41,13 @@ def units(chosen: Mapping[str, Any]) -> Wanted:
     if chosen["network"] == "small_cnn" and chosen["wider"] not in ([], chosen["widths"]):
         wider = {"widths": chosen["wider"]}
         runs += [run | wider for run in runs if run["seed"] < chosen["wider_seeds"]]
-    return {"units": runs}
+    fresh = [run for run in runs if run["widths"] == chosen["widths"] and not trials.committed("units", run)]
+    first = min((run["seed"] for run in fresh), default=None)  # of this seed all weights are kept
+    return {
+        "units": [
+            run | ({"snapshots": True} if run in fresh and run["seed"] == first else {}) for run in runs
+        ]
+    }
 
 
 def unit_pruning(chosen: Mapping[str, Any]) -> Wanted:

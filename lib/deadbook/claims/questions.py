@@ -115,7 +115,7 @@ def best_constant(case: Case, on: str, limits: Limits) -> Evidence | None:
         "tanh, layers with the mean of a below that of h": int(behind[1]),
     }
     first, second, *_ = values.values()
-    return Evidence(values, first >= limits.layers and second == 0, min(behind) >= limits.layers)
+    return Evidence(values, first >= limits.layers and second == 0, bool(min(behind) >= limits.layers))
 
 
 def others_make_up(case: Case, on: str, limits: Limits) -> Evidence | None:
