@@ -185,6 +185,9 @@ Around = setting(
 Snapshots = setting(
     bool, "true or false", "whether all weights are kept at step 50, after epoch 1 and at the end"
 )
+Ends = rising(Whole, "integers from 1", "epochs after which it is done")
+ImageCounts = distinct(Whole, "integers from 1 to 60,000", "images trained on to score with")
+Epoch = integer(1, 1000, "after which dead units are looked for")
 BELOW = "dead, frozen: below this share of the layer's mean"
 Below = setting(FractionNumber, "a number from 0, below 1", BELOW, Field(lt=1))
 Chapters = distinct(Text, "names of chapters", "whose runs are read")
@@ -317,6 +320,45 @@ class UnitPruning(Measured, name="unit_pruning"):
     schedule: Schedule
     scorer: Scorer
     by: By
+
+
+class Rescoring(Training, name="rescoring"):
+    """Of open question 1."""
+
+    layers: Layers
+    ends: Ends
+
+
+class Grouping(Measured, name="grouping"):
+    """Of open question 4."""
+
+    layers: Layers
+    fractions: Fractions
+
+
+class Averaging(Measured, name="averaging"):
+    """Of open question 5."""
+
+    layers: Layers
+    images: ImageCounts
+
+
+class Rescaling(Training, name="rescaling"):
+    """Of open question 8."""
+
+    layer: Layer
+    start: Start
+    interval: Interval
+    repeats: Repeats
+    multiplier: Multiplier
+
+
+class Revival(Measured, name="revival"):
+    """Of open question 11."""
+
+    layers: Layers
+    epoch: Epoch
+    below: Below
 
 
 class UnitCosts(Experiment, name="unit_costs"):

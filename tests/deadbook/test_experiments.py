@@ -11,13 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from deadbook import datasets, figures, runs, settings
+from deadbook import claims, datasets, figures, runs, settings
 from deadbook.analysis import trials
+from deadbook.build import book
+from deadbook.chapters import plans
 from deadbook.experiments import (
     attacks,
     background,
     common,
     explorer,
+    grouping,
+    rescaling,
     unit_pruning,
     units,
 )
@@ -701,3 +705,77 @@ def test_the_explorer_takes_out_units_and_counts_what_is_left():
     assert tuple(rows.loc[("norm_l2", 0.5, False), ["loss", "accuracy"]]) == pytest.approx(expected, abs=1e-6)
     small = compaction.compact(net, keep)
     assert rows.loc[("norm_l2", 0.5, True), "parameters"] == sum(one.numel() for one in small.parameters())
+
+
+SHORT = {name: value for name, value in TRAINED.items() if name != "measure_every"}
+QUESTIONS = {
+    "rescoring": SHORT | {"layers": ["conv1"], "ends": [2]},
+    "grouping": TRAINED | {"layers": ["conv1"], "measure_every": 28, "fractions": [0.8]},
+    "averaging": TRAINED | {"layers": ["conv1"], "measure_every": 14, "images": [100, 1000]},
+    "revival": TRAINED | {"layers": ["fc1"], "epoch": 1, "below": 0.8},
+}
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return {name: tables(name, **chosen) for name, chosen in QUESTIONS.items()}
+
+
+def test_the_open_questions_record_what_their_criteria_read(answers):
+    """The first weights removed are the same both ways; the first average is of one."""
+    rows = answers["rescoring"]["removed"].query("removed <= 2 and set == 'probe'")
+    assert rows.groupby("removed")["change"].nunique().eq(1).all()
+    assert rows.query("removed == 2")["change"].lt(0).all()
+    assert set(answers["grouping"]["penalties"]["scorer"]) == {"group", "magnitude"}
+    rows = answers["averaging"]["penalties"]
+    first = rows[rows["step"] == 14].groupby(["scorer", "images"])["penalty"].nunique()
+    assert first.eq(1).all()
+    assert len(rows) == 3 * 2 * 2 * 2
+    rows = answers["revival"]["revived"]
+    assert rows.groupby("arm")["unit"].nunique().nunique() == 1
+    assert set(rows["arm"]) == {"wait", "new incoming", "ReDo", "new outgoing"}
+
+
+def test_the_plan_of_the_open_questions_is_judged_in_its_setting():
+    """Short runs of units in another setting are told as what they are."""
+    chosen = {chapter: book.complete(chapter, "thesis") for chapter in ("02-1-saliency", "03-4-relu")}
+    wanted = plans.questions(chosen, range(5, 10))
+    assert {name: len(every) for name, every in wanted.items()} == {
+        "rescoring": 10,
+        "grouping": 10,
+        "averaging": 5,
+        "rescaling": 5,
+        "revival": 5,
+    }
+    for claim in (claim for claim in claims.CLAIMS.values() if claim.runs.keys() & wanted.keys()):
+        (name,) = claim.runs
+        setting = claim.setting[name]
+        for run in wanted[name]:
+            settings.check(settings.experiment(name), run)
+            assert all(run[it] in allowed for it, allowed in setting.items())
+
+
+def test_a_rescaled_unit_leaves_the_network_as_it_was():
+    net, batch = make_trained_chain()
+    before = net(batch.x)
+    rescaling.rescale(net, "conv2", 3, 2.0)
+    torch.testing.assert_close(net(batch.x), before)
+
+
+def make_trained_chain():
+    images = datasets.load("digits", probe_size=50)
+    return models.small_cnn(images.shape, seed=0).eval(), images.probe
+
+
+def test_the_group_score_is_by_the_gauss_newton_matrix():
+    """For ReLU that is the Hessian; and the greedy order is found by hand for three weights."""
+    net, batch = make_trained_chain()
+    exact = derivatives.hessian(net, batch, ["conv1.weight"])
+    found = grouping.gauss_newton(net, batch, "conv1.weight")
+    torch.testing.assert_close(found, exact.double(), rtol=1e-3, atol=1e-5)
+    curvature = torch.tensor([[1.0, 0.0, -0.9], [0.0, 2.0, 0.0], [-0.9, 0.0, 3.0]])
+    assert grouping.greedy_ranks(curvature, torch.ones(3)).tolist() == [
+        0,
+        2,
+        1,
+    ]  # 0.5, then 1.5 - 0.9 before 1
