@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import hashlib
 import os
+import pickle
 import socket
 import threading
 import uuid
@@ -43,17 +44,26 @@ _MNIST_FILES = {
 _CIFAR_BATCHES, _CIFAR_TREE = "cifar-10-batches-py", "cifar10"
 _CIFAR_ARCHIVE = "cifar-10-python.tar.gz"  # of the batches
 _CIFAR_HOST = "www.cs.toronto.edu:443"
+# SHA-256 of its pixels (uint8, height x width x RGB), the images sorted by class and name of the file.
+_CIFAR_PIXELS = {
+    "train": "61bea91e73ac2b02dfb856e685981dce64abe13d4e780aa98a1ac1e7c056d03b",
+    "test": "52a9dc125982c0440d5eed87474b2f521e96c45a98df08e4329aa42c692b9d9d",
+}
 # The endings that torchvision's ImageFolder reads; typed, because torchvision would bring torch.
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_size: int = 0) -> Images:
+def load(
+    name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_size: int = 0, pixels: str = ""
+) -> Images:
     """Load a data set by its name, or from a folder of images.
 
     `digits` come with the library; `mnist` and `fashion-mnist` are files, or a
-    download. `cifar10` are the official batches or, where those are not, a folder `cifar10` as below:
-    re-coded images are not the same, so the result's `name` says which; where neither is, the batches are
-    downloaded. A name with a path separator, or that starts with `.` or `~`, is the path of a folder with
+    download. `cifar10` are the official batches or, where those are not, a folder `cifar10` as below; where
+    neither is, the batches are downloaded. Both give the images by class and name of the file, in one order.
+    Re-coded images are not the same, so the pixels are compared with the official ones, and the result's
+    `name` says which they are: `cifar10 (official)` or `cifar10 (folder)`. A name with a path separator, or
+    that starts with `.` or `~`, is the path of a folder with
     `train/<class>/*` and `test/<class>/*`, as torchvision's ImageFolder reads it: grey if every image is,
     else RGB. Its images are decoded once, and kept under `root` in `decoded/` until a file of the folder
     changes.
@@ -63,10 +73,11 @@ def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_
         probe_size: images in each of `probe`, `other` and `train_probe`.
         image_size: for a folder of images, the side in pixels: the shorter side is resized to it, and the
             centre cut out. 0: the images are of one size already.
+        pixels: which CIFAR-10 it must be: "official", or another ("folder"); empty: either.
 
     Raises:
         Invalid: an unknown name, a probe larger than the split, missing or broken files, images of
-            different sizes.
+            different sizes, the other CIFAR-10.
     """
     if is_path(name):
         check_size(name, probe_size)  # what else `check` looks at, `_folder` does where it has to decode
@@ -78,7 +89,13 @@ def load(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_
     if is_path(name):
         train, test, classes = _folder(name, data_root(root), image_size)
     elif name == "cifar10":
-        train, test, title = _cifar10(data_root(root))
+        train, test = _cifar10(data_root(root))
+        title = f"cifar10 ({_pixels(train, test)})"
+        if pixels and pixels not in title:
+            raise Invalid(
+                f"the images in {data_root(root)} are {title}, the run is on cifar10 ({pixels}). "
+                "Name the folder of those with data_root or DEADUNITS_DATA"
+            )
     else:
         train, test = _mnist(name, data_root(root))
     return from_bytes(title, train, test, classes, probe_size)
@@ -248,27 +265,46 @@ def _mnist(name: str, root: Path) -> tuple[Batch, Batch]:
     return read(True), read(False)
 
 
-def _cifar10(root: Path) -> tuple[Batch, Batch, str]:
-    """The official batches through torchvision, or the tree; and which of the two it is."""
+def _cifar10(root: Path) -> tuple[Batch, Batch]:
+    """The official batches through torchvision, sorted by class and name of the file; or the tree."""
     import torch
     from torchvision import datasets
 
     if not _official(root) and (root / _CIFAR_TREE).is_dir():
         train, test, _ = _folder(str(root / _CIFAR_TREE), root, 0)
-        return train, test, "cifar10 (folder)"
+        return train, test
 
     def read(train: bool) -> Batch:
         try:
             split = datasets.CIFAR10(root, train=train, download=True)
+            parts = [
+                Path(split.root, split.base_folder, name)
+                for name, _ in (split.train_list if train else split.test_list)
+            ]
+            names = [
+                name
+                for part in parts
+                for name in pickle.loads(part.read_bytes(), encoding="latin1")["filenames"]
+            ]
         except (RuntimeError, OSError) as error:  # a wrong sum, or files missing that cannot be fetched
             raise Invalid(
                 f"broken or incomplete: {root / _CIFAR_BATCHES} or {_CIFAR_ARCHIVE} beside it. Delete them, "
                 f"or put whole ones there ({error})"
             ) from error
-        x = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()  # (N, 32, 32, 3) -> (N, 3, 32, 32)
-        return Batch(x, torch.tensor(split.targets))
+        order = sorted(range(len(names)), key=lambda i: (split.targets[i], names[i]))
+        x = torch.from_numpy(split.data[order]).permute(0, 3, 1, 2).contiguous()  # -> (N, 3, 32, 32)
+        return Batch(x, torch.tensor(split.targets)[order])
 
-    return read(True), read(False), "cifar10 (official)"
+    return read(True), read(False)
+
+
+def _pixels(train: Batch, test: Batch) -> str:
+    """Which CIFAR-10 these images are: "official", or from a "folder" of others."""
+    sums = {
+        name: hashlib.sha256(split.x.permute(0, 2, 3, 1).contiguous().numpy()).hexdigest()
+        for name, split in {"train": train, "test": test}.items()
+    }
+    return "official" if sums == _CIFAR_PIXELS else "folder"
 
 
 class _Tree(NamedTuple):

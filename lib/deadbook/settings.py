@@ -204,6 +204,21 @@ WiderSeeds = integer(1, 100, "how many seeds with the second widths")
 Control = setting(bool, "true or false", "whether it is the attack's control")
 Points = integer(10, 1_000_000, "in the plane, in two groups")
 Noise = setting(FractionNumber, "a number from 0 to 1", "share of wrong labels")
+Pixels = choice("which CIFAR-10 the images must be: its own, or others (re-coded)", "official", "folder")
+Around = setting(
+    list[list[int]],
+    "a list of [first step, last step], at least 0 and rising, or empty",
+    "when all units are measured every 10 steps, into tables of their own",
+    Predicate(
+        lambda windows: all(len(it) == 2 for it in windows) and _rise([-1, *itertools.chain(*windows)])
+    ),
+)
+Snapshots = setting(
+    bool, "true or false", "whether all weights are kept at step 50, after epoch 1 and at the end"
+)
+Ends = rising(Whole, "integers from 1", "epochs after which it is done")
+ImageCounts = distinct(Whole, "integers from 1 to 60,000", "images trained on to score with")
+Epoch = integer(1, 1000, "after which dead units are looked for")
 BELOW = "dead, frozen: below this share of the layer's mean"
 Below = setting(FractionNumber, "a number from 0, below 1", BELOW, Field(lt=1))
 Chapters = distinct(Text, "names of chapters", "whose runs are read")
@@ -246,6 +261,8 @@ class Experiment(Settings):
     activation: Activation
     probe_size: ProbeSize
     seed: Seed
+    pixels: Pixels = "folder"
+    added_later = frozenset({"pixels", "around", "snapshots"})
 
 
 class Training(Experiment):
@@ -313,6 +330,8 @@ class Attacks(Measured, name="attacks"):
     multiplier: Multiplier
     control: Control
     watch: Watch
+    around: Around = []
+    snapshots: Snapshots = False
 
 
 class UnitSaliency(Measured, name="units"):
@@ -322,6 +341,7 @@ class UnitSaliency(Measured, name="units"):
     widths: Widths
     fractions: Fractions
     draws: Draws
+    snapshots: Snapshots = False
 
 
 class UnitPruning(Measured, name="unit_pruning"):
@@ -331,6 +351,45 @@ class UnitPruning(Measured, name="unit_pruning"):
     schedule: Schedule
     scorer: Scorer
     by: By
+
+
+class Rescoring(Training, name="rescoring"):
+    """Of open question 1."""
+
+    layers: Layers
+    ends: Ends
+
+
+class Grouping(Measured, name="grouping"):
+    """Of open question 4."""
+
+    layers: Layers
+    fractions: Fractions
+
+
+class Averaging(Measured, name="averaging"):
+    """Of open question 5."""
+
+    layers: Layers
+    images: ImageCounts
+
+
+class Rescaling(Training, name="rescaling"):
+    """Of open question 8."""
+
+    layer: Layer
+    start: Start
+    interval: Interval
+    repeats: Repeats
+    multiplier: Multiplier
+
+
+class Revival(Measured, name="revival"):
+    """Of open question 11."""
+
+    layers: Layers
+    epoch: Epoch
+    below: Below
 
 
 class UnitCosts(Experiment, name="unit_costs"):
@@ -558,7 +617,10 @@ def shared(experiment: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
 def keyed(experiment: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run's key is made of: without those added later that have their default."""
     kind = EXPERIMENTS.get(experiment, Settings)
-    later = {name: json.dumps(kind.model_fields[name].default) for name in kind.added_later}
+    later = {
+        name: json.dumps(kind.model_fields[name].default)
+        for name in kind.added_later & set(kind.model_fields)
+    }
     return {name: value for name, value in values.items() if json.dumps(value) != later.get(name)}
 
 

@@ -341,7 +341,7 @@ YES, HALF, NO = (True, True), (False, True), (False, False)
 )
 def test_verdict_rules(evidence, word, note):
     verdict = judge(CLAIMS["C2.1"], evidence, differs={}, datasets=["mnist"])
-    assert (verdict.word, verdict.note) == (word, note)
+    assert (verdict.outcome, verdict.note) == (word, note)
 
 
 def real(run: FakeRun, **settings: Any) -> FakeRun:
@@ -357,7 +357,7 @@ def test_only_the_claims_own_setting_is_judged():
     )
     judged = claims.verdict("C2.2", [real(run), real(penalties([1.0]), activation="relu")])
     assert str(judged) == "reproduced (provisional, 1 seed)"
-    assert judged.other.word == "not reproduced"
+    assert judged.other.outcome == "not reproduced"
     assert "The verdict there would be: not reproduced" in judged._repr_html_()
     elsewhere = claims.verdict("C2.2", [real(run, dataset="digits")])
     assert str(elsewhere) == "not judged (digits, 1 seed)"
@@ -427,7 +427,7 @@ def test_a_threshold_changes_the_sentence_and_the_verdict(tmp_path, monkeypatch)
     stricter = changed(tmp_path, ("high: 0.45", "high: 0.3"), ("low_partly: 0.15", "low_partly: 0.4"))
     monkeypatch.setitem(CLAIMS, "C2.1", stricter["C2.1"])
     after = claims.verdict("C2.1", [run])
-    assert (before.word, after.word) == ("reproduced", "not reproduced")
+    assert (before.outcome, after.outcome) == ("reproduced", "not reproduced")
     assert "step 500 is 0.25 to 0.45, and" in before._repr_html_()
     assert "step 500 is 0.25 to 0.3, and" in after._repr_html_()
     assert after.claim.filled(after.claim.direction) == "mean share above 0.4"

@@ -242,7 +242,7 @@ def test_networks_that_the_claim_does_not_speak_of_are_left_out():
     plain = [run(batch_norm=False), attack(0, 1.0, batch_norm=False)]
     for one in plain:
         one.info["settings"] |= {"dataset": "cifar10"}
-    assert claims.verdict("C3.2", plain).word == "not judged"
+    assert claims.verdict("C3.2", plain).outcome == "not judged"
 
 
 def test_curves_stand_beside_their_own_twin():
@@ -669,12 +669,12 @@ def test_chapter_3_is_judged_in_the_claims_own_setting_only(claim_id):
     one = run(**own)
     one.tables["final"]["accuracy"] = 0.67
     verdict = claims.verdict(claim_id, [one])
-    assert verdict.word != "not judged"
+    assert verdict.outcome != "not judged"
     for name, value in (("dataset", "digits"), ("lr", 0.1), ("epochs", 3), ("layers", ["fc1"])):
         one.info["settings"] = run(**own | {name: value}).info["settings"]
         assert list(claims.verdict(claim_id, [one]).differs) == [name]
     one.info["settings"] = run(**own | {"activation": "own"}).info["settings"]
-    assert claims.verdict(claim_id, [one]).word == "not judged"
+    assert claims.verdict(claim_id, [one]).outcome == "not judged"
 
 
 def test_the_accuracies_of_five_seeds():

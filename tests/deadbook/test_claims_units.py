@@ -553,7 +553,7 @@ def test_chapter_4_is_judged_in_the_claims_own_setting_only(claim_id, units, wei
     ]
     verdict = claims.verdict(claim_id, runs)
     assert list(verdict.differs) == differs
-    assert verdict.word == ("not judged" if differs else "reproduced")
+    assert verdict.outcome == ("not judged" if differs else "reproduced")
     if differs:
         assert f"the criterion speaks of {differs[0].replace('_', ' ')} " in verdict._repr_html_()
 
@@ -563,7 +563,7 @@ def test_the_twin_of_another_seed_is_none():
         in_the_claims_setting(without_units(0.98), "C4.7", seed=0),
         in_the_claims_setting(twin_of(0.98), "C4.7", seed=1),
     ]
-    assert claims.verdict("C4.7", runs).word == "not testable"
+    assert claims.verdict("C4.7", runs).outcome == "not testable"
     both_of_one = in_the_claims_setting(without_units(0.98), "C4.7", seed=1)
     assert str(claims.verdict("C4.7", [*runs, both_of_one])) == "reproduced (provisional, 1 seed)"
 
@@ -575,7 +575,7 @@ def test_c48_of_another_network_is_told_without_its_twin():
         in_the_claims_setting(without_units(0.9, **own), "C4.8", network="mine:net"),
         in_the_claims_setting(twin_of(0.9, **wider), "C4.8"),
     ]
-    assert claims.verdict("C4.8", runs).word == "not judged"
+    assert claims.verdict("C4.8", runs).outcome == "not judged"
 
 
 def test_the_draws_are_a_part_of_the_setting_of_4_1():
@@ -588,9 +588,9 @@ def test_the_draws_are_a_part_of_the_setting_of_4_1():
         runs.append(in_the_claims_setting(run, "C4.11", activation=activation))
     verdict = claims.verdict("C4.11", runs)
     assert str(verdict) == "reproduced (provisional, 1 seed)"
-    assert verdict.other.word == "reproduced"
+    assert verdict.other.outcome == "reproduced"
     runs[0].info["settings"]["draws"] = 1
-    assert claims.verdict("C4.11", runs).word == "not judged"
+    assert claims.verdict("C4.11", runs).outcome == "not judged"
 
 
 @pytest.mark.parametrize("claim_id", [f"C4.{i}" for i in range(1, 13)])
@@ -598,4 +598,4 @@ def test_no_runs_of_ones_own_activation_leave_nothing_to_judge(claim_id):
     """A reader's network that takes no activation: told, not judged, and no error."""
     run = FakeRun({}, {"experiment": next(iter(CLAIMS[claim_id].runs))})
     verdict = claims.verdict(claim_id, [in_the_claims_setting(run, claim_id, activation="own")])
-    assert verdict.word == "not judged"
+    assert verdict.outcome == "not judged"

@@ -363,7 +363,10 @@ def cifar_batches(root: Path, monkeypatch, train: int = 20, test: int = 10) -> d
     def batch(split: str, name: str, count: int) -> list[str]:
         x = generator.integers(0, 256, (count, 3 * 32 * 32), np.uint8)
         pixels.setdefault(split, []).append(x)
-        return write(name, {"data": x, "labels": [number % 10 for number in range(count)]})
+        files = [f"{count - number:03}.png" for number in range(count)]  # another order than theirs
+        return write(
+            name, {"data": x, "labels": [number % 10 for number in range(count)], "filenames": files}
+        )
 
     kind = official.CIFAR10
     names = [f"data_batch_{number}" for number in range(1, 6)]
@@ -375,23 +378,51 @@ def cifar_batches(root: Path, monkeypatch, train: int = 20, test: int = 10) -> d
     return pixels
 
 
-def test_cifar10_from_the_official_batches(tmp_path, monkeypatch):
+def made_official(monkeypatch, root: Path) -> None:
+    """Takes the images there for the official ones."""
+    train, test = datasets._cifar10(root)
+    sums = {
+        name: hashlib.sha256(split.x.permute(0, 2, 3, 1).contiguous().numpy()).hexdigest()
+        for name, split in {"train": train, "test": test}.items()
+    }
+    monkeypatch.setattr(datasets, "_CIFAR_PIXELS", sums)
+
+
+def test_cifar10_from_the_official_batches_and_as_a_tree_of_the_same_files(tmp_path, monkeypatch):
+    """By class and name of the file; told by their pixels, as official ones or others."""
     monkeypatch.setattr(datasets, "_reachable", lambda host: pytest.fail("asked the network"))
-    pixels = cifar_batches(tmp_path, monkeypatch)
+    pixels = cifar_batches(tmp_path, monkeypatch, train=50)
     assert not datasets.decodes("cifar10", tmp_path)
     images = datasets.load("cifar10", tmp_path, probe_size=3)
-    assert (images.name, images.shape, images.classes) == ("cifar10 (official)", (3, 32, 32), 10)
-    assert (len(images.train.y), len(images.test.y)) == (14, 10)
+    assert (images.name, images.shape, images.classes) == ("cifar10 (folder)", (3, 32, 32), 10)
+    assert (len(images.train.y), len(images.test.y)) == (44, 10)
     assert images.test.y.tolist() == list(range(10))
     every = torch.tensor(np.concatenate(pixels["train"])).float() / 255
     test = torch.tensor(pixels["test"][0]).float().view(10, 3, 32, 32) / 255  # red, green, blue plane
     torch.testing.assert_close(images.test.x, (test - every.mean()) / every.std())
 
+    tree = tmp_path / "tree"
+    for split, parts in pixels.items():
+        for part, x in enumerate(parts):
+            for number, image in enumerate(x):
+                file = tree / "cifar10" / split / f"class{number % 10}" / f"{len(x) - number:03}-{part}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image.reshape(3, 32, 32).transpose(1, 2, 0)).save(file)
+    for one, other in zip(datasets._cifar10(tmp_path), datasets._cifar10(tree), strict=True):
+        assert torch.equal(one.y, other.y)
+        assert torch.equal(one.x, other.x)
+    with pytest.raises(Invalid, match=r"are cifar10 \(folder\), the run is on cifar10 \(official\)"):
+        datasets.load("cifar10", tmp_path, probe_size=3, pixels="official")
+    made_official(monkeypatch, tmp_path)
+    assert datasets.load("cifar10", tmp_path, probe_size=3, pixels="official").name == "cifar10 (official)"
+    with pytest.raises(Invalid, match=r"are cifar10 \(official\), the run is on cifar10 \(folder\)"):
+        datasets.load("cifar10", tmp_path, probe_size=3, pixels="folder")
+
 
 def test_the_official_batches_go_before_a_tree(tmp_path, monkeypatch):
     cifar_tree(tmp_path, 20, 10)
     cifar_batches(tmp_path, monkeypatch)
-    assert datasets.load("cifar10", tmp_path, probe_size=3).name == "cifar10 (official)"
+    assert datasets.load("cifar10", tmp_path, probe_size=3).shape == (3, 32, 32)
 
 
 def test_broken_batches_are_named(tmp_path, monkeypatch):
@@ -429,8 +460,8 @@ def test_cifar10_from_a_tree(tmp_path, opened):
     """Its pixels, and the name says that they were re-coded."""
     tree = cifar_tree(tmp_path, 20, 10)
     assert datasets.decodes("cifar10", tmp_path)
-    train, test, title = datasets._cifar10(tmp_path)
-    assert title == "cifar10 (folder)"
+    train, test = datasets._cifar10(tmp_path)
+    assert datasets._pixels(train, test) == "folder"
     assert (train[0].shape, test[0].shape) == ((20, 3, 4, 4), (10, 3, 4, 4))
     first = sorted((tree / "test" / "class3").iterdir())[0]
     assert np.array_equal(test[0][3].permute(1, 2, 0).numpy(), np.asarray(Image.open(first)))

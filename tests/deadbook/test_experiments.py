@@ -11,13 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from deadbook import datasets, figures, runs, settings
+from deadbook import claims, datasets, figures, runs, settings
 from deadbook.analysis import trials
+from deadbook.build import book
+from deadbook.chapters import plans
 from deadbook.experiments import (
     attacks,
     background,
     common,
     explorer,
+    grouping,
+    rescaling,
     unit_pruning,
     units,
 )
@@ -172,6 +176,7 @@ def test_costs_of_each_scorer():
     assert small.loc["pass", "passes"] == 1
     assert small.loc["taylor2", "weights"] == 20_522
     assert wide.loc["loss_change of layers", "weights"] == 400
+    assert "mrs of all units" in small.index
     assert (found["seconds"] > 0).all()
 
 
@@ -269,6 +274,23 @@ def test_penalties_are_those_of_bias_propagation(of_units):
                     assert found.tolist() == pytest.approx([penalty], abs=1e-5)
 
 
+def test_nine_constants_are_compared_at_the_last_of_few_measurements(of_units):
+    """ReLU keeps the order: of a unit of fc1 the extremes of h and of a are the same; their means are not."""
+    rows = of_units["constants"]
+    cases = rows.groupby(["layer", "set"])["constant"].nunique()
+    assert len(cases) == 6
+    assert cases.eq(9).all()
+    keys = ["step", "layer", "set", "constant"]
+    half = of_units["penalties"].query("scorer == 'mrs' and fraction == 0.5")
+    both = rows.merge(half, on=keys)
+    assert len(both) == 6 * len(units.CONSTANTS)
+    assert both["penalty_x"].tolist() == both["penalty_y"].tolist()
+    fc1 = rows.query("layer == 'fc1' and set == 'other'").set_index("constant")["penalty"]
+    for name in ("min", "max", "median"):
+        assert fc1[f"{name} of h"] == pytest.approx(fc1[f"{name} of a"], abs=1e-5)
+    assert fc1["mean of h"] != fc1["mean of a"]
+
+
 def test_penalties_of_a_network_of_ones_own_are_those_of_hooks():
     images = datasets.load("digits", probe_size=40)
     net = trained(images, 3)
@@ -322,6 +344,7 @@ def test_each_pruning_of_units_is_measured_with_each_stand_in(of_unit_pruning):
     assert len(rows) == 2 * 3 * 3
     wide = rows.pivot_table(index=["fraction", "set"], columns="removal", values="after")
     assert wide.nunique(axis=1).eq(3).all()  # three different ways
+    assert rows[["before_accuracy", "after_accuracy"]].stack().between(0, 1).all()
 
 
 def test_a_network_whose_units_cannot_be_removed_is_refused_at_once():
@@ -469,6 +492,21 @@ def test_the_twin_is_an_attack_that_multiplies_by_one(unattacked, attacked):
 
 def test_the_same_attack_gives_the_same_tables(attacked):
     same(tables("attacks", **ATTACKED), attacked)
+
+
+def test_what_is_recorded_around_an_attack_changes_nothing_else(attacked):
+    found = tables("attacks", **(ATTACKED | {"around": [[8, 15], [16, 27]], "snapshots": True}))
+    around, values, weights = (found.pop(name) for name in ("around", "around_values", "snapshots"))
+    same(found, attacked)
+    assert sorted(around["step"].unique()) == sorted(values["step"].unique()) == [10, 20]
+    regular = found["units"].query("step == 20 and set == 'probe'").reset_index(drop=True)
+    names = ["layer", "unit", "mrp", "mrs", "gradient", "norm_in", "norm_out"]
+    again = around.query("step == 20").reset_index(drop=True)
+    pd.testing.assert_frame_equal(again[names], regular[names])
+    counts = values.query("step == 20").reset_index(drop=True)
+    pd.testing.assert_frame_equal(counts, found["values"].query("step == 20").reset_index(drop=True))
+    assert weights.groupby("step").size().nunique() == 1
+    assert {"conv1.weight", "conv1.bias", "fc2.bias"} <= set(weights["name"])
 
 
 def test_an_attack_records_all_units_of_all_layers(attacked):
@@ -667,3 +705,77 @@ def test_the_explorer_takes_out_units_and_counts_what_is_left():
     assert tuple(rows.loc[("norm_l2", 0.5, False), ["loss", "accuracy"]]) == pytest.approx(expected, abs=1e-6)
     small = compaction.compact(net, keep)
     assert rows.loc[("norm_l2", 0.5, True), "parameters"] == sum(one.numel() for one in small.parameters())
+
+
+SHORT = {name: value for name, value in TRAINED.items() if name != "measure_every"}
+QUESTIONS = {
+    "rescoring": SHORT | {"layers": ["conv1"], "ends": [2]},
+    "grouping": TRAINED | {"layers": ["conv1"], "measure_every": 28, "fractions": [0.8]},
+    "averaging": TRAINED | {"layers": ["conv1"], "measure_every": 14, "images": [100, 1000]},
+    "revival": TRAINED | {"layers": ["fc1"], "epoch": 1, "below": 0.8},
+}
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return {name: tables(name, **chosen) for name, chosen in QUESTIONS.items()}
+
+
+def test_the_open_questions_record_what_their_criteria_read(answers):
+    """The first weights removed are the same both ways; the first average is of one."""
+    rows = answers["rescoring"]["removed"].query("removed <= 2 and set == 'probe'")
+    assert rows.groupby("removed")["change"].nunique().eq(1).all()
+    assert rows.query("removed == 2")["change"].lt(0).all()
+    assert set(answers["grouping"]["penalties"]["scorer"]) == {"group", "magnitude"}
+    rows = answers["averaging"]["penalties"]
+    first = rows[rows["step"] == 14].groupby(["scorer", "images"])["penalty"].nunique()
+    assert first.eq(1).all()
+    assert len(rows) == 3 * 2 * 2 * 2
+    rows = answers["revival"]["revived"]
+    assert rows.groupby("arm")["unit"].nunique().nunique() == 1
+    assert set(rows["arm"]) == {"wait", "new incoming", "ReDo", "new outgoing"}
+
+
+def test_the_plan_of_the_open_questions_is_judged_in_its_setting():
+    """Short runs of units in another setting are told as what they are."""
+    chosen = {chapter: book.complete(chapter, "thesis") for chapter in ("02-1-saliency", "03-4-relu")}
+    wanted = plans.questions(chosen, range(5, 10))
+    assert {name: len(every) for name, every in wanted.items()} == {
+        "rescoring": 10,
+        "grouping": 10,
+        "averaging": 5,
+        "rescaling": 5,
+        "revival": 5,
+    }
+    for claim in (claim for claim in claims.CLAIMS.values() if claim.runs.keys() & wanted.keys()):
+        (name,) = claim.runs
+        setting = claim.setting[name]
+        for run in wanted[name]:
+            settings.check(settings.experiment(name), run)
+            assert all(run[it] in allowed for it, allowed in setting.items())
+
+
+def test_a_rescaled_unit_leaves_the_network_as_it_was():
+    net, batch = make_trained_chain()
+    before = net(batch.x)
+    rescaling.rescale(net, "conv2", 3, 2.0)
+    torch.testing.assert_close(net(batch.x), before)
+
+
+def make_trained_chain():
+    images = datasets.load("digits", probe_size=50)
+    return models.small_cnn(images.shape, seed=0).eval(), images.probe
+
+
+def test_the_group_score_is_by_the_gauss_newton_matrix():
+    """For ReLU that is the Hessian; and the greedy order is found by hand for three weights."""
+    net, batch = make_trained_chain()
+    exact = derivatives.hessian(net, batch, ["conv1.weight"])
+    found = grouping.gauss_newton(net, batch, "conv1.weight")
+    torch.testing.assert_close(found, exact.double(), rtol=1e-3, atol=1e-5)
+    curvature = torch.tensor([[1.0, 0.0, -0.9], [0.0, 2.0, 0.0], [-0.9, 0.0, 3.0]])
+    assert grouping.greedy_ranks(curvature, torch.ones(3)).tolist() == [
+        0,
+        2,
+        1,
+    ]  # 0.5, then 1.5 - 0.9 before 1

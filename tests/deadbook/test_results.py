@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from deadbook import runs
+from deadbook.analysis import trials
 from deadbook.build import book, tables
 from deadbook.chapters import plans
 from deadbook.sweeps import results
@@ -63,3 +64,20 @@ def test_a_table_for_readers_is_made_from_the_committed_runs_and_documented(chap
     assert set(kept["seed"]) == {run.info["settings"]["seed"] for run in some}
     what = [name for name in kept if name not in ("penalty", "mrp", "mrs", *tables.LOSSES)]
     assert not kept.duplicated(what).any() or chapter.startswith("03")
+
+
+def test_committed_runs_are_wanted_as_they_are_and_others_with_what_is_recorded_since():
+    chosen = book.complete("03-2-batch-norm", "thesis") | {"seeds": 7}
+    wanted = trials.some_units(chosen)
+    for run in (run for role in wanted.values() for run in role):
+        fresh = run["seed"] >= 5
+        assert trials.committed("attacks", run) is not fresh
+        assert (run.get("pixels"), "around" in run) == (("official", True) if fresh else (None, False))
+    twins = wanted["twins"]
+    windows = [[0, 1150], [1450, 1790], [2450, 2790], [4950, 5290]]
+    assert [run["around"] for run in twins[5:]] == [windows] * 2
+    assert [run.get("snapshots") for run in twins] == [None] * 5 + [True, None]
+    assert wanted["starts"][6]["around"] == [[450, 790]]
+    units = plans.units(book.complete("04-1-units", "thesis") | {"seeds": 7, "wider_seeds": 7})["units"]
+    assert [run["seed"] for run in units if run.get("snapshots")] == [5, 5]
+    assert all(run["widths"] == [8, 16, 64] for run in units if run.get("snapshots"))

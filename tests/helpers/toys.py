@@ -11,12 +11,14 @@ import pandas as pd
 import torch
 from torch import nn
 
+from deadbook.analysis.measures import final_units
 from deadbook.claims import CLAIMS
 from deadbook.claims.evidence import Evidence
+from deadbook.claims.units import means_by_step
 from deadunits.data import Batch
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeRun:
     tables: dict[str, pd.DataFrame]
     info: dict[str, Any] = field(default_factory=dict)
@@ -30,12 +32,14 @@ class FakeRun:
 
 
 def decide(claim_id: str, case: Sequence[FakeRun], on: str) -> Evidence | None:
-    """What the criterion of a claim finds, with the thresholds of `claims.yaml`."""
+    """What the criterion of a claim finds, with the thresholds of `claims.yaml`; nothing is cached."""
+    final_units.cache_clear()
+    means_by_step.cache_clear()
     return CLAIMS[claim_id].evidence(case, on)
 
 
 def outcome(evidence: Evidence) -> tuple[bool, bool]:
-    return evidence.holds, evidence.directs
+    return evidence.holds, evidence.direction_holds
 
 
 BOTH, DIRECTION, NEITHER = (True, True), (False, True), (False, False)  # outcomes of a criterion

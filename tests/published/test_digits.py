@@ -34,6 +34,11 @@ RUNS = {
     | {"layers": HIDDEN, "layer": "conv1", "unit": 0, "start": 3, "interval": 3, "repeats": 2}
     | {"multiplier": 10, "control": False, "watch": [["conv1", 0]], "batch_norm": True},
     "explorer": WHERE | HOW | {"layers": HIDDEN, "fractions": [0.5], "of": "units"},
+    "rescoring": WHERE | HOW | {"layers": ["conv1"], "ends": [1]},
+    "grouping": MEASURED | {"layers": ["conv1"], "fractions": [0.8]},
+    "averaging": MEASURED | {"layers": ["conv1"], "images": [30, 60]},
+    "rescaling": WHERE | HOW | {"layer": "conv1", "start": 3, "interval": 3, "repeats": 2, "multiplier": 10},
+    "revival": MEASURED | {"layers": ["fc1"], "epoch": 1, "below": 0.9},
     "costs": WHERE | {"layers": ["fc2"], "probe_size": 30, "rounds": 1},
     "unit_costs": WHERE | {"layers": HIDDEN, "probe_size": 30, "fraction": 0.5, "batches": [2], "rounds": 1},
 }

@@ -91,17 +91,22 @@ def test_the_figure_of_the_title_page_shows_the_committed_runs():
 
 def test_all_claims_are_there_at_a_glance():
     text = ledger.verdicts(Path("book/chapters"))
-    found = re.findall(r"\[\[(.) (C[\d.]+)\]\(#([\w-]+)\)\]\{\.mark \.verdict-([\w-]+)\}", text)
+    found = re.findall(r"\[\[(.) ([CO][\d.]+)\]\(#([\w-]+)\)\]\{\.mark \.verdict-([\w-]+)\}", text)
     found = [(mark, claim, target, word.replace("-", " ")) for mark, claim, target, word in found]
     assert sorted(claim for _, claim, _, _ in found) == sorted(claims.CLAIMS)
     assert all(ledger.MARKS[word] == mark for mark, _, _, word in found)
     assert all(ledger.anchor(claim) == target for _, claim, target, _ in found)
-    assert f"{len(found)} claims." in text
-    by = Counter((mark, word) for mark, _, _, word in found)
-    assert all(f"{mark} {word}: {number}" in text for (mark, word), number in by.items())
     counts = ledger.tally(Path("book/chapters"), published())
-    assert all(counts[word] == str(number) for (_, word), number in by.items())
-    assert counts["claims"] == str(len(claims.CLAIMS))
+    shown = [entry for entry in found if entry[1] not in ledger.unshown(Path("book/chapters"))]
+    for listed in ledger.LISTS:
+        by = Counter((mark, word) for mark, name, _, word in found if claims.CLAIMS[name].listed == listed)
+        legend = ", ".join(
+            f"{mark} {word}: {by[mark, word]}" for word, mark in ledger.MARKS.items() if by[mark, word]
+        )
+        assert re.search(rf"^{by.total()} .*\. {re.escape(legend)}\.$", text, re.M)
+    by = Counter(word for *_, word in shown)
+    assert all(counts[word] == str(number) for word, number in by.items())
+    assert counts["claims"] == str(len(shown))
 
 
 def test_the_ledger_has_every_claim_as_its_chapter_shows_it_and_a_figure_there():

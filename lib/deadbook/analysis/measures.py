@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,62 @@ def rows_of(runs: Iterable[Run], name: str, column: str) -> pd.DataFrame:
     tables = [table for table in (run.table(name) for run in runs if run.has(name)) if len(table)]
     every = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({column: []})
     return every[np.isfinite(every[column].astype(float))]
+
+
+def last_epoch(rows: pd.DataFrame) -> pd.DataFrame:
+    """The measurements in the last epoch of the training."""
+    return rows[rows["epoch"] > rows["epoch"].max() - 1]
+
+
+@cache
+def final_units(run: Run, on: str) -> pd.DataFrame:
+    """Means over the last epoch, by (layer, unit); `mean_`: the layer's; `others`: MRP of its other units."""
+    rows = run.table("units") if run.has("units") else None
+    if rows is None or rows.empty:
+        import pandas as pd
+
+        return pd.DataFrame()
+    rows = last_epoch(rows[rows["set"] == on])
+    names = [name for name in ("mrp", "gradient", "norm_in", "norm_out") if name in rows]
+    means = rows.groupby(["layer", "unit"])[names].mean()
+    by_layer = means.groupby("layer")
+    means["others"] = by_layer["mrp"].transform("sum") - means["mrp"]
+    return means.join(by_layer[names].transform("mean").add_prefix("mean_"))
+
+
+def spearman(a: pd.Series, b: pd.Series) -> float:
+    """Spearman's rank correlation."""
+    return float(a.rank().corr(b.rank()))
+
+
+def lowest_shared(before: pd.Series, after: pd.Series) -> float:
+    """The share of the lower half of `before` that is in the lower half of `after`; indexed alike."""
+    half = len(before) // 2
+    low, still = (set(values.sort_values(kind="stable").index[:half]) for values in (before, after))
+    return len(low & still) / half if half else float("nan")
+
+
+def peaks(penalty: pd.Series, after: int, times: float = 2, window: int = 11) -> float:
+    """Share of the measurements after a step above so many times the centred running median."""
+    usual = penalty.rolling(window, center=True, min_periods=window // 2 + 1).median()
+    late = penalty.index > after
+    return float((penalty[late] > times * usual[late]).mean())
+
+
+#: Quantiles of Student's t, two-sided, by its degrees of freedom from 1 on.
+STUDENT = {
+    0.95: (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262),
+    0.9: (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833),
+}
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """The t interval of a mean; of fewer than two numbers nan."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    quantile = STUDENT[level][min(len(values) - 2, 8)]
+    half = quantile * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
 def second_half(rows: pd.DataFrame) -> pd.DataFrame:
@@ -231,10 +288,10 @@ def chance_of_two_empty(units: int, size: int, left: int) -> float:
     return sum((-1) ** k * (k - 1) * sums[k] for k in range(2, units + 1)) / comb(n, left)
 
 
-def largest_kept(run: Run, twin: Run, layer: str) -> float:
+def largest_kept(run: Run, twin: Run, layer: str, top: float = 0.1) -> float:
     """Share of the twin's largest tenth of a layer's weights that the pruned run still has."""
     sizes = np.abs(weights(twin, layer))
-    return float((weights(run, layer)[sizes >= np.quantile(sizes, 0.9)] != 0).mean())
+    return float((weights(run, layer)[sizes >= np.quantile(sizes, 1 - top)] != 0).mean())
 
 
 def layers_after(pruned: Iterable[Run], twins: Iterable[Run], layers: Iterable[str]) -> pd.DataFrame:

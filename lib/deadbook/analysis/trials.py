@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deadbook.analysis.measures import NAMES, steady, unit_correlations
+from deadbook import runs
+from deadbook.analysis.measures import NAMES, last_epoch, steady, unit_correlations
 from deadbook.runs import Run, ensure, grid
 from deadbook.settings import shared
 
@@ -69,7 +70,50 @@ def some_units(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     if "multipliers" in chosen:
         slow = base | {"interval": chosen["slow_interval"]}
         wanted["multipliers"] = attacks(slow, timed, seeds, multiplier=chosen["multipliers"])
-    return wanted
+    return recorded(wanted)
+
+
+def committed(experiment: str, run: Mapping[str, Any]) -> bool:
+    """Whether a run with exactly these settings is in the book: it is read as it was recorded."""
+    return (runs.top() / runs.PUBLISHED / runs.key(experiment, run)).is_dir()
+
+
+def recorded(wanted: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The same settings; those of runs that are not `committed` with what is recorded since then.
+
+    That is, all units around the attacks (a twin has the windows of all its attacks), all weights of the
+    first such seed's twin; and CIFAR-10 must be its own images, not re-coded ones.
+    """
+    windows: list[list[int]] = []
+    for first, last in sorted(
+        map(_window, (run for role in wanted.values() for run in role if run["repeats"]))
+    ):
+        if windows and first <= windows[-1][1]:
+            windows[-1][1] = max(windows[-1][1], last)
+        else:
+            windows.append([first, last])
+
+    fresh = {name: [not committed("attacks", run) for run in role] for name, role in wanted.items()}
+    every = [(run, new) for name, role in wanted.items() for run, new in zip(role, fresh[name], strict=True)]
+    first = min((run["seed"] for run, new in every if new), default=None)
+
+    def more(run: dict[str, Any]) -> dict[str, Any]:
+        known = {"pixels": "official"} if run["dataset"] == "cifar10" else {}
+        if run["watch"]:
+            known |= {"around": [_window(run)] if run["repeats"] else windows}
+            known |= {"snapshots": True} if run["seed"] == first and not run["repeats"] else {}
+        return {name: value for name, value in known.items() if value}
+
+    return {
+        name: [run | more(run) if new else run for run, new in zip(role, fresh[name], strict=True)]
+        for name, role in wanted.items()
+    }
+
+
+def _window(run: Mapping[str, Any]) -> list[int]:
+    """From 50 steps before the first attack to 200 after the last."""
+    last = run["start"] + (run["repeats"] - 1) * run["interval"]
+    return [max(0, run["start"] - 50), last + 200]
 
 
 def whole_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -79,11 +123,12 @@ def whole_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         chosen: the chapter's parameters by name.
     """
     base, seeds = shared("attacks", chosen), chosen["seeds"]
-    return {
+    wanted = {
         "twins": twins(base, chosen["timed"], seeds),
         "attacks": attacks(base, units_of(chosen), seeds),
         "controls": attacks(base | {"control": True}, chosen["timed"], seeds),
     }
+    return recorded(wanted)
 
 
 def units_of(chosen: Mapping[str, Any]) -> list[Unit]:
@@ -102,7 +147,8 @@ def milder(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """
     base, seeds = shared("attacks", chosen), chosen["milder_seeds"]
     mild = attacks(base, units_of(chosen), seeds, multiplier=chosen["milder"])
-    return {"again": twins(base, [], seeds), "milder": [run | {"watch": []} for run in mild]}
+    wanted = {"again": twins(base, [], seeds), "milder": [run | {"watch": []} for run in mild]}
+    return recorded(wanted)
 
 
 def one_layer(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -259,7 +305,7 @@ def late_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if "lasted" in rows:
         rows = rows[rows["lasted"].astype(bool)]
-    return rows[rows["epoch"] > rows["epoch"].max() - 1]
+    return last_epoch(rows)
 
 
 def gradient_grows(rows: pd.DataFrame) -> bool:
@@ -512,7 +558,7 @@ def computed_again(again: Sequence[Run], twins: Sequence[Run], layer: str) -> pd
             return pd.Series(dtype=float)
         rows = pd.concat(parts)
         rows = rows[(rows["set"] == "probe") & (rows["layer"] == layer)]
-        return rows[rows["epoch"] > rows["epoch"].max() - 1].groupby(["seed", "unit"])["mrp"].mean()
+        return last_epoch(rows).groupby(["seed", "unit"])["mrp"].mean()
 
     found = final(again) / final(twins)
     return found[np.isfinite(found)]

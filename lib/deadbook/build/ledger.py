@@ -22,6 +22,8 @@ from deadbook.build.book import glued, runs_shown
 from deadbook.runs import PUBLISHED, Run, runs_in
 
 MARKS = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not testable": "–", "not judged": "·"}
+MARKS |= {"not run yet": "○"}
+LISTS = {"first": "the first list", "second": "the second list", "open": "open questions"}
 
 
 class Verdicts(SphinxDirective):
@@ -72,10 +74,21 @@ def _chapters(source: str) -> Path:
 
 def shown(chapter: Path) -> Iterator[tuple[str, str]]:
     """Claims that an executed chapter shows: name and verdict."""
-    words = {name: text for name, text in glued(chapter).items() if name.startswith("verdict_c")}
+    words = glued(chapter)
     for cell in json.loads(chapter.read_text("utf8"))["cells"]:
-        for name in re.findall(r'verdict-id\\?">(C\d\.\d+)<', json.dumps(cell.get("outputs", []))):
+        for name in re.findall(r'verdict-id\\?">([CO][\d.]+)<', json.dumps(cell.get("outputs", []))):
             yield name, words[f"verdict_{name.lower().replace('.', '')}"]
+
+
+def unshown(chapters: Path) -> list[str]:
+    """The claims that no executed chapter shows."""
+    known = {name for path in chapters.glob("*.ipynb") for name, _ in shown(path)}
+    return [name for name in claims.CLAIMS if name not in known]
+
+
+def outcome(text: str) -> str:
+    """The outcome in a verdict that a chapter shows, as "reproduced, number differs (5 seeds)"."""
+    return re.split(r", | \(", text)[0]
 
 
 def title(chapter: Path) -> str:
@@ -85,36 +98,57 @@ def title(chapter: Path) -> str:
 
 
 def verdicts(chapters: Path) -> str:
-    """The verdicts that the executed chapters show, in Markdown."""
-    lines, words = [], Counter[str]()
-    for path in sorted(chapters.glob("*.ipynb")):
-        marks = []
-        for name, text in sorted(shown(path), key=lambda one: int(one[0].partition(".")[2])):
-            word = text.partition(" (")[0]
-            words[word] += 1
-            css = word.replace(" ", "-")
+    """The verdicts that the executed chapters show, in Markdown, and the claims that none shows yet."""
+    lines, counts = [], {name: Counter[str]() for name in LISTS}
+
+    def marks(found: dict[str, str]) -> str:
+        parts = []
+        for name, word in sorted(found.items(), key=lambda item: int(re.findall(r"\d+", item[0])[-1])):
+            counts[claims.CLAIMS[name].listed][word] += 1
             # classes of the link itself would be lost when Sphinx resolves it
-            marks.append(f"[[{MARKS[word]} {name}](#{anchor(name)})]{{.mark .verdict-{css}}}")
-        if marks:
-            lines.append(f"**{title(path)}**\\\n" + "\n".join(marks))
-    legend = ", ".join(f"{MARKS[word]} {word}: {words[word]}" for word in MARKS if words[word])
-    return "\n\n".join([*lines, f"{sum(words.values())} claims. {legend}."])
+            css = word.replace(" ", "-")
+            parts.append(f"[[{MARKS[word]} {name}](#{anchor(name)})]{{.mark .verdict-{css}}}")
+        return "\n".join(parts)
+
+    for path in sorted(chapters.glob("*.ipynb")):
+        if found := {name: outcome(text) for name, text in shown(path)}:
+            lines.append(f"**{title(path)}**\\\n{marks(found)}")
+    for prefix in ("C2", "C3", "C4", "O"):
+        if found := {name: "not run yet" for name in unshown(chapters) if name.startswith(prefix)}:
+            chapter = "Open questions" if prefix == "O" else f"Second list, chapter {prefix[1]}"
+            lines.append(f"**{chapter}**\\\n{marks(found)}")
+    for name, words in counts.items():
+        if words:
+            legend = ", ".join(f"{MARKS[word]} {word}: {words[word]}" for word in MARKS if words[word])
+            of = (
+                "claims" if name == "first" else LISTS[name] if name == "open" else f"claims of {LISTS[name]}"
+            )
+            lines.append(f"{sum(words.values())} {of}. {legend}.")
+    return "\n\n".join(lines)
 
 
 def ledger(chapters: Path, known: list[Run]) -> str:
     """All claims in Markdown: each judged by its criterion from the tables of these runs."""
     parts = []
     for path in sorted(chapters.glob("*.ipynb")):
-        found = list(shown(path))
+        found = [name for name, _ in shown(path)]
         if found:
             parts.append(f"## {title(path)}")
-        for name, _ in found:
+        for name in found:
             see = f"{name}, from {{doc}}`the chapter <chapters/{path.stem}>`"
             figure = claims.CLAIMS[name].figure
-            see += f", {{numref}}`{figure}`:" if figure else ":"
-            verdict = claims.verdict(name, known)
-            parts += [f"({anchor(name)})=", see, verdict._repr_html_()]  # raw HTML cannot carry a label
+            parts += _block(name, see + f", {{numref}}`{figure}`:" if figure else see + ":", known)
+    for name, heading in LISTS.items():
+        waiting = [claim for claim in unshown(chapters) if claims.CLAIMS[claim].listed == name]
+        parts += [f"## {heading[0].upper()}{heading[1:]}: not run yet"] if waiting else []
+        for claim in waiting:
+            parts += _block(claim, f"{claim}:", known)
     return "\n\n".join(parts)
+
+
+def _block(name: str, see: str, known: list[Run]) -> list[str]:
+    """A claim in the ledger; raw HTML cannot carry a label."""
+    return [f"({anchor(name)})=", see, claims.verdict(name, known)._repr_html_()]
 
 
 def anchor(name: str) -> str:
@@ -129,7 +163,7 @@ def tally(chapters: Path, known: list[Run]) -> dict[str, str]:
         f"seeds {path.stem}": str(len({of[name] for name in runs_shown(path)}))
         for path in chapters.glob("*.ipynb")
     }
-    words = [text.partition(" (")[0] for path in chapters.glob("*.ipynb") for _, text in shown(path)]
+    words = [outcome(text) for path in chapters.glob("*.ipynb") for _, text in shown(path)]
     hours = sum(run.info["processor_seconds"] for run in known) / 3600
     counts = {word: str(words.count(word)) for word in MARKS}
     return counts | seeds | {"claims": str(len(words)), "runs": str(len(known)), "hours": f"{hours:.1f}"}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from deadbook.analysis import trials
+from deadbook.datasets import train_size
 from deadbook.runs import grid
 from deadbook.settings import shared
 
@@ -41,7 +42,13 @@ def units(chosen: Mapping[str, Any]) -> Wanted:
     if chosen["network"] == "small_cnn" and chosen["wider"] not in ([], chosen["widths"]):
         wider = {"widths": chosen["wider"]}
         runs += [run | wider for run in runs if run["seed"] < chosen["wider_seeds"]]
-    return {"units": runs}
+    fresh = [run for run in runs if run["widths"] == chosen["widths"] and not trials.committed("units", run)]
+    first = min((run["seed"] for run in fresh), default=None)  # of this seed all weights are kept
+    return {
+        "units": [
+            run | ({"snapshots": True} if run in fresh and run["seed"] == first else {}) for run in runs
+        ]
+    }
 
 
 def unit_pruning(chosen: Mapping[str, Any]) -> Wanted:
@@ -55,6 +62,27 @@ def unit_pruning(chosen: Mapping[str, Any]) -> Wanted:
         "unit_pruning": grid(shared("unit_pruning", chosen), seed=seeds),
         "weight_pruning": grid(weights, schedule=schedules, seed=seeds),
         "explorer": explored(chosen, "units"),
+    }
+
+
+def questions(parameters: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> Wanted:
+    """Of the open questions that need runs of their own, by the parameters of chapters 2.1 and 3.4."""
+    weights, relu = parameters["02-1-saliency"], parameters["03-4-relu"]
+    both, first = weights["activations"], weights["activations"][:1]
+    steps = -(-(train_size(weights["dataset"]) - 2 * weights["probe_size"]) // weights["batch_size"])
+
+    def runs(experiment: str, kinds: Sequence[str], **more: Any) -> list[dict[str, Any]]:
+        return grid(shared(experiment, weights) | more, activation=kinds, seed=seeds)
+
+    attack = shared("rescaling", relu) | ({"pixels": "official"} if relu["dataset"] == "cifar10" else {})
+    return {
+        "rescoring": runs("rescoring", both, ends=list(range(1, weights["epochs"] + 1, 2))),
+        "grouping": runs("grouping", both, measure_every=10 * weights["measure_every"], fractions=[0.8]),
+        "averaging": runs(
+            "averaging", first, measure_every=3 * weights["measure_every"], images=[100, 1000, 4000, 16000]
+        ),
+        "rescaling": grid(attack, seed=seeds),
+        "revival": runs("revival", first, layers=["fc1"], measure_every=steps // 4, epoch=2, below=0.05),
     }
 
 

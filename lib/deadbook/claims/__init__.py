@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deadbook.analysis import trials
 from deadbook.analysis.measures import in_seeds, steady
 from deadbook.claims.catalogue import CLAIMS, Allowed, Claim
-from deadbook.claims.evidence import Evidence
+from deadbook.claims.evidence import Case, Evidence
+from deadbook.claims.numbers import Compared, compared, worst
 from deadbook.runs import Run
 
 ENOUGH = 0.8  # share of the seeds in which a criterion must hold
 FULL = 5  # seeds; with fewer a verdict is provisional
+CONFIRMATION = range(5, 10)  # the seeds that verdicts come from; all others are exploration
 
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """The word on a claim, and what it rests on."""
+    """What the runs say of a claim, and what that rests on."""
 
     claim: Claim
-    word: str  # reproduced, partly, not reproduced, not testable or not judged
+    outcome: str  # reproduced, partly, not reproduced, not testable, not judged or not run yet
     note: str
     evidence: Sequence[Evidence]
     other: Verdict | None = field(default=None)  # the same criterion, evaluated on other images
     differs: Mapping[str, Allowed] = field(default_factory=dict)  # what the claim speaks of, the runs do not
+    exploration: Verdict | None = field(default=None)  # of other seeds than CONFIRMATION, where those decide
+
+    @property
+    def numbers(self) -> list[Compared]:
+        """The thesis's numbers beside ours: on the seeds of the confirmation, in the claim's own setting."""
+        return [] if self.exploration is None or self.differs else compared(self.claim, self.evidence)
 
     def __str__(self) -> str:
-        return f"{self.word} ({self.note})"
+        differs = self.outcome == "reproduced" and worst(self.numbers) == "differs"
+        return f"{self.outcome}{', number differs' * differs} ({self.note})"
 
     def __repr__(self) -> str:
         return f"{self.claim.id}: {self}. {'; '.join(self.measured())}"
@@ -50,22 +60,34 @@ class Verdict:
         return [*parts, f"The criterion holds in {held} of {in_seeds(len(self.evidence))}"]
 
     def _repr_html_(self) -> str:
-        claim, css = self.claim, self.word.replace(" ", "-")
+        claim, css = self.claim, self.outcome.replace(" ", "-")
+        shown = str(self).partition(" (")[0]
         rows = {"Criterion": [claim.filled(claim.criterion)], "Measured": self.measured()}
         if self.other and self.other.evidence:
             rows["On other images"] = self.other.measured()
-            if self.other.word != self.word:
-                rows["On other images"].append(f"The verdict there would be: {self.other.word}")
-        if self.word == "partly":
+            if self.other.outcome != self.outcome:
+                rows["On other images"].append(f"The verdict there would be: {self.other.outcome}")
+        if self.outcome == "partly":
             rows["Partly"] = [f"the direction holds: {claim.filled(claim.direction)}"]
-        if self.word == "not judged":
+        if self.outcome == "not judged":
             rows["Why not judged"] = ["the criterion speaks of " + _words(self.differs)]
+        if self.exploration:
+            numbers = {
+                "": self.numbers,
+                ", other images": compared(claim, self.other.evidence if self.other else ()),
+            }
+            lines = [_beside(number, where) for where, of in numbers.items() for number in of]
+            rows |= {"The thesis's number": lines} if lines else {}
+            if self.exploration.evidence:
+                rows["Exploration"] = [str(self.exploration), *self.exploration.measured()]
+        if self.outcome == "not run yet":
+            del rows["Measured"]
         items = "".join(
             f"<dt>{name}</dt><dd>{'<br>'.join(map(html.escape, lines))}</dd>" for name, lines in rows.items()
         )
         return (
             f'<div class="verdict verdict-{css}"><p class="verdict-head">'
-            f'<span class="verdict-id">{claim.id}</span> <span class="verdict-word">{self.word}</span> '
+            f'<span class="verdict-id">{claim.id}</span> <span class="verdict-word">{shown}</span> '
             f'<span class="verdict-note">{html.escape(self.note)}</span></p>'
             f'<p class="verdict-claim">{html.escape(claim.filled(claim.words))} '
             f'<span class="verdict-where">(thesis, {html.escape(claim.place)})</span></p>'
@@ -77,11 +99,26 @@ def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
     """Judge a claim by runs, several a seed where it compares them.
 
     Those of other experiments and networks are left out, and attacks that came after the claims were fixed
-    (`trials.late`); of other widths if there are some of its own.
+    (`trials.late`); of other widths if there are some of its own. The seeds of CONFIRMATION decide, and the
+    others stand beside them as exploration; where there are only others, they decide the claims of the first
+    list.
     """
     claim = CLAIMS[claim_id]
+    known = [run for run in runs if run.info["experiment"] in claim.runs and not trials.late(run)]
+    fresh, seen = [], []
+    for run in known:
+        (fresh if run.info["settings"]["seed"] in CONFIRMATION else seen).append(run)
+    exploration = _judged(claim, seen)
+    if fresh:
+        return replace(_judged(claim, fresh), exploration=exploration)
+    if claim.listed == "first" or exploration.outcome == "not judged":
+        return exploration
+    return Verdict(claim, "not run yet", "seeds 5 to 9", [], exploration=exploration)
+
+
+def _judged(claim: Claim, known: Sequence[Run]) -> Verdict:
+    """The verdict of these runs, all of the claim's experiments."""
     setting = claim.setting
-    known = [run for run in runs if run.info["experiment"] in setting and not trials.late(run)]
     chosen = [run for run in known if not {"activation", "batch_norm"} & _differing(run, setting).keys()]
     chosen = [run for run in chosen if "widths" not in _differing(run, setting)] or chosen
     differs: dict[str, Allowed] = {}
@@ -92,10 +129,16 @@ def verdict(claim_id: str, runs: Sequence[Run]) -> Verdict:
     seeds = sorted({values["seed"] for values in settings})
     cases = [[run for run in chosen if run.info["settings"]["seed"] == seed] for seed in seeds]
     cases = [chosen] if claim.pooled else cases
-    scored, other = (
-        [claim.evidence(case, name) if case else None for case in cases]
-        for name in (claim.scored_on, "other")
-    )
+
+    def evidence(case: Case, on: str) -> Evidence | None:
+        found = None
+        with suppress(
+            *(LookupError, ValueError, AttributeError) if differs else ()
+        ):  # such tables may lack anything
+            found = claim.evidence(case, on) if case else None
+        return found
+
+    scored, other = ([evidence(case, name) for case in cases] for name in (claim.scored_on, "other"))
     number, few = len(seeds) if claim.pooled else 0, fewest(chosen)
     on_other = judge(claim, other, differs, datasets, number=number, few=few)
     return judge(claim, scored, differs, datasets, on_other, number, few)
@@ -148,19 +191,30 @@ def judge(
     if few[0] < number:
         note += f", {few[0]} of {few[1]}"
     if not eligible:
-        word = "not testable"
+        outcome = "not testable"
     elif sum(seed.holds for seed in eligible) >= ENOUGH * len(eligible):
-        word = "reproduced"
-    elif sum(seed.directs for seed in eligible) >= ENOUGH * len(eligible):
-        word = "partly"
+        outcome = "reproduced"
+    elif sum(seed.direction_holds for seed in eligible) >= ENOUGH * len(eligible):
+        outcome = "partly"
     else:
-        word = "not reproduced"
-    return Verdict(claim, word, note, eligible, other)
+        outcome = "not reproduced"
+    return Verdict(claim, outcome, note, eligible, other)
 
 
 def _number(value: float) -> str:
     value = steady(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _beside(number: Compared, where: str) -> str:
+    """A number of the thesis beside ours, in words."""
+    thesis = number.thesis if isinstance(number.thesis, list) else [number.thesis]
+    stated = " to ".join(map(_number, thesis))
+    interval = (
+        f"95%: {_number(number.low)} to {_number(number.high)}" if number.low == number.low else "one seed"
+    )
+    ours = f"{_number(number.ours)} here ({interval})"
+    return f"{number.name}{where}: {stated} in the thesis, {ours}: number {number.outcome}"
 
 
 def _words(setting: Mapping[str, Allowed]) -> str:

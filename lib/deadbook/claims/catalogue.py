@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from deadbook import settings
-from deadbook.claims import attacks, units, weights
+from deadbook.claims import attacks, questions, units, weights
 from deadbook.claims.evidence import Case, Evidence, Limits
+from deadbook.claims.numbers import BANDS
 from deadunits import Invalid
 
 FILE = Path(__file__).with_name("claims.yaml")
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
 NAMED = {0.1: "tenth", 0.25: "quarter", 0.5: "half", 1: "one", 2: "two", 3: "three", 4: "four"}
-CHAPTERS = {"weights": weights, "attacks": attacks, "units": units}  # the files of criteria
+CHAPTERS = {"weights": weights, "attacks": attacks, "units": units, "questions": questions}
 
 Number = int | float
 Allowed = tuple[Any, ...]  # the values that a setting may have
@@ -52,6 +53,13 @@ class Judged(Strict):
     also: dict[str, Any] = {}  # a value of a setting that is judged too
 
 
+class Compared(Strict):
+    """A number of the thesis that is compared with ours: `of` is a value of the evidence."""
+
+    of: str
+    kind: Literal[tuple(BANDS)]
+
+
 class Claim(Strict):
     """A claim of the thesis and what decides it; `claims.yaml` says what each field means."""
 
@@ -61,22 +69,27 @@ class Claim(Strict):
     criterion: str
     direction: str
     decided_by: str
-    runs: dict[str, list[str]] = Field(min_length=1)
+    runs: dict[str, list[str]]
     thesis: dict[str, Number | list[Number]] = {}
+    numbers: dict[str, Compared] = {}
     thresholds: dict[str, Number | list[Number]] = {}
     activations: list[str] = []
     scored_on: Literal["probe", "train_probe"] = "probe"
     pooled: bool = False
+    named: dict[str, str] = {}
     figure: str = ""
+    listed: Literal["first", "second", "open"] = "first"
 
     @model_validator(mode="after")
     def _fits(self) -> Claim:
         """Thresholds are those that the criterion reads, and sentences name nothing else."""
         if not inspect.isfunction(self.function):
-            raise ValueError("decided_by must be weights.<function>, or one of attacks or units")
+            raise ValueError("decided_by must be weights.<function>, or one of attacks, units or questions")
         reads = set(re.findall(r"\blimits\.(\w+)", inspect.getsource(self.function))) - {"thesis"}
         if reads != self.thresholds.keys():
             raise ValueError(f"thresholds must be {', '.join(sorted(reads)) or 'none'}")
+        if not self.numbers.keys() <= self.thesis.keys():
+            raise ValueError(f"numbers must be among {', '.join(self.thesis)}")
         for template in (self.words, self.criterion, self.direction):
             try:
                 self.filled(template)
@@ -112,7 +125,7 @@ class Claim(Strict):
                 every = [value for chosen in chapters for value in chosen["activations"]]
                 values = [value for value in every if value in (self.activations or every)]
             else:
-                values = [chosen[name] for chosen in chapters]
+                values = [chosen[self.named.get(name, name)] for chosen in chapters]
             values += [judged.also[name]] if name in judged.also else []
             allowed[name] = tuple(value for i, value in enumerate(values) if value not in values[:i])
         return allowed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pandas as pd
@@ -18,11 +18,12 @@ ROUNDING = 1e-9  # three images of a thousand are 0.3 points, whatever floats ma
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one seed says: the numbers, whether the criterion holds, whether the direction does."""
+    """What the runs of one seed give: numbers, whether the criterion holds, whether the direction does."""
 
     values: Mapping[str, float]
     holds: bool
-    directs: bool
+    direction_holds: bool
+    also: Mapping[str, float] = field(default_factory=dict)  # further numbers, for the ledger
 
     @property
     def measured(self) -> bool:
@@ -42,3 +43,16 @@ def penalties(
 def pruned_by(case: Case, experiment: str, by: str = "layer") -> Run | None:
     """The first run of an experiment that was pruned so; by "": its twin, which was not."""
     return next((run for run in case if run.info["experiment"] == experiment and run.by == by), None)
+
+
+def of_activation(case: Case, *activations: str) -> list[Run] | None:
+    """The first run with each activation; None if one is missing."""
+    runs = {run.info["settings"]["activation"]: run for run in reversed(case)}
+    return [runs[name] for name in activations] if set(activations) <= runs.keys() else None
+
+
+def over(penalty: float, other: float) -> float:
+    """The ratio of two penalties: infinite where only the other is no loss, undefined where neither is."""
+    if other > 0:
+        return float(penalty / other)
+    return math.inf if penalty > 0 else math.nan

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pandas as pd
 
 from deadbook.analysis.measures import (
@@ -15,9 +16,15 @@ from deadbook.analysis.measures import (
     SIGNED,
     chosen_removal,
     empty_units,
+    largest_kept,
+    last_epoch,
+    lowest_shared,
     mean_penalties,
+    peaks,
     rank_correlations,
+    spearman,
     steady,
+    weights,
 )
 from deadbook.claims.evidence import ROUNDING, Case, Evidence, Limits, penalties, pruned_by
 
@@ -38,7 +45,7 @@ def negative_share(case: Case, on: str, limits: Limits) -> Evidence | None:
     mean, drift = float(late.mean()), float(fourth - second)
     values = {"mean share": mean, "last quarter minus second": drift}
     holds = limits.low <= mean <= limits.high and abs(drift) < limits.drift
-    return Evidence(values, holds, directs=mean > limits.low_partly)
+    return Evidence(values, holds, mean > limits.low_partly)
 
 
 def two_lowest(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -49,7 +56,7 @@ def two_lowest(case: Case, on: str, limits: Limits) -> Evidence | None:
     below = float((penalty < 0).mean())
     mean = float(penalty.mean())
     values = {"share below 0": below, "mean penalty in nats": mean}
-    return Evidence(values, holds=below >= limits.share, directs=mean < 0)
+    return Evidence(values, below >= limits.share, mean < 0)
 
 
 def ten_lowest(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -60,7 +67,7 @@ def ten_lowest(case: Case, on: str, limits: Limits) -> Evidence | None:
         return None
     first, median, mean = (float(number) for number in (early.mean(), late.median(), late.mean()))
     values = {f"mean over the first {limits.early} steps": first, "late median": median, "late mean": mean}
-    return Evidence(values, holds=first < 0 < median, directs=mean > first)
+    return Evidence(values, first < 0 < median, mean > first)
 
 
 def worse_than_random(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -70,7 +77,7 @@ def worse_than_random(case: Case, on: str, limits: Limits) -> Evidence | None:
     if not late.any():
         return None
     worse = float((exact[late] > draw[late]).mean())
-    return Evidence(values={"share worse": worse}, holds=worse >= limits.share, directs=worse > 0)
+    return Evidence({"share worse": worse}, worse >= limits.share, worse > 0)
 
 
 def approximations(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -84,7 +91,7 @@ def approximations(case: Case, on: str, limits: Limits) -> Evidence | None:
         excess = _penalty(case, on, limits.weights, scorer) - exact
         values[f"{NAMES[scorer]}, late minus early"] = float(excess[late].mean() - excess[early].mean())
     grew = [value > 0 for value in values.values()]
-    return Evidence(values=values, holds=all(grew), directs=grew[0])
+    return Evidence(values, all(grew), grew[0])
 
 
 def best_ranking(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -98,7 +105,7 @@ def best_ranking(case: Case, on: str, limits: Limits) -> Evidence | None:
         rank = rank_correlations(now, APPROXIMATIONS)
         values |= {f"{NAMES[scorer]}, {when}": value for scorer, value in rank.items()}
         best.append(max(rank, key=rank.get) == "taylor1")
-    return Evidence(values=values, holds=all(best), directs=any(best))
+    return Evidence(values, all(best), any(best))
 
 
 def absolute_or_signed(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -115,12 +122,12 @@ def absolute_or_signed(case: Case, on: str, limits: Limits) -> Evidence | None:
             values[f"{NAMES[activation]}, {NAMES[scorer]}, absolute minus signed"] = float(absolute - signed)
             better[activation, scorer] = absolute < signed
     relu = sum(better["relu", scorer] for scorer in SIGNED)
-    return Evidence(values=values, holds=all(better.values()), directs=relu >= limits.better_partly)
+    return Evidence(values, all(better.values()), relu >= limits.better_partly)
 
 
 def magnitude_best(case: Case, on: str, limits: Limits) -> Evidence | None:
     """Whether magnitude has the lowest mean penalty of pruning most weights, and the steadiest."""
-    values, holds, directs = {}, True, False
+    values, holds, direction_holds = {}, True, False
     for activation in ("relu", "tanh"):
         penalty = {
             scorer: _penalty(case, on, limits.weights, scorer, activation)
@@ -138,8 +145,8 @@ def magnitude_best(case: Case, on: str, limits: Limits) -> Evidence | None:
             holds = holds and bool(magnitude < best_other)
         if activation == "relu":
             median = {scorer: penalty[scorer].median() for scorer in ("magnitude", *ABSOLUTE)}
-            directs = min(median, key=median.get) == "magnitude"
-    return Evidence(values=values, holds=holds, directs=directs)
+            direction_holds = min(median, key=median.get) == "magnitude"
+    return Evidence(values, holds, direction_holds)
 
 
 def cost_in_passes(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -154,7 +161,7 @@ def cost_in_passes(case: Case, on: str, limits: Limits) -> Evidence | None:
     passes, growth = float(second["passes"].max()), float((a_weight[2] / a_weight[1]).max())
     values = {"passes": passes, "time a weight when all widths double": growth}
     holds = passes <= limits.passes and growth <= limits.growth
-    return Evidence(values, holds, directs=passes <= limits.passes_partly)
+    return Evidence(values, holds, passes <= limits.passes_partly)
 
 
 def jumps(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -177,12 +184,7 @@ def jumps(case: Case, on: str, limits: Limits) -> Evidence | None:
 
 def empty_filters(case: Case, on: str, limits: Limits) -> Evidence | None:
     """How many filters of conv1 have lost all their weights."""
-    pruned = pruned_by(case, "weight_pruning")
-    if on != "probe" or pruned is None or "conv1" not in pruned.table("weights")["layer"].to_list():
-        return None
-    empty = empty_units(pruned, "conv1")
-    values = {"empty filters of conv1": empty}
-    return Evidence(values, holds=empty >= limits.empty, directs=empty >= limits.empty_partly)
+    return _empty(case, on, "conv1", limits.empty, limits.empty_partly)
 
 
 def half_the_network(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -199,8 +201,8 @@ def half_the_network(case: Case, on: str, limits: Limits) -> Evidence | None:
     share = best["share"]
     values = {"share of the parameters left": share, "points of accuracy below the masked network": lost}
     values["points below the dense twin"] = 100 * float(dense - best["test_accuracy"])
-    holds, directs = (accurate and share <= limit for limit in (limits.share, limits.share_partly))
-    return Evidence(values, holds, directs)
+    holds, direction_holds = (accurate and share <= limit for limit in (limits.share, limits.share_partly))
+    return Evidence(values, holds, direction_holds)
 
 
 def same_on_all_sets(case: Case, on: str, limits: Limits) -> Evidence | None:
@@ -216,6 +218,122 @@ def same_on_all_sets(case: Case, on: str, limits: Limits) -> Evidence | None:
     same = means.idxmin().nunique() == 1
     values = {"lowest rank correlation": min(pairs), "same best scorer (1 yes, 0 no)": float(same)}
     return Evidence(values, min(pairs) >= limits.rank and same, min(pairs) >= limits.rank_partly)
+
+
+def small_signals(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """The size of the mean gradient of the weights with a negative loss change, over that of the rest."""
+    rows = _signals(case, on, limits.after)
+    if rows is None:
+        return None
+    medians = rows.groupby(["step", "negative"])["gradient"].median().unstack()
+    ratio = float(np.exp(np.log(medians[True] / medians[False]).mean()))
+    return Evidence({"S < 0 over the rest": ratio}, ratio <= limits.ratio, ratio < limits.ratio_partly)
+
+
+def no_cancellation(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """For the same weights, the mean gradient's size over the mean size of an image's, a median."""
+    rows = _signals(case, on, limits.after)
+    if rows is None:
+        return None
+    rows = rows[rows["negative"] & (rows["by_image"] > 0)]
+    ratio = float((rows["gradient"] / rows["by_image"]).median())
+    return Evidence({"median ratio": ratio}, ratio >= limits.ratio, ratio >= limits.ratio_partly)
+
+
+def sometimes_better(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """How often one of the absolute scores costs less than magnitude, early and in the last epoch."""
+    values = {}
+    for activation in ("relu", "tanh"):
+        cost = _absolute(case, on, limits.weights, activation)
+        if cost is None:
+            return None
+        better = cost[list(ABSOLUTE)].min(axis=1) < cost["magnitude"]
+        early = better[better.index <= limits.early]
+        values[f"{NAMES[activation]}, early measurements"] = float(early.sum())
+        late = better[better.index > _last_epoch(case)]
+        values[f"{NAMES[activation]}, share of the last epoch's"] = float(late.mean())
+    relu, tanh = (list(values.values())[i : i + 2] for i in (0, 2))
+    holds = all(early >= 1 and late >= limits.share for early, late in (relu, tanh))
+    return Evidence(values, holds, min(relu) > 0)
+
+
+def oscillating(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """The share of peaks among the penalties of the absolute scores and of magnitude."""
+    values, more, least = {}, [], []
+    for activation in ("relu", "tanh"):
+        cost = _absolute(case, on, limits.weights, activation)
+        if cost is None:
+            return None
+        share = {name: peaks(cost[name], limits.after, limits.above) for name in cost}
+        values |= {f"{NAMES[activation]}, {name}": value for name, value in share.items()}
+        more.append(sum(share[name] > share["magnitude"] for name in ABSOLUTE))
+        least.append(min(share[name] for name in ABSOLUTE))
+    holds = min(more) == len(ABSOLUTE) and least[0] >= limits.share
+    return Evidence(values, holds, min(more) >= limits.better_partly)
+
+
+def large_weights_stay(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """The share of the twin's largest tenth of the weights that is left, by layer."""
+    pruned, twin = (pruned_by(case, "weight_pruning", by) for by in ("layer", ""))
+    if on != "probe" or pruned is None or twin is None:
+        return None
+    layers = pruned.table("weights")["layer"]
+    values = {f"share left in {layer}": largest_kept(pruned, twin, layer, limits.top) for layer in layers}
+    lowest = min(values.values())
+    return Evidence(values, lowest > limits.left, lowest > limits.left_partly)
+
+
+def empty_channels(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """How many input channels of a unit of conv2 are almost all zero, and how many by chance."""
+    pruned = pruned_by(case, "weight_pruning")
+    if on != "probe" or pruned is None:
+        return None
+    mask = weights(pruned, "conv2") != 0
+
+    def almost_empty(left: np.ndarray) -> np.ndarray:  # of the units that have weights, the channels
+        return (left.sum((2, 3)) <= limits.weights)[left.any((1, 2, 3))].sum(1)
+
+    chance = np.random.default_rng(0)
+    shuffles = (chance.permuted(mask.ravel()).reshape(mask.shape) for _ in range(limits.shuffles))
+    shuffled = [almost_empty(shuffle) for shuffle in shuffles]
+    counts, by_chance = almost_empty(mask), float(np.concatenate(shuffled).mean())
+    if not len(counts):
+        return None
+    median, mean = float(np.median(counts)), float(counts.mean())
+    values = {"median number of channels": median, "mean": mean, "mean of shuffled masks": by_chance}
+    return Evidence(values, limits.low <= median <= limits.high, mean > by_chance)
+
+
+def columns_and_stripes(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """How a unit's incoming and outgoing weights that are left go together, in three layers."""
+    pruned = pruned_by(case, "weight_pruning")
+    if on != "probe" or pruned is None:
+        return None
+    values = {}
+    for layer, behind in itertools.pairwise(pruned.table("weights")["layer"]):
+        incoming, following = (weights(pruned, layer) != 0).sum((1, 2, 3)), weights(pruned, behind) != 0
+        outgoing = following.reshape(len(following), len(incoming), -1).sum((0, 2))
+        values[f"Spearman in {layer}"] = spearman(pd.Series(incoming), pd.Series(outgoing))
+    lowest = min(values.values())
+    return Evidence(values, lowest >= limits.correlation, lowest >= limits.correlation_partly)
+
+
+def empty_units_of_conv2(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """How many units of conv2 have lost all their weights."""
+    return _empty(case, on, "conv2", limits.empty, limits.empty_partly)
+
+
+def small_weights_stay(case: Case, on: str, limits: Limits) -> Evidence | None:
+    """How much of the lower half by size, at the end of epoch 1, is in that of the last epoch."""
+    if on != "probe":
+        return None
+    rows = case[0].table("scores").query("set == 'probe' and layer == 'conv1'")
+    first = rows[rows["epoch"] <= limits.epoch]
+    if first.empty or rows["epoch"].max() <= limits.epoch:
+        return None
+    before = first[first["step"] == first["step"].max()].set_index("weight")["magnitude"]
+    share = lowest_shared(before, last_epoch(rows).groupby("weight")["magnitude"].mean())
+    return Evidence({"share in both": share}, share >= limits.share, share >= limits.share_partly)
 
 
 def _penalty(case: Case, on: str, weights: int, scorer: str, activation: str | None = None) -> pd.Series:
@@ -234,3 +352,31 @@ def _first_epoch(case: Case) -> float:
     """The step at which the first epoch ends."""
     training = case[0].table("training")
     return training["step"].max() / training["epoch"].max()
+
+
+def _empty(case: Case, on: str, layer: str, least: int, least_partly: int) -> Evidence | None:
+    pruned = pruned_by(case, "weight_pruning")
+    if on != "probe" or pruned is None or layer not in pruned.table("weights")["layer"].to_list():
+        return None
+    empty = empty_units(pruned, layer)
+    name = "filters" if layer == "conv1" else "units"
+    return Evidence({f"empty {name} of {layer}": empty}, empty >= least, empty >= least_partly)
+
+
+def _signals(case: Case, on: str, after: int) -> pd.DataFrame | None:
+    """Factors of the gradients of conv1's weights, on `probe`; whether their loss change is `negative`."""
+    if on != "probe":
+        return None
+    keys = ["step", "layer", "weight"]
+    scores = case[0].table("scores").query("set == 'probe' and layer == 'conv1'")[[*keys, "loss_change"]]
+    rows = case[0].table("signals").query("step > @after").merge(scores, on=keys)
+    rows["negative"] = rows["loss_change"] < 0
+    return rows if rows["negative"].nunique() == 2 else None
+
+
+def _absolute(case: Case, on: str, weights: int, activation: str) -> pd.DataFrame | None:
+    """Penalties of magnitude and the absolute scores, a row a step."""
+    cost = pd.DataFrame(
+        {name: _penalty(case, on, weights, name, activation) for name in ("magnitude", *ABSOLUTE)}
+    ).dropna()
+    return cost if len(cost) > 1 else None

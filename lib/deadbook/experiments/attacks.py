@@ -20,6 +20,7 @@ from deadunits.data import Batch, Images
 from deadunits.recorder import Recorder
 
 BITS = 10  # of mantissa, in the table of all units at each measurement
+AROUND = 10  # steps between two measurements around an attack
 FULLY = 4  # every so many measurements the other images are looked at too, and the watched units' values
 
 
@@ -29,9 +30,10 @@ def attacks(settings: Attacks, data_root: str = "") -> Iterator[Row]:
     A control is the twin whose unit gets, when the attack would end, the (L1) norm that the attack would have
     given it, in the direction it has. Tables: `weights` (a row a layer), `training` (losses in nats;
     `minibatch` is the mean over the steps since the last row), `units` (a row a unit, `Recorder.measure`),
-    `values` (how many values of a watched unit lie in each bin that has any), `final` (losses in nats,
-    accuracy from 0 to 1, the step at which the loss ceased to be a number or 0, which images). A control
-    ends where its attack left no norm to scale to.
+    `values` (how many values of a watched unit lie in each bin that has any), `around`, `around_values` (the
+    same every 10 steps in the windows of that setting), `snapshots` (a row a weight), `final` (losses in
+    nats, accuracy from 0 to 1, the step at which the loss diverged or 0, which images). A control ends
+    where its attack left no norm to scale to.
 
     Raises:
         Invalid: a layer or a unit that the network does not have, a watched one that is not recorded.
@@ -43,7 +45,8 @@ def attacks(settings: Attacks, data_root: str = "") -> Iterator[Row]:
     yield from common.shapes(net, common.weights_of(net, layers))
     check_units(net, layers, [*settings.watch, [layer, unit]] if repeats else settings.watch)
     try:
-        recorder, schedule = Recorder(net, layers), Schedule(settings.start, settings.interval, repeats)
+        recorder, around = Recorder(net, layers), Recorder(net, layers)
+        schedule = Schedule(settings.start, settings.interval, repeats)
     except ValueError as error:
         raise Invalid(f"layers: {error}") from error
     optimizer = torch.optim.SGD(net.parameters(), lr=settings.lr)
@@ -55,6 +58,7 @@ def attacks(settings: Attacks, data_root: str = "") -> Iterator[Row]:
         norm = attacked_norm(again, images, settings, schedule)
 
     total, steps, measured, diverged = 0.0, 0, 0, 0
+    steps_an_epoch = common.steps_an_epoch(images, settings)
     with attack:
         for step in common.train(net, images, settings, optimizer=optimizer):
             if not math.isfinite(step.loss):
@@ -67,28 +71,42 @@ def attacks(settings: Attacks, data_root: str = "") -> Iterator[Row]:
                     diverged = step.number
                     break
                 scale_to(net.get_parameter(f"{layer}.weight"), unit, norm)
+            now = {"step": step.number, "epoch": step.epoch}
+            if settings.snapshots and common.is_snapshot(step, steps_an_epoch):
+                yield from common.snapshot(net, step)
+            if any(first <= step.number <= last for first, last in settings.around):
+                around.follow()
+                if step.number % AROUND == 0:
+                    yield from unit_rows("around", {"set": "probe"} | now, around.measure(images.probe)[1])
+                    histograms = seen_values(around, images.probe, settings.watch, settings.activation, now)
+                    yield from (("around_values", row) for _, row in histograms)
             if step.number % settings.measure_every:
                 continue
             measured += 1
             fully = measured % FULLY == 0 or step.epoch > settings.epochs - 1
-            now = {"step": step.number, "epoch": step.epoch}
             losses = {"probe": math.nan, "other": math.nan}
             for name in sets if fully else ("probe",):
-                losses[name], found = recorder.measure(sets[name])
-                for place, columns in found.items():
-                    numbers = {column: common.rounded(values, BITS) for column, values in columns.items()}
-                    where = {"set": name, "layer": place, "unit": torch.arange(len(numbers["mrp"]))}
-                    yield "units", now | where | numbers
+                losses[name], units = recorder.measure(sets[name])
+                yield from unit_rows("units", now | {"set": name}, units)
             yield "training", now | {"minibatch": total / steps} | losses
             total, steps = 0.0, 0
             if measured % FULLY == 0:
                 yield from seen_values(recorder, images.probe, settings.watch, settings.activation, now)
+    if settings.snapshots:
+        yield from common.snapshot(net, step)
     net.eval()
     losses = {f"{name}_loss": common.mean_loss(net, getattr(images, name)) for name in ("train", "test")}
     if not math.isfinite(losses["train_loss"]):  # the last updates did it
         diverged = diverged or step.number
     reached = common.accuracy(net, images.test)
     yield "final", losses | {"accuracy": reached, "diverged": diverged, "images": images.name}
+
+
+def unit_rows(table: str, about: dict[str, Any], units: Mapping[str, Mapping[str, Tensor]]) -> Iterator[Row]:
+    """What `Recorder.measure` found, rounded: a row a unit."""
+    for layer, columns in units.items():
+        numbers = {column: common.rounded(values, BITS) for column, values in columns.items()}
+        yield table, about | {"layer": layer, "unit": torch.arange(len(numbers["mrp"]))} | numbers
 
 
 def check_units(net: nn.Module, layers: Sequence[str], wanted: Sequence[Sequence[Any]]) -> None:

@@ -25,7 +25,7 @@ SLOW = 2000  # forward passes a measurement, at most, for exact scores that have
 
 def load(settings: Experiment, data_root: str) -> Images:
     """The images that an experiment uses."""
-    return datasets.load(root=data_root, **datasets.chosen(vars(settings)))
+    return datasets.load(root=data_root, pixels=settings.pixels, **datasets.chosen(vars(settings)))
 
 
 def build(settings: Experiment, images: Images, **more: Any) -> nn.Module:
@@ -73,6 +73,33 @@ def final_weights(net: nn.Module, names: Sequence[str]) -> Iterator[Row]:
         yield "values", where | {"value": values}
 
 
+def snapshot(net: nn.Module, step: Step) -> Iterator[Row]:
+    """All weights, biases and statistics of the network, a row a number."""
+    for name, values in net.state_dict().items():
+        if values.is_floating_point():
+            flat = values.flatten()
+            yield (
+                "snapshots",
+                {
+                    "step": step.number,
+                    "epoch": step.epoch,
+                    "name": name,
+                    "index": torch.arange(len(flat)),
+                    "value": flat,
+                },
+            )
+
+
+def is_snapshot(step: Step, steps: int) -> bool:
+    """Whether the weights are kept after this step, of so many an epoch: the 50th, and the end of epoch 1."""
+    return step.number in (50, steps)
+
+
+def steps_an_epoch(images: Images, settings: Training) -> int:
+    """Minibatches, the last of which may be smaller."""
+    return -(-len(images.train.y) // settings.batch_size)
+
+
 def all_units(net: nn.Module, layers: Sequence[str]) -> Tensors:
     """Masks that keep all units; raise `ValueError` if the units of this network cannot be removed."""
     keep = {layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in layers}
@@ -101,6 +128,11 @@ def accuracy(net: nn.Module, batch: Batch) -> float:
     """Share of images whose label gets the highest logit."""
     parts = zip(batch.x.split(CHUNK), batch.y.split(CHUNK), strict=True)
     return torch.cat([net(x).argmax(1) == y for x, y in parts]).double().mean().item()
+
+
+def judged(net: nn.Module, batch: Batch, when: str) -> dict[str, float]:
+    """Loss in nats and accuracy "before" or "after" something."""
+    return {when: mean_loss(net, batch), f"{when}_accuracy": accuracy(net, batch)}
 
 
 def rounded(values: Tensor, bits: int = BITS) -> Tensor:

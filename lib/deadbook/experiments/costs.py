@@ -12,7 +12,7 @@ from torch import nn
 
 from deadbook.experiments.common import Row, build, load, weights_of
 from deadbook.settings import Costs
-from deadunits import derivatives, scorers
+from deadunits import derivatives, graph, scorers, unit_scorers
 from deadunits.counterfactual import sample_losses
 from deadunits.data import Batch
 
@@ -36,6 +36,8 @@ def costs(settings: Costs, data_root: str = "") -> Iterator[Row]:
             work[scorer] = partial(scorers.SCORERS[scorer], net, images.probe, every)
         if all(derivatives.gauss_newton_is_exact(net, name) for name in some):
             work["diagonal of layers"] = partial(scorers.SCORERS["diagonal"], net, images.probe, some)
+        hidden = list(graph.linear_layers(net))[:-1]
+        work["mrs of all units"] = partial(unit_scorers.mrs, net, images.probe, hidden)
         work["loss_change of layers"] = partial(scorers.SCORERS["loss_change"], net, images.probe, some)
         times: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(settings.rounds + 1):

@@ -36,7 +36,7 @@ def unit_pruning(settings: UnitPruning, data_root: str = "") -> Iterator[Row]:
     names = common.weights_of(net, linear)
     yield from common.shapes(net, names)
     layers = settings.layers
-    steps = -(-len(images.train.y) // settings.batch_size)  # in an epoch
+    steps = common.steps_an_epoch(images, settings)
     planned = {int(epoch) * steps: fraction for epoch, fraction in settings.schedule}
     keep = common.all_units(net, layers)  # before any training: an error if they cannot be removed
     masks: dict[str, Tensor] = {}
@@ -47,13 +47,13 @@ def unit_pruning(settings: UnitPruning, data_root: str = "") -> Iterator[Row]:
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
         if step.number in planned:
-            before = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
+            before = {name: common.judged(net, batch, "before") for name, batch in sets.items()}
             scores = unit_scorers.UNIT_SCORERS[settings.scorer](net, images.train_probe, layers)
             keep = pruning.unit_masks(scores, planned[step.number], by=settings.by, existing=keep)
             for removal, constants in stand_ins(net, images, keep).items():
                 small = compaction.propagate(net, keep, **constants)
                 for name, batch in sets.items():
-                    losses = {"before": before[name], "after": common.mean_loss(small, batch)}
+                    losses = before[name] | common.judged(small, batch, "after")
                     about = {"fraction": planned[step.number], "set": name, "removal": removal}
                     yield "pruned", now | about | losses
             masks = compaction.remove(net, keep, **stand_ins(net, images, keep)["propagated"])

@@ -19,6 +19,13 @@ from deadunits.mean_replacement import Units
 SCORERS = ("mrp", "mrs", "norm_l1", "norm_l2", "taylor", "mean_activation")
 # What stands for units; the first is the thesis's.
 CONSTANTS = ("mean of h", "mean of a", "median of h", "zero")
+STATISTICS = {  # of a unit's values (units, values)
+    "mean": lambda values: values.mean(1),
+    "median": lambda values: values.median(1)[0],
+    "min": lambda values: values.amin(1),
+    "max": lambda values: values.amax(1),
+}
+HALF = 0.5  # of a layer's units, to compare all constants
 
 
 def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
@@ -26,12 +33,14 @@ def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
 
     Units are scored on images trained on, layer by layer. Tables: `weights` (a row a layer), `training`
     (losses in nats), `scores` (a row a unit), `penalties` (loss after pruning with bias propagation minus
-    loss before, in nats), `final` (losses in nats, accuracy from 0 to 1).
+    loss before, in nats), `constants` (the same for nine constants, half of each layer by MRS, at every
+    tenth measurement), `snapshots` (a row a weight), `final` (losses in nats, accuracy from 0 to 1).
     """
     images = common.load(settings, data_root)
     sets = {"train_probe": images.train_probe, "other": images.other}
     net = common.build(settings, images, widths=settings.widths)
-    layers = settings.layers
+    layers, steps = settings.layers, common.steps_an_epoch(images, settings)
+    every = settings.measure_every * min(10, steps * settings.epochs // settings.measure_every)
     yield from common.shapes(net, common.weights_of(net, layers))
     check_affordable(net, layers)
     active = all(unit_scorers.activation_of(net, layer) for layer in layers)
@@ -39,6 +48,8 @@ def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
     # not the stream that the initial weights came from: the draws would resemble them
     chance = torch.Generator().manual_seed(2**31 + settings.seed)
     for step in common.train(net, images, settings):
+        if settings.snapshots and common.is_snapshot(step, steps):
+            yield from common.snapshot(net, step)
         if step.number % settings.measure_every:
             continue
         net.eval()
@@ -58,6 +69,13 @@ def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
         for layer in layers:
             stand_in = constants(net, images.train_probe, layer)
             judges = {name: Replacing(net, batch, layer) for name, batch in sets.items()}
+            if step.number % every == 0:
+                gone = ~pruning.unit_masks({layer: found["mrs"][layer]}, HALF)[layer]
+                for name, judge in judges.items():
+                    for constant, values in stand_in.items():
+                        penalty = judge.loss(gone, values, constant) - before[name]
+                        about = {"layer": layer, "constant": constant, "set": name}
+                        yield "constants", now | about | {"penalty": common.rounded_number(penalty)}
             for fraction in settings.fractions:
                 chosen = [(name, 0, scores) for name, scores in found.items()]
                 chosen += [("random", draw, scores) for draw, scores in enumerate(random)]
@@ -71,6 +89,8 @@ def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
                                 penalty = common.rounded_number(loss - before[name])
                                 which = {"constant": constant, "set": name, "penalty": penalty}
                                 yield "penalties", now | row | which
+    if settings.snapshots:
+        yield from common.snapshot(net, step)
     net.eval()
     losses = {f"{name}_loss": common.mean_loss(net, getattr(images, name)) for name in ("train", "test")}
     yield "final", losses | {"accuracy": common.accuracy(net, images.test)}
@@ -96,8 +116,9 @@ def score_units(
 def constants(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
     """What the next linear map gets of each unit in its place, as for one image: (1, ...).
 
-    By the thesis, what the layers between make of the mean of h; also of its median; the mean of what they
-    make of h (over images and positions); 0. For a network that is no chain of known layers, the mean of h.
+    By the thesis, what the layers between make of the mean of h; also of its median, minimum and maximum; the
+    same of what they make of h (over images and positions); 0. For a network that is no chain of known
+    layers, the mean of h.
     """
     if chain_behind(net, layer) is None:
         mean = mean_replacement.observe(net, batch, [layer])[layer].mean
@@ -113,11 +134,14 @@ def constants(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
     a = behind(h)
     size = a.shape[1] // h.shape[1]  # features a unit has: 1, or behind a Flatten the positions
     by_unit = a.unflatten(1, (h.shape[1], size)).movedim(1, 0).flatten(1)  # (units, ...)
-    mean = by_unit.mean(1).repeat_interleave(size).view(1, -1, *[1] * (a.dim() - 2))
-    found = {}
-    for name, c in (("mean", values.mean(1)), ("median", values.median(1)[0])):
-        found[f"{name} of h"] = behind(c.view(shape) * one)
-    return found | {"mean of a": mean.expand_as(a[:1]), "zero": torch.zeros_like(a[:1])}
+    found = {"zero": torch.zeros_like(a[:1])}
+    for name, statistic in STATISTICS.items():
+        c = statistic(by_unit).repeat_interleave(size).view(1, -1, *[1] * (a.dim() - 2))
+        found |= {
+            f"{name} of h": behind(statistic(values).view(shape) * one),
+            f"{name} of a": c.expand_as(a[:1]),
+        }
+    return found
 
 
 def between_linear(net: nn.Sequential, layer: str) -> list[nn.Module]:

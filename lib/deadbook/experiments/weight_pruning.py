@@ -30,26 +30,26 @@ def weight_pruning(settings: WeightPruning, data_root: str = "") -> Iterator[Row
     names = common.weights_of(net, settings.layers)
     yield from common.shapes(net, names)
     yield from samples(images)
-    steps = -(-len(images.train.y) // settings.batch_size)  # in an epoch
+    steps = common.steps_an_epoch(images, settings)
     planned = {int(epoch) * steps: fraction for epoch, fraction in settings.schedule}
     masks: Tensors = {name: torch.ones_like(net.get_parameter(name), dtype=torch.bool) for name in names}
-    given_up = 0.0
+    pruned = 0.0
     for step in common.train(net, images, settings):
         pruning.zero(net, masks)
         net.eval()
         now = {"step": step.number, "epoch": step.epoch}
         if step.number in planned:
-            before = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
-            given_up = planned[step.number]
+            before = {name: common.judged(net, batch, "before") for name, batch in sets.items()}
+            pruned = planned[step.number]
             scores = scorers.magnitude(net, (), names)
-            masks = pruning.masks(scores, given_up, by=settings.by, existing=masks)
+            masks = pruning.masks(scores, pruned, by=settings.by, existing=masks)
             pruning.zero(net, masks)
             for name, batch in sets.items():
-                losses = {"before": before[name], "after": common.mean_loss(net, batch)}
-                yield "pruned", now | {"fraction": given_up, "set": name} | losses
+                both = before[name] | common.judged(net, batch, "after")
+                yield "pruned", now | {"fraction": pruned, "set": name} | both
         if step.number % settings.measure_every == 0:
             losses = {name: common.mean_loss(net, batch) for name, batch in sets.items()}
-            yield "training", now | {"pruned": given_up, "minibatch": step.loss} | losses
+            yield "training", now | {"pruned": pruned, "minibatch": step.loss} | losses
     net.eval()
     yield from common.final_weights(net, names)
     yield from removals(net, images)
