@@ -51,7 +51,10 @@ def spreads(by_seed: pd.DataFrame, form: str = "{:.2f}") -> pd.DataFrame:
 
 def by_network(by_seed: pd.Series, form: str) -> str | None:
     """Means over seeds in a sentence: "44% (ReLU) and 36% (tanh)"; the index is (activation, seed)."""
-    means = by_seed.dropna().groupby("activation").mean()
+    known = by_seed.dropna()
+    if known.empty:  # its index may have no names
+        return None
+    means = known.groupby("activation").mean()
     return joined(f"{form.format(steady(mean))} ({NAMES[name]})" for name, mean in means.items())
 
 

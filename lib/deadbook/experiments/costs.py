@@ -36,8 +36,8 @@ def costs(settings: Costs, data_root: str = "") -> Iterator[Row]:
             work[scorer] = partial(scorers.SCORERS[scorer], net, images.probe, every)
         if all(derivatives.gauss_newton_is_exact(net, name) for name in some):
             work["diagonal of layers"] = partial(scorers.SCORERS["diagonal"], net, images.probe, some)
-        hidden = list(graph.linear_layers(net))[:-1]
-        work["mrs of all units"] = partial(unit_scorers.mrs, net, images.probe, hidden)
+        if hidden := list(graph.linear_layers(net))[:-1]:
+            work["mrs of all units"] = partial(unit_scorers.mrs, net, images.probe, hidden)
         work["loss_change of layers"] = partial(scorers.SCORERS["loss_change"], net, images.probe, some)
         times: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(settings.rounds + 1):
