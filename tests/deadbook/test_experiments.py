@@ -198,8 +198,7 @@ def skipping(shape, classes):
 
 def test_a_network_of_ones_own():
     own = TRAINED | {"network": f"{__name__}:skipping", "activation": "own", "epochs": 1, "measure_every": 22}
-    with pytest.warns(UserWarning, match="forward passes"):
-        found = tables("saliency", **own, layers=["second"], fractions=[0.5], draws=1)
+    found = tables("saliency", **own, layers=["second"], fractions=[0.5], draws=1)
     assert len(found["scores"]) == 30
     assert "diagonal" not in found["scores"]
     settings = {"layers": ["second"], "schedule": [[1, 0.5]], "by": "layer"}
@@ -211,8 +210,8 @@ def test_a_network_of_ones_own():
 @pytest.mark.parametrize(
     ("network", "layers", "message"),
     [
-        ("small_cnn", ["conv9"], r"no linear or convolutional layer 'conv9'; it has conv1, conv2, fc1, fc2"),
-        ("small_cnn", ["pool1"], "no linear or convolutional layer 'pool1'"),
+        ("small_cnn", ["conv9"], "layers: small_cnn has no layer 'conv9'; it has conv1, conv2, fc1, fc2"),
+        ("small_cnn", ["pool1"], "layers: small_cnn has no layer 'pool1'"),
         (f"{__name__}:skipping", ["first"], r"first.weight takes 2,352 forward passes .* 2,000 are allowed"),
     ],
 )
@@ -617,19 +616,19 @@ def test_the_control_of_an_attack_that_diverges_ends_there():
 
 def test_a_unit_or_a_layer_that_is_not_there_is_refused():
     for wrong, message in (
-        ({"layers": ["conv1"], "watch": [["fc1", 0]]}, "fc1, unit 0: layers has no fc1, it has conv1"),
-        ({"layers": ["fc1"], "watch": []}, "conv1, unit 3: layers has no conv1, it has fc1"),
+        ({"layers": ["conv1"], "watch": [["fc1", 0]]}, r"watch: 'fc1' must be one of layers = \['conv1'\]"),
+        ({"layers": ["fc1"], "watch": []}, r"unit: 'conv1' must be one of layers = \['fc1'\]"),
         ({"layers": ["conv1", "fc1", "fc2"]}, "layers: behind 'fc2' there is no layer"),
         ({"unit": 8}, "conv1 has units 0 to 7, not 8"),
         ({"watch": [["fc1", 64]]}, "fc1 has units 0 to 63, not 64"),
-        ({"layer": "conv9"}, "the network has no linear or convolutional layer 'conv9'; it has conv1"),
-        ({"watch": [["conv9", 0]]}, "the network has no linear or convolutional layer 'conv9'"),
-        ({"layers": ["conv9"]}, "the network has no linear or convolutional layer 'conv9'"),
+        ({"layer": "conv9"}, "unit: 'conv9' must be one of layers"),
+        ({"watch": [["conv9", 0]]}, "watch: 'conv9' must be one of layers"),
+        ({"layers": ["conv9"]}, "layers: small_cnn has no layer 'conv9'"),
     ):
-        loop = runs.loop("attacks")(**(ATTACKED | wrong))
-        beginning = itertools.takewhile(lambda row: row[0] == "weights", loop)
         with pytest.raises(Invalid, match=message):
-            list(beginning)
+            list(
+                itertools.takewhile(lambda row: row[0] == "weights", runs.loop("attacks")(**ATTACKED | wrong))
+            )
     twin = ATTACKED | trials.TWIN | {"unit": 8}  # nobody attacks it
     assert next(runs.loop("attacks")(**twin))[0] == "weights"
 
