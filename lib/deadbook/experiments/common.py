@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deadbook import datasets
 from deadbook.settings import Experiment, Training
-from deadunits import Invalid, compaction, graph, models, training
+from deadunits import Invalid, compaction, graph, incremental, models, training
 from deadunits.counterfactual import sample_losses
 from deadunits.data import Batch, Images
 from deadunits.training import Step
@@ -56,12 +56,20 @@ def weights_of(net: nn.Module, layers: Sequence[str]) -> list[str]:
     return [f"{layer}.weight" for layer in layers]
 
 
-def check_passes(score: str, counts: Mapping[str, int], instead: str) -> None:
-    """Raise `Invalid` if an exact score would take too many forward passes, counted by layer."""
-    if (total := sum(counts.values())) > SLOW:
+def check_passes(score: str, net: nn.Module, batch: Batch, counts: Mapping[str, int], instead: str) -> None:
+    """Raise `Invalid` if exact scores, counted by layer, would take too many forward passes.
+
+    Only those count that have no faster way, as in networks that cannot be traced. `net` is set to eval.
+    """
+    if not counts:
+        return
+    ways = incremental.coverage(net.eval(), batch.x[:2])
+    slow = {layer: count for layer, count in counts.items() if ways[layer] not in ("fast", "partly")}
+    if (total := sum(slow.values())) > SLOW:
+        reasons = "; ".join(dict.fromkeys(ways[layer] for layer in slow))
         raise Invalid(
-            f"the exact {score} of {', '.join(counts)} takes {total:,} forward passes at each measurement, "
-            f"{SLOW:,} are allowed: {instead}"
+            f"the exact {score} of {', '.join(slow)} takes {total:,} forward passes at each measurement, "
+            f"{SLOW:,} are allowed: {instead} ({reasons})"
         )
 
 

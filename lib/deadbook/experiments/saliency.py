@@ -30,7 +30,7 @@ def saliency(settings: Saliency, data_root: str = "") -> Iterator[Row]:
     net = common.build(settings, images)
     names = common.weights_of(net, settings.layers)
     every = settings.measure_every
-    check_affordable(net, names)
+    check_affordable(net, names, images.probe)
     yield from common.shapes(net, names)
     # not the stream that the initial weights came from: the draws would resemble them
     chance = torch.Generator().manual_seed(2**31 + settings.seed)
@@ -126,8 +126,8 @@ def error_signals(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]
     return {"weight": torch.arange(units * fan_in)} | common.rounded_columns(columns)
 
 
-def check_affordable(net: nn.Module, names: Sequence[str]) -> None:
+def check_affordable(net: nn.Module, names: Sequence[str], batch: Batch) -> None:
     """Raise `Invalid` if the exact scores would take too many forward passes at each measurement."""
-    counts = {name: net.get_parameter(name).numel() for name in names if not scorers.is_fast(net, name)}
-    faster = "make the network an nn.Sequential of known layers, which has a faster way"
-    common.check_passes("loss change", counts, f"choose smaller layers, or {faster}")
+    slow = [name for name in names if not scorers.is_fast(net, name)]
+    counts = {name.removesuffix(".weight"): net.get_parameter(name).numel() for name in slow}
+    common.check_passes("loss change", net, batch, counts, "choose smaller layers")

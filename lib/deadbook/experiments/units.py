@@ -42,7 +42,7 @@ def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
     layers, steps = settings.layers, common.steps_an_epoch(images, settings)
     every = settings.measure_every * min(10, steps * settings.epochs // settings.measure_every)
     yield from common.shapes(net, common.weights_of(net, layers))
-    check_affordable(net, layers)
+    check_affordable(net, layers, images.train_probe)
     active = all(unit_scorers.activation_of(net, layer) for layer in layers)
     known = [name for name in SCORERS if active or name != "mean_activation"]
     # not the stream that the initial weights came from: the draws would resemble them
@@ -96,11 +96,11 @@ def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
     yield "final", losses | {"accuracy": common.accuracy(net, images.test)}
 
 
-def check_affordable(net: nn.Module, layers: Sequence[str]) -> None:
+def check_affordable(net: nn.Module, layers: Sequence[str], batch: Batch) -> None:
     """Raise `Invalid` if the exact scores would take too many forward passes at each measurement."""
     slow = [name for name in layers if not Counterfactual.supports(net, name)]
     counts = {name: len(net.get_submodule(name).weight) for name in slow}
-    common.check_passes("MRP", counts, "choose fewer or narrower layers")
+    common.check_passes("MRP", net, batch, counts, "choose fewer or narrower layers")
 
 
 def score_units(

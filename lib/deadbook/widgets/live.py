@@ -129,7 +129,7 @@ def saliency_explorer(chosen: Mapping[str, Any], data_root: str = "") -> Live | 
 
         net = network.after(step)
         names = common.weights_of(net, [layer])
-        saliency.check_affordable(net, names)
+        saliency.check_affordable(net, names, network.images.probe)
         ((_, shape),) = common.shapes(net, names)
         saliencies = saliency.saliencies(net, network.images.probe, names)
         scores = {name: by_layer[names[0]].flatten().tolist() for name, by_layer in saliencies.items()}
