@@ -179,9 +179,13 @@ def read(file: Path, overrides: Mapping[str, Any] | None = None, **options: Any)
 
 
 def check(plan: Plan) -> None:
-    """Look for the images, and whether there is a place for results; before anything is started."""
+    """Look for the images, and whether there is a place for results; before anything is started.
+
+    Jobs that failed before are left alone: they fail again, or not, without the others.
+    """
     runs.check_writable(plan.results)
-    missing = [job for job in plan.jobs if plan.result(job) is None]
+    new = [job for job in plan.jobs if not (plan.place(job) / "error").exists()]
+    missing = [job for job in new if plan.result(job) is None]
     for job in missing:
         if job.chapter:
             book.complete(job.chapter, job.profile, plan.parameters(job))
