@@ -7,6 +7,7 @@ is computed, and estimates what the run needs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import math
 import time
@@ -17,7 +18,7 @@ from unittest import mock
 
 from deadbook import datasets, settings
 from deadunits import Invalid
-from deadunits.data import Batch
+from deadunits.data import Batch, Images
 
 PROBES = ("probe", "other", "train_probe", "test")
 IMAGES = 32  # of each kind, at most
@@ -43,7 +44,10 @@ def rehearse(experiment: str, wanted: Sequence[Mapping[str, Any]], data_root: st
     different: dict[str, dict[str, Any]] = {}
     for run in wanted:
         different.setdefault(repr(sorted((dict(run) | {"seed": 0}).items())), dict(run))
-    needs = [_rehearse(experiment, run, data_root) for run in different.values()]
+    load = functools.lru_cache(maxsize=1)(datasets.load)  # most runs have the same images
+    needs = [
+        _rehearse(experiment, run, load(root=data_root, **datasets.chosen(run))) for run in different.values()
+    ]
     seconds, memory, disk = (max(need) for need in zip(*needs, strict=True))
     _check_fits(memory, min(at_once, len(wanted)))
     print(
@@ -53,11 +57,10 @@ def rehearse(experiment: str, wanted: Sequence[Mapping[str, Any]], data_root: st
     )
 
 
-def _rehearse(experiment: str, chosen: dict[str, Any], data_root: str) -> tuple[float, float, float]:
-    """Seconds, bytes of memory and bytes on disk that a run needs, roughly."""
+def _rehearse(experiment: str, chosen: dict[str, Any], whole: Images) -> tuple[float, float, float]:
+    """Seconds, bytes of memory and bytes on disk that a run on these images needs, roughly."""
     from deadbook.experiments import common
 
-    whole = datasets.load(root=data_root, **datasets.chosen(chosen))
     short = {name: value for name, value in SHORT.items() if name in chosen}
     short["probe_size"] = probe = min(chosen["probe_size"], IMAGES)
     size = min(chosen.get("batch_size", IMAGES), IMAGES)
@@ -74,7 +77,7 @@ def _rehearse(experiment: str, chosen: dict[str, Any], data_root: str) -> tuple[
             numbers += sum(value.numel() if hasattr(value, "numel") else 1 for value in row.values())
     seconds = time.perf_counter() - started
     net = common.build(planned, images)
-    memory = sum(getattr(whole, name).x.nbytes for name in ("train", "test", *PROBES))
+    memory = sum(getattr(whole, name).x.nbytes for name in ("train", *PROBES))
     memory += 2 * common.CHUNK * _activations(net, images.probe.x[:1])
     steps = settings.training_steps(chosen)
     if steps is None:

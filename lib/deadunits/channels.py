@@ -99,7 +99,7 @@ class _Trace(TorchDispatchMode):
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
         self.fixed: list[tuple[np.ndarray, str]] = []
         self.known: dict[tuple, tuple[Tensor, str | None, list[Ids]]] = {}  # the tensor, so that it lives
-        self.fresh: dict[int, Tensor] = {}  # what is to be filled, by the place of its storage
+        self.fresh: dict[int, Tensor] = {}  # memory that is filled later, by the place of its storage
         self.ran: set[str] = set()  # parameters and buffers
         self.where: list[str] = []  # modules that are running
         self.handles = []
