@@ -27,12 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from deadunits.batches import Batches, batches_of, forward
 from deadunits.channels import BATCH_NORM, LINEAR, OUTPUT, Channels, components, out_dim
 from deadunits.compaction import copy_without_hooks, fit, join, pick, replace, tensors
 from deadunits.counterfactual import Loss, refuse_train_mode, sample_losses
 from deadunits.counting import count
 from deadunits.data import Batch
-from deadunits.mean_replacement import Batches
 from deadunits.unit_scorers import UNIT_SCORERS, UnitScorer
 
 CONSTANTS = ("mean", "output", "zero")
@@ -101,7 +101,7 @@ def prune(
         raise ValueError(f"constant must be one of {', '.join(CONSTANTS)}, got {constant!r}")
     if isinstance(scorer, str) and scorer not in UNIT_SCORERS:
         raise ValueError(f"unknown scorer {scorer!r}; there are: {', '.join(UNIT_SCORERS)}")
-    batches = [batches] if isinstance(batches, Batch) else list(batches)
+    batches = list(batches_of(net, batches))
     if not batches:
         raise ValueError("no images to score on")
     small = copy_without_hooks(net)
@@ -157,8 +157,8 @@ def recalibrate(net: nn.Module, batches: Batches) -> None:
         net.eval()
         for norm in norms:
             norm.training, norm.momentum, norm.num_batches_tracked = True, 0.0, None
-        for batch in [batches] if isinstance(batches, Batch) else batches:
-            net(batch.x)
+        for batch in batches_of(net, batches):
+            forward(net, batch.x)
     finally:
         for handle in handles:
             handle.remove()
@@ -359,7 +359,7 @@ def _means(
 
     handles = [module.register_forward_hook(see) for module in layers]
     for batch in batches:
-        net(batch.x)
+        forward(net, batch.x)
     for handle in handles:  # only after success: the network is a copy
         handle.remove()
     return {module: (total / values, size) for module, (total, values, size) in seen.items()}
