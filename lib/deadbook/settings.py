@@ -217,11 +217,18 @@ Snapshots = setting(
     bool, "true or false", "whether all weights are kept at step 50, after epoch 1 and at the end"
 )
 Ends = rising(Whole, "integers from 1", "epochs after which it is done")
+After = integer(1, 1_000_000, "steps from the first attack to the end")
 ImageCounts = distinct(Whole, "integers from 1 to 60,000", "images trained on to score with")
 Epoch = integer(1, 1000, "after which dead units are looked for")
 BELOW = "dead, frozen: below this share of the layer's mean"
 Below = setting(FractionNumber, "a number from 0, below 1", BELOW, Field(lt=1))
 Chapters = distinct(Text, "names of chapters", "whose runs are read")
+OPEN_QUESTIONS = tuple(f"O{number}" for number in range(1, 12))
+Questions = distinct(
+    Literal[OPEN_QUESTIONS], f"names among {', '.join(OPEN_QUESTIONS)}", "open questions that are run"
+)
+Earlier = rising(Whole, "integers from 1", "epochs after which weights are removed, besides the last", 0)
+SeedNumbers = distinct(Seed, "integers from 0", "seeds of the experiments of this chapter")
 Profile = setting(Text, "the name of a profile", "where parameters come from")
 Own = setting(dict[str, Any], "parameters by name: {dataset: mnist}", "parameters instead of the profile's")
 Results = setting(Text, "the path of a folder", "folder for new runs")
@@ -262,7 +269,7 @@ class Experiment(Settings):
     probe_size: ProbeSize
     seed: Seed
     pixels: Pixels = "folder"
-    added_later = frozenset({"pixels", "around", "snapshots"})
+    added_later = frozenset({"pixels", "around", "snapshots", "after"})
 
 
 class Training(Experiment):
@@ -382,6 +389,7 @@ class Rescaling(Training, name="rescaling"):
     interval: Interval
     repeats: Repeats
     multiplier: Multiplier
+    after: After = 400
 
 
 class Revival(Measured, name="revival"):
@@ -520,6 +528,19 @@ class DetectingChapter(Settings, name="03-5-detecting"):
     chapters: Chapters = ["03-2-batch-norm", "03-3-tanh", "03-4-relu"]
     profile: Profile = "quick"
     own: Own = {}
+    data_root: DataRoot = ""
+    results: Results = "results"
+    processes: Processes = 0
+
+
+class QuestionsChapter(Settings, name="05-open-questions"):
+    """5."""
+
+    questions: Questions = [name for name in OPEN_QUESTIONS if name != "O9"]
+    profile: Profile = "quick"
+    own: Own = {}
+    earlier: Earlier = []
+    seeds: SeedNumbers = [0]
     data_root: DataRoot = ""
     results: Results = "results"
     processes: Processes = 0

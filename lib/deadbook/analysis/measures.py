@@ -138,6 +138,32 @@ def rank_correlations(scores: pd.DataFrame, scorers: Iterable[str]) -> dict[str,
     return {scorer: float(score_of(scores, scorer).rank().corr(exact)) for scorer in scorers}
 
 
+def with_second_order(rows: pd.DataFrame, second: Sequence[float], times: float) -> float:
+    """Mean over steps of Spearman's correlation of Taylor 1 + times * second with the loss change."""
+    score = rows["taylor1"] + times * second
+    by = [spearman(score[now.index], now["loss_change"]) for _, now in rows.groupby("step")]
+    return float(np.mean(by)) if by else np.nan
+
+
+def by_lambda(scores: pd.DataFrame, lambdas: Sequence[float]) -> pd.DataFrame:
+    """`with_second_order` in the last epoch by lambda, of row sums and of the diagonal if it is there."""
+    import pandas as pd
+
+    rows = []
+    for (activation, seed), of in scores.groupby(["activation", "seed"]) if len(scores) else ():
+        last = last_epoch(of)
+        seconds = {"row sums": last["hessian"]}
+        if "diagonal" in last and last["diagonal"].notna().all():
+            seconds["diagonal"] = 2 * (last["diagonal"] - last["taylor1"])
+        about = {"activation": activation, "seed": seed}
+        rows += [
+            about | {"second order": name, "lambda": at, "correlation": with_second_order(last, second, at)}
+            for name, second in seconds.items()
+            for at in lambdas
+        ]
+    return pd.DataFrame(rows)
+
+
 def score_of(scores: pd.DataFrame, scorer: str) -> pd.Series:
     """A column of a table `scores`; the thesis's Taylor 2 is the sum of two of them."""
     return scores["taylor1"] + scores["hessian"] if scorer == "taylor2" else scores[scorer]

@@ -8,9 +8,14 @@ from typing import Any
 from deadbook.analysis import trials
 from deadbook.datasets import train_size
 from deadbook.runs import grid
-from deadbook.settings import shared
+from deadbook.settings import shared, training_steps
 
 Wanted = dict[str, list[dict[str, Any]]]  #: settings of runs, by the name of their experiment
+OPEN = "05-open-questions"
+#: The chapters whose parameters its runs have, and whose own runs it reads.
+LEFT_OPEN = ("02-1-saliency", "03-4-relu", "04-1-units", "04-2-unit-pruning")
+AFTER = 400  # steps that a rescaled unit is followed, in a training that is long enough
+IMAGES_SCORED_ON = (100, 1000, 4000, 16000)
 
 
 def background(chosen: Mapping[str, Any]) -> Wanted:
@@ -65,25 +70,37 @@ def unit_pruning(chosen: Mapping[str, Any]) -> Wanted:
     }
 
 
-def questions(parameters: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> Wanted:
-    """Of the open questions that need runs of their own, by the parameters of chapters 2.1 and 3.4."""
-    weights, relu = parameters["02-1-saliency"], parameters["03-4-relu"]
-    both, first = weights["activations"], weights["activations"][:1]
-    steps = -(-(train_size(weights["dataset"]) - 2 * weights["probe_size"]) // weights["batch_size"])
+def questions(parameters: Mapping[str, Mapping[str, Any]]) -> Wanted:
+    """Of chapter 5, by its parameters and those of the chapters that left a question open.
 
-    def runs(experiment: str, kinds: Sequence[str], **more: Any) -> list[dict[str, Any]]:
-        return grid(shared(experiment, weights) | more, activation=kinds, seed=seeds)
+    A question that the runs of such a chapter answer takes them as that chapter wants them.
+    """
+    chosen, weights, relu = parameters[OPEN], parameters["02-1-saliency"], parameters["03-4-relu"]
+    narrow, both, first = parameters["04-1-units"], weights["activations"], weights["activations"][:1]
+    every, steps = weights["measure_every"], training_steps(weights) // weights["epochs"]
+    ends = [end for end in chosen["earlier"] if end < weights["epochs"]] + [weights["epochs"]]
+    images = [number for number in IMAGES_SCORED_ON if number <= train_size(weights["dataset"])]
+    attack = shared("rescaling", relu) | {"after": min(AFTER, (training_steps(relu) - relu["start"]) // 2)}
+    attack |= {"pixels": "official"} if relu["dataset"] == "cifar10" else {}
 
-    attack = shared("rescaling", relu) | ({"pixels": "official"} if relu["dataset"] == "cifar10" else {})
-    return {
-        "rescoring": runs("rescoring", both, ends=list(range(1, weights["epochs"] + 1, 2))),
-        "grouping": runs("grouping", both, measure_every=10 * weights["measure_every"], fractions=[0.8]),
-        "averaging": runs(
-            "averaging", first, measure_every=3 * weights["measure_every"], images=[100, 1000, 4000, 16000]
-        ),
-        "rescaling": grid(attack, seed=seeds),
-        "revival": runs("revival", first, layers=["fc1"], measure_every=steps // 4, epoch=2, below=0.05),
+    def runs(experiment: str, kinds: Sequence[str], **more: Any) -> Wanted:
+        settings = shared(experiment, weights) | more
+        return {experiment: grid(settings, activation=kinds, seed=chosen["seeds"])}
+
+    scores = {"saliency": saliency(weights)["saliency"]}
+    wanted = {
+        "O1": runs("rescoring", both, ends=ends),
+        "O2": scores,
+        "O3": scores,
+        "O4": runs("grouping", both, measure_every=min(10 * every, steps), fractions=[0.8]),
+        "O5": runs("averaging", first, measure_every=min(3 * every, steps), images=images),
+        "O6": {"units": [run for run in units(narrow)["units"] if run["widths"] == narrow["widths"]]},
+        "O7": {"attacks": [run for role in trials.whole_layer(relu).values() for run in role]},
+        "O8": {"rescaling": grid(attack, seed=chosen["seeds"])},
+        "O10": {"unit_costs": unit_pruning(parameters["04-2-unit-pruning"])["unit_costs"]},
+        "O11": runs("revival", first, layers=["fc1"], measure_every=steps // 4, epoch=2, below=0.05),
     }
+    return {experiment: of for name in chosen["questions"] for experiment, of in wanted.get(name, {}).items()}
 
 
 def explored(chosen: Mapping[str, Any], of: str) -> list[dict[str, Any]]:
@@ -112,7 +129,9 @@ TIMED = ("costs", "unit_costs")  # experiments that measure time, so nothing els
 
 def every(parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Chapter, experiment and settings of each run that chapters with these parameters want."""
-    for chapter, plan in PLANS.items():
-        for experiment, wanted in plan(parameters[chapter]).items():
+    plans = {chapter: plan(parameters[chapter]) for chapter, plan in PLANS.items()}
+    plans |= {OPEN: questions(parameters)} if OPEN in parameters else {}
+    for chapter, plan in plans.items():
+        for experiment, wanted in plan.items():
             for run in wanted:
                 yield chapter, experiment, run

@@ -37,6 +37,15 @@ class Verdict:
         """The thesis's numbers beside ours: on the seeds of the confirmation, in the claim's own setting."""
         return [] if self.exploration is None or self.differs else compared(self.claim, self.evidence)
 
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean over the seeds of each number that the criterion measures; else of the exploration."""
+        values: dict[str, list[float]] = {}
+        for seed in self.evidence or (self.exploration.evidence if self.exploration else ()):
+            for name, value in seed.values.items():
+                values.setdefault(name, []).append(value)
+        return {name: sum(of) / len(of) for name, of in values.items()}
+
     def __str__(self) -> str:
         differs = self.outcome == "reproduced" and worst(self.numbers) == "differs"
         return f"{self.outcome}{', number differs' * differs} ({self.note})"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-import numpy as np
 import pandas as pd
 
-from deadbook.analysis.measures import NAMES, last_epoch, peaks, rank_correlations, spearman
+from deadbook.analysis.measures import (
+    NAMES,
+    last_epoch,
+    peaks,
+    rank_correlations,
+    spearman,
+    with_second_order,
+)
 from deadbook.claims.attacks import all_of_conv2, dead
 from deadbook.claims.evidence import ROUNDING, Case, Evidence, Limits, of_activation, over
 from deadbook.runs import Run
@@ -52,12 +55,13 @@ def best_lambda(case: Case, on: str, limits: Limits) -> Evidence | None:
     values, direction = {}, True
     for name, run in zip(NETWORKS, runs, strict=True):
         rows = _scores(run, on)
-        by = {at: _combined(rows, rows["hessian"], at) for at in limits.lambdas}
+        by = {at: with_second_order(rows, rows["hessian"], at) for at in limits.lambdas}
         best = max(by, key=by.get)
         values |= {f"{NAMES[name]}, best lambda": best, f"{NAMES[name]}, gain over 0": by[best] - by[0]}
         direction = direction and by[0.5] > by[1]
     rows = _scores(runs[0], on)
-    none, half, whole = (_combined(rows, 2 * (rows["diagonal"] - rows["taylor1"]), at) for at in (0, 0.5, 1))
+    second = 2 * (rows["diagonal"] - rows["taylor1"])
+    none, half, whole = (with_second_order(rows, second, at) for at in (0, 0.5, 1))
     values |= {"diagonal, 0": none, "diagonal, 1/2": half, "diagonal, 1": whole}
     best = max(values[f"{NAMES[name]}, best lambda"] for name in NETWORKS)
     gain = max(values[f"{NAMES[name]}, gain over 0"] for name in NETWORKS)
@@ -189,10 +193,3 @@ def revival(case: Case, on: str, limits: Limits) -> Evidence | None:
 def _scores(run: Run, on: str) -> pd.DataFrame:
     """The rows of the table `scores` in the last epoch."""
     return last_epoch(run.table("scores").query("set == @on"))
-
-
-def _combined(rows: pd.DataFrame, second: Sequence[float], times: float) -> float:
-    """Mean over measurements of Spearman's correlation of Taylor 1 + times * second with the loss change."""
-    score = rows["taylor1"] + times * second
-    by = [spearman(score[now.index], now["loss_change"]) for _, now in rows.groupby("step")]
-    return float(np.mean(by)) if by else math.nan

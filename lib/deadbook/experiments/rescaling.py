@@ -17,14 +17,13 @@ from deadunits import graph, unit_scorers
 from deadunits.attack import Attack, Schedule
 
 FACTORS = (0.5, 1.0, 2.0)  # c: of the incoming weights and the bias; the outgoing ones are divided by it
-AFTER = 400  # steps from then on
 
 
 def rescaling(settings: Rescaling, data_root: str = "") -> Iterator[Row]:
     """Train up to a step; from there, a copy for each unit of a layer, each c, attacked or not.
 
     A copy computes what the network does, if its nonlinearity is ReLU. All copies go on with the same
-    minibatches. Table `rescaled`: c, attacked, unit, set, MRP in nats 400 steps later, and its layer's mean.
+    minibatches. Table `rescaled`: c, attacked, unit, set, MRP in nats `after` steps later, its layer's mean.
     """
     images = common.load(settings, data_root)
     sets = {"probe": images.probe, "other": images.other}
@@ -43,7 +42,9 @@ def rescaling(settings: Rescaling, data_root: str = "") -> Iterator[Row]:
             schedule = Schedule(1, settings.interval, settings.repeats)
             attack = Attack(twin, optimizer, settings.layer, [unit], schedule, settings.multiplier)
         with attack:
-            for _ in itertools.islice(common.train(twin, images, settings, optimizer=optimizer), AFTER):
+            for _ in itertools.islice(
+                common.train(twin, images, settings, optimizer=optimizer), settings.after
+            ):
                 pass
         twin.eval()
         for on, batch in sets.items():

@@ -3,6 +3,7 @@
 
 from deadbook.figures.attacks import *
 from deadbook.figures.background import *
+from deadbook.figures.questions import *
 from deadbook.figures.style import *
 from deadbook.figures.units import *
 from deadbook.figures.weights import *

@@ -26,8 +26,10 @@ def plan(
     """
     settings.check(settings.Command, {"processes": processes, "seeds": 1 if seeds is None else seeds})
     jobs: dict[str, Job] = {}
-    overrides = {"data_root": data_root} | ({} if seeds is None else {"seeds": seeds})
+    root = {"data_root": data_root}
+    overrides = root | ({} if seeds is None else {"seeds": seeds})
     parameters = {chapter: book.chosen(chapter, profile, overrides) for chapter in plans.PLANS}
+    parameters[plans.OPEN] = book.chosen(plans.OPEN, profile, root)
     for chapter, experiment, run in plans.every(parameters):
         job = Job(chapter, experiment, "", "", run)
         jobs.setdefault(job.key, job)
