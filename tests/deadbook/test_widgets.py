@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deadbook import runs, widgets
+from deadbook import widgets
 
 
 def frames(theatre):
@@ -69,31 +69,6 @@ def test_the_expansion_is_read_off_the_table():
     labels, spoken = found["after step 90"]
     assert labels[1] == "0.1: exact +0.100, first order -0.100, second +0.200"
     assert spoken == [f"step of size {label}" for label in labels]
-
-
-@pytest.fixture(scope="module")
-def explored(tmp_path_factory):
-    """Runs of the explorer, of weights and of units."""
-    folder = tmp_path_factory.mktemp("explored")
-    one = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "layers": ["conv1", "fc1"]}
-    one |= {"activation": "relu", "epochs": 1, "lr": 0.1, "batch_size": 64, "probe_size": 50}
-    one |= {"fractions": [0.0, 0.5, 0.9], "seed": 0}
-    return {of: runs.execute("explorer", one | {"of": of}, folder) for of in ("weights", "units")}
-
-
-def test_the_pruning_sliders_say_what_the_tables_say(explored):
-    rows = explored["weights"].table("pruned").set_index(["scorer", "fraction"])
-    parts = frames(widgets.pruning_slider(explored["weights"]))
-    assert list(parts) == ["magnitude", "Taylor 1, absolute", "Taylor 1", "random"]
-    at = rows.loc[("random", 0.5)]
-    assert parts["random"][0][1] == f"0.5: accuracy {100 * at['accuracy']:.1f}%, loss {at['loss']:.2f}"
-    rows = explored["units"].table("units").set_index(["scorer", "fraction", "means"])
-    parts = frames(widgets.unit_pruning_slider(explored["units"]))
-    assert list(parts) == ["MRP", "MRS", "L2 norm", "random"]
-    kept, bare = rows.loc[("mrs", 0.9, True)], rows.loc[("mrs", 0.9, False)]
-    label = f"0.9: {kept['parameters']:,.0f} parameters, {kept['accuracy']:.1%} (bare {bare['accuracy']:.1%})"
-    assert parts["MRS"][0][2] == label
-    assert parts["MRS"][1][2] == f"fraction {label}"
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 3]])

@@ -1,0 +1,202 @@
+"""The pieces that compute in a page: moved by mouse, keyboard and touch, they give PyTorch's numbers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from deadunits import compaction, mean_replacement, models, pruning, unit_scorers
+from deadunits.data import Batch
+
+PAGES = ("02-2-weight-pruning", "04-1-units", "04-2-unit-pruning")
+LAYERS = ["conv1", "conv2", "fc1"]
+
+
+def data_of(site: Path, chapter: str) -> tuple[str, dict]:
+    """The file of a page's data, and what it holds."""
+    text = (site / f"book/chapters/{chapter}.html").read_text("utf-8")
+    name = re.search(r'class="lab-data" data-file="([^"]+)"', text)[1]
+    script = (site / "_static/lab" / name).read_text("utf-8")
+    return name, json.loads(script.partition(" = ")[2].rstrip(";\n"))
+
+
+def unpacked(data: dict) -> tuple[torch.nn.Module, dict[str, Batch]]:
+    """The network and the images of a page's data, in PyTorch."""
+    net = models.small_cnn(tuple(data["shape"]), activation=data["activation"]).eval()
+    numbers = np.frombuffer(base64.b64decode(data["weights"]), "<f4").copy()
+    parameters, at = dict(net.named_parameters()), 0
+    with torch.no_grad():
+        for name, length in data["parameters"]:
+            parameters[name].copy_(torch.from_numpy(numbers[at : at + length]).view(parameters[name].shape))
+            at += length
+    pixels: list[int] = []
+    stream = iter(base64.b64decode(data["images"]))
+    for byte in stream:
+        pixels += [byte] if byte else [0] * (next(stream) + 1)
+    x = torch.tensor(data["palette"])[torch.tensor(pixels)].view(-1, *data["shape"])
+    sizes = [len(labels) for labels in data["labels"].values()]
+    sets = zip(data["labels"].items(), x.split(sizes), strict=True)
+    return net, {name: Batch(images, torch.tensor(labels)) for (name, labels), images in sets}
+
+
+def judged(net: torch.nn.Module, images: Batch) -> tuple[float, int]:
+    """Mean loss, and how many images are right."""
+    with torch.no_grad():
+        logits = net(images.x)
+    return F.cross_entropy(logits, images.y).item(), int((logits.argmax(1) == images.y).sum())
+
+
+def without_units(net: torch.nn.Module, sets: dict[str, Batch], keep: dict, means: bool) -> torch.nn.Module:
+    """The library's network without those units."""
+    seen = mean_replacement.observe(net, sets["train_probe"], LAYERS)
+    given = {layer: units.mean if means else torch.zeros_like(units.mean) for layer, units in seen.items()}
+    return compaction.propagate(net, keep, h=given)
+
+
+def assert_shows(piece: Locator, loss: float, right: int) -> None:
+    """The piece comes to show these numbers."""
+    piece.page.wait_for_function(
+        "([piece, loss]) => Math.abs(piece.dataset.loss - loss) <= 1e-4 * Math.max(loss, 0.01)",
+        arg=[piece.element_handle(), loss],
+    )
+    assert int(piece.get_attribute("data-right")) == right
+
+
+def opened(page: Page, address: str, chapter: str) -> Locator:
+    """The piece of a page, when its first numbers are there."""
+    page.goto(f"{address}/book/chapters/{chapter}.html", wait_until="commit")
+    page.locator(".lab").scroll_into_view_if_needed()
+    piece = page.locator(".lab-live[data-loss]")
+    piece.wait_for(timeout=60_000)
+    return piece
+
+
+@pytest.mark.parametrize("chapter", PAGES)
+def test_the_whole_network_is_pytorchs(page: Page, address: str, site: Path, chapter: str) -> None:
+    net, sets = unpacked(data_of(site, chapter)[1])
+    assert_shows(opened(page, address, chapter), *judged(net, sets["test"]))
+
+
+def test_from_the_file_it_works_too(page: Page, site: Path) -> None:
+    net, sets = unpacked(data_of(site, "04-2-unit-pruning")[1])
+    assert_shows(opened(page, site.as_uri(), "04-2-unit-pruning"), *judged(net, sets["test"]))
+
+
+@pytest.mark.parametrize("scorer", ["mrp", "mrs", "norm_l1"])
+def test_the_units_that_the_library_names_cost_what_it_says(
+    page: Page, address: str, site: Path, scorer: str
+) -> None:
+    """By the slider, moved with the keyboard; then bare."""
+    net, sets = unpacked(data_of(site, "04-2-unit-pruning")[1])
+    scores = unit_scorers.UNIT_SCORERS[scorer](net, sets["train_probe"], LAYERS)
+    piece = opened(page, address, "04-2-unit-pruning")
+    piece.get_by_label("lowest").select_option(scorer)
+    slider = piece.get_by_label("fraction")
+    slider.fill("0.5")
+    slider.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", "50.5%")
+    keep = pruning.unit_masks(scores, 0.505)
+    assert_shows(piece, *judged(without_units(net, sets, keep, True), sets["test"]))
+    assert int(piece.get_attribute("data-parameters")) == compaction.parameter_count(
+        compaction.compact(net, keep)
+    )
+    piece.get_by_role("button", name="bare").click()
+    assert_shows(piece, *judged(without_units(net, sets, keep, False), sets["test"]))
+    piece.get_by_role("button", name="mean propagated").click()
+    piece.get_by_role("button", name="of the network").click()
+    keep = pruning.unit_masks(scores, 0.505, by="network")
+    assert_shows(piece, *judged(without_units(net, sets, keep, True), sets["test"]))
+
+
+def test_units_are_removed_by_click_key_and_touch(chromium: Browser, address: str, site: Path) -> None:
+    net, sets = unpacked(data_of(site, "04-1-units")[1])
+    with chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True) as context:
+        piece = opened(context.new_page(), address, "04-1-units")
+        piece.get_by_role("button", name="conv1 unit 3").click()
+        piece.get_by_role("button", name="conv2 unit 0").focus()
+        piece.page.keyboard.press("ArrowRight")
+        piece.page.keyboard.press("Enter")
+        piece.get_by_role("button", name="fc1 unit 7", exact=True).tap()
+        keep = {layer: torch.ones(len(net.get_submodule(layer).weight), dtype=torch.bool) for layer in LAYERS}
+        for layer, unit in (("conv1", 3), ("conv2", 1), ("fc1", 7)):
+            keep[layer][unit] = False
+            expect(piece.get_by_role("button", name=f"{layer} unit {unit}, removed")).to_be_visible()
+        assert_shows(piece, *judged(without_units(net, sets, keep, True), sets["test"]))
+        expect(piece.locator(".lab-said")).to_contain_text("3 units removed, their means propagated")
+
+
+def test_weights_are_removed_by_score_and_one_by_one(page: Page, address: str, site: Path) -> None:
+    net, sets = unpacked(data_of(site, "02-2-weight-pruning")[1])
+    piece = opened(page, address, "02-2-weight-pruning")
+    slider = piece.get_by_label("fraction")
+    slider.fill("0.8")
+    names = [name for name, _ in net.named_parameters() if name.endswith("weight")]
+    keep = pruning.masks({name: net.get_parameter(name).detach().abs() for name in names}, 0.8)
+    with pruning.pruned(net, keep):
+        assert_shows(piece, *judged(net, sets["test"]))
+    piece.get_by_role("button", name="Restore all").click()
+    assert_shows(piece, *judged(net, sets["test"]))
+    piece.get_by_role("button", name="conv1 unit 2").click()
+    grid = piece.locator(".lab-large")
+    box = grid.bounding_box()
+    grid.click(position={"x": 2.5 / 5 * box["width"], "y": 3.5 / 5 * box["height"]})
+    grid.press("ArrowRight")
+    grid.press("Enter")
+    with torch.no_grad():
+        net.conv1.weight[2, 0, 3, 2:4] = 0
+    assert_shows(piece, *judged(net, sets["test"]))
+    assert piece.get_attribute("data-weights") == "2"
+
+
+def test_nothing_is_looked_up(page: Page, address: str, site: Path) -> None:
+    """One weight of the page's data is changed, and every number follows PyTorch."""
+    name, data = data_of(site, "04-2-unit-pruning")
+    numbers = np.frombuffer(base64.b64decode(data["weights"]), "<f4").copy()
+    numbers[3] += 2
+    data["weights"] = base64.b64encode(numbers.tobytes()).decode()
+    script = f'deadunitsLab.data["{name}"] = {json.dumps(data)};'
+    page.route(f"**/{name}*", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+    net, sets = unpacked(data)
+    piece = opened(page, address, "04-2-unit-pruning")
+    assert_shows(piece, *judged(net, sets["test"]))
+    keep = pruning.unit_masks(unit_scorers.mrs(net, sets["train_probe"], LAYERS), 0.3)
+    piece.get_by_label("fraction").fill("0.3")
+    assert_shows(piece, *judged(without_units(net, sets, keep, True), sets["test"]))
+
+
+def test_a_drawn_digit_is_answered(page: Page, address: str) -> None:
+    piece = opened(page, address, "04-1-units")
+    piece.get_by_role("button", name="Draw a digit").click()
+    canvas = piece.locator(".lab-image")
+    canvas.scroll_into_view_if_needed()
+    before = piece.locator(".lab-one svg").get_attribute("aria-label")
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 0.15 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 0.85 * box["height"], steps=8)
+    page.mouse.up()
+    expect(piece.locator(".lab-one [role=status]")).to_contain_text("Your digit. The whole network says")
+    assert before
+
+
+def test_in_print_and_without_javascript_there_is_the_figure(
+    chromium: Browser, page: Page, address: str
+) -> None:
+    piece = opened(page, address, "04-2-unit-pruning")
+    page.emulate_media(media="print")
+    expect(page.locator(".lab-still img")).to_be_visible()
+    expect(piece).to_be_hidden()
+    with chromium.new_context(java_script_enabled=False) as context:
+        plain = context.new_page()
+        plain.goto(f"{address}/book/chapters/04-2-unit-pruning.html")
+        expect(plain.locator(".lab-still img")).to_be_visible()
