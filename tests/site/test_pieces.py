@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from deadbook.widgets import lab
 from deadunits import compaction, mean_replacement, models, pruning, unit_scorers
+from deadunits.attack import Attack, Schedule
 from deadunits.data import Batch
 
 PAGES = ("02-2-weight-pruning", "04-1-units", "04-2-unit-pruning")
@@ -31,7 +35,7 @@ def data_of(site: Path, chapter: str) -> tuple[str, dict]:
 
 
 def unpacked(data: dict) -> tuple[torch.nn.Module, dict[str, Batch]]:
-    """The network and the images of a page's data, in PyTorch."""
+    """The network of a page's data, in PyTorch, and `images_of` them."""
     net = models.small_cnn(tuple(data["shape"]), activation=data["activation"]).eval()
     numbers = np.frombuffer(base64.b64decode(data["weights"]), "<f4").copy()
     parameters, at = dict(net.named_parameters()), 0
@@ -39,14 +43,16 @@ def unpacked(data: dict) -> tuple[torch.nn.Module, dict[str, Batch]]:
         for name, length in data["parameters"]:
             parameters[name].copy_(torch.from_numpy(numbers[at : at + length]).view(parameters[name].shape))
             at += length
-    pixels: list[int] = []
-    stream = iter(base64.b64decode(data["images"]))
-    for byte in stream:
-        pixels += [byte] if byte else [0] * (next(stream) + 1)
-    x = torch.tensor(data["palette"])[torch.tensor(pixels)].view(-1, *data["shape"])
+    return net, images_of(data)
+
+
+def images_of(data: dict) -> dict[str, Batch]:
+    """The sets of images of a page's data."""
+    pixels = torch.tensor(list(base64.b64decode(data["images"])))
+    x = torch.tensor(data["palette"])[pixels].view(-1, *data["shape"])
     sizes = [len(labels) for labels in data["labels"].values()]
     sets = zip(data["labels"].items(), x.split(sizes), strict=True)
-    return net, {name: Batch(images, torch.tensor(labels)) for (name, labels), images in sets}
+    return {name: Batch(images, torch.tensor(labels)) for (name, labels), images in sets}
 
 
 def judged(net: torch.nn.Module, images: Batch) -> tuple[float, int]:
@@ -100,8 +106,8 @@ def test_the_units_that_the_library_names_cost_what_it_says(
     net, sets = unpacked(data_of(site, "04-2-unit-pruning")[1])
     scores = unit_scorers.UNIT_SCORERS[scorer](net, sets["train_probe"], LAYERS)
     piece = opened(page, address, "04-2-unit-pruning")
-    piece.get_by_label("lowest").select_option(scorer)
-    slider = piece.get_by_label("fraction")
+    piece.get_by_label("lowest", exact=True).select_option(scorer)
+    slider = piece.get_by_role("slider", name="fraction")
     slider.fill("0.5")
     slider.press("ArrowRight")
     expect(slider).to_have_attribute("aria-valuetext", "50.5%")
@@ -138,7 +144,7 @@ def test_units_are_removed_by_click_key_and_touch(chromium: Browser, address: st
 def test_weights_are_removed_by_score_and_one_by_one(page: Page, address: str, site: Path) -> None:
     net, sets = unpacked(data_of(site, "02-2-weight-pruning")[1])
     piece = opened(page, address, "02-2-weight-pruning")
-    slider = piece.get_by_label("fraction")
+    slider = piece.get_by_role("slider", name="fraction")
     slider.fill("0.8")
     names = [name for name, _ in net.named_parameters() if name.endswith("weight")]
     keep = pruning.masks({name: net.get_parameter(name).detach().abs() for name in names}, 0.8)
@@ -170,7 +176,7 @@ def test_nothing_is_looked_up(page: Page, address: str, site: Path) -> None:
     piece = opened(page, address, "04-2-unit-pruning")
     assert_shows(piece, *judged(net, sets["test"]))
     keep = pruning.unit_masks(unit_scorers.mrs(net, sets["train_probe"], LAYERS), 0.3)
-    piece.get_by_label("fraction").fill("0.3")
+    piece.get_by_role("slider", name="fraction").fill("0.3")
     assert_shows(piece, *judged(without_units(net, sets, keep, True), sets["test"]))
 
 
@@ -187,6 +193,94 @@ def test_a_drawn_digit_is_answered(page: Page, address: str) -> None:
     page.mouse.up()
     expect(piece.locator(".lab-one [role=status]")).to_contain_text("Your digit. The whole network says")
     assert before
+
+
+def kill_page(tmp_path: Path, site: Path, **state: object) -> str:
+    """A page with the second piece alone, which starts with that."""
+    still = Figure()
+    head = f'<script defer src="{(site / "_static/lab/mount.js").as_uri()}"></script>'
+    page = tmp_path / "kill.html"
+    text = lab.kill(still, "a figure", **state).data
+    page.write_text(f'<!doctype html><html lang="en"><title>kill</title>{head}<body>{text}', "utf-8")
+    return page.as_uri()
+
+
+class Chance:
+    """The random numbers of the pages (mulberry32)."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = seed
+
+    def __call__(self) -> float:
+        """From 0 to 1."""
+        low = 0xFFFFFFFF
+        self.state = (self.state + 0x6D2B79F5) & low
+        t = (self.state ^ (self.state >> 15)) * (1 | self.state) & low
+        t = ((t + ((t ^ (t >> 7)) * (61 | t) & low)) & low) ^ t
+        return ((t ^ (t >> 14)) & low) / 2**32
+
+
+@torch.random.fork_rng()
+def attacked(data: dict, activation: str, batch_norm: bool, steps: int, attack: dict) -> list[float]:
+    """MRP of the units of conv1 after the same training and attack in PyTorch."""
+    act = models.ACTIVATIONS[activation]
+    layers = [("conv1", torch.nn.Conv2d(1, 8, 3)), ("pool1", torch.nn.MaxPool2d(2)), ("act1", act())]
+    layers += [("bn1", torch.nn.BatchNorm2d(8, affine=False))] * batch_norm
+    layers += [("flatten", torch.nn.Flatten()), ("fc1", torch.nn.Linear(72, 32)), ("act3", act())]
+    layers += [("bn3", torch.nn.BatchNorm1d(32, affine=False))] * batch_norm
+    net = torch.nn.Sequential(OrderedDict([*layers, ("fc2", torch.nn.Linear(32, 10))]))
+    chance, order = Chance(0), Chance(1000003)
+    with torch.no_grad():
+        for values in net.parameters():
+            fan = {8: 9, 32: 72, 10: 32}[len(values)]
+            numbers = [(2 * chance() - 1) / fan**0.5 for _ in range(values.numel())]
+            values.copy_(torch.tensor(numbers).view(values.shape))
+    sets, batches = images_of(data), []
+    while len(batches) < steps:
+        indices = list(range(len(sets["train"].y)))
+        for i in range(len(indices) - 1, 0, -1):
+            j = int(order() * (i + 1))
+            indices[i], indices[j] = indices[j], indices[i]
+        batches += [indices[i : i + 32] for i in range(0, len(indices), 32)]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    schedule = Schedule(attack["from"], 2, 10)
+    with Attack(net, optimizer, "conv1", [attack["unit"]], schedule, attack["multiplier"]):
+        for batch in batches[:steps]:
+            optimizer.zero_grad()
+            F.cross_entropy(net(sets["train"].x[batch]), sets["train"].y[batch]).backward()
+            optimizer.step()
+    return unit_scorers.mrp(net.eval(), sets["probe"], ["conv1"])["conv1"].tolist()
+
+
+@pytest.mark.parametrize(("activation", "norm"), [("relu", False), ("tanh", False), ("relu", True)])
+def test_an_attack_does_to_the_unit_what_it_does_in_pytorch(
+    page: Page, site: Path, tmp_path: Path, activation: str, norm: bool
+) -> None:
+    page.goto(kill_page(tmp_path, site, activation=activation, norm=norm, multiplier=1000, unit=2))
+    piece = page.locator(".lab-live[data-step]")
+    piece.get_by_role("button", name="10 steps").click()
+    page.wait_for_function("document.querySelector('.lab-live').dataset.step == 10")
+    expect(piece.get_by_role("button", name="Play")).to_be_visible()
+    piece.get_by_role("button", name="Attack now").click()
+    piece.get_by_role("button", name="10 steps").press("Enter")
+    page.wait_for_function("document.querySelector('.lab-live').dataset.step == 20")
+    data = json.loads(page.locator("script.lab-data").inner_text())
+    mrp = attacked(data, activation, norm, 20, {"from": 11, "unit": 2, "multiplier": 1000})
+    assert float(piece.get_attribute("data-mrp")) == pytest.approx(mrp[2], rel=0.01, abs=1e-6)
+    dead = mrp[2] <= 0.05 * sum(mrp) / 8
+    assert piece.get_attribute("data-dead") == str(dead).lower()
+
+
+def test_a_shared_link_repeats_the_attack(page: Page, site: Path, tmp_path: Path) -> None:
+    address, seen = kill_page(tmp_path, site), []
+    for _ in range(2):
+        page.goto("about:blank")
+        page.goto(f"{address}#kill=seed=3&activation=tanh&unit=1&multiplier=1000&at=6")
+        page.get_by_role("button", name="10 steps").click()
+        page.wait_for_function("document.querySelector('.lab-live').dataset.step == 10")
+        seen.append(page.locator(".lab-live").evaluate("piece => [piece.dataset.mrp, piece.dataset.twin]"))
+    assert seen[0] == seen[1]
+    assert seen[0][0] != seen[0][1]
 
 
 def test_in_print_and_without_javascript_there_is_the_figure(

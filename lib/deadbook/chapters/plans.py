@@ -24,6 +24,7 @@ def saliency(chosen: Mapping[str, Any]) -> Wanted:
     return {
         "costs": grid(shared("costs", chosen), activation=kinds[:1], seed=seeds),
         "saliency": grid(shared("saliency", chosen), activation=kinds, seed=seeds),
+        "checkpoint": carried(chosen),
     }
 
 

@@ -78,29 +78,20 @@ def expanded(rows: pd.DataFrame, mark: float, size: float) -> Frame:
 
 def attack_theatre(
     rows: pd.DataFrame, losses: pd.DataFrame, values: pd.DataFrame, activation: str
-) -> ipywidgets.VBox:
-    """A choice of attacked units, and a slider through the training of each: outputs, MRP, MRS and loss.
+) -> ipywidgets.Widget:
+    """A slider through the training of an attacked unit: outputs, MRP, MRS and loss.
 
     Args:
-        rows: from `trials.curves`, of one attack for each unit and seed, and its twin; `losses` and
-            `values` are its other tables.
+        rows: from `trials.curves`, of one attack and its twin; `losses` and `values` are its other tables.
         activation: of the network.
     """
-    parts, by = {}, ["layer", "unit", "seed"]
-    attacked = values[values["kind"] == "attack"][by].drop_duplicates()
-    if attacked.empty:
-        return ipywidgets.VBox([ipywidgets.HTML(f"<p>{figures.NOTHING}</p>")])
-    for layer, unit, seed in attacked.itertuples(index=False):
-        tables = [table[(table[by] == [layer, unit, seed]).all(axis=1)] for table in (rows, losses, values)]
-        frames, steps = {}, tables[2][tables[2]["kind"] == "attack"]["step"]
-        for step in _thinned(steps, len(attacked)):
-            mrp = tables[0][tables[0]["step"] == step].groupby("kind")["mrp"].mean()
-            twin = f"{mrp['twin']:.3f}" if "twin" in mrp else "diverged"
-            label = f"{step:,}: MRP {mrp['attack']:.3f} (twin {twin})"
-            frames[label] = _lines(figures.attack_scene(*tables, step, activation), f"step {label}")
-        of = f", seed {seed}" if attacked["seed"].nunique() > 1 else ""
-        parts[f"{layer}, unit {unit}{of}"] = _through(frames, "step")
-    return _among(parts, "attacked")
+    frames, steps = {}, values[values["kind"] == "attack"]["step"]
+    for step in _thinned(steps, 1):
+        mrp = rows[rows["step"] == step].groupby("kind")["mrp"].mean()
+        twin = f"{mrp['twin']:.3f}" if "twin" in mrp else "diverged"
+        label = f"{step:,}: MRP {mrp['attack']:.3f} (twin {twin})"
+        frames[label] = _lines(figures.attack_scene(rows, losses, values, step, activation), f"step {label}")
+    return _through(frames, "step") if frames else ipywidgets.HTML(f"<p>{figures.NOTHING}</p>")
 
 
 def pruned(rows: pd.DataFrame, ranks: np.ndarray, scorer: str, fraction: float) -> Frame:

@@ -19,12 +19,7 @@ from matplotlib.figure import Figure
 
 from deadbook import figures
 from deadbook.runs import Run
-
-LICENCES = {
-    "mnist": "MNIST: Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0.",
-    "fashion-mnist": "Fashion-MNIST: Zalando SE; MIT licence.",
-    "digits": "Digits: E. Alpaydin, C. Kaynak (UCI); CC BY 4.0.",
-}
+from deadunits import data
 
 
 def packed(
@@ -39,7 +34,7 @@ def packed(
         parameters: by the name in its `state_dict`.
         sets: by name, images (N, channels, height, width) of at most 256 different values, and labels (N,).
     """
-    numbers = np.concatenate([values.ravel() for values in parameters.values()]).astype("<f4")
+    numbers = np.concatenate([[], *(values.ravel() for values in parameters.values())]).astype("<f4")
     images = [x for x, _ in sets.values()]
     palette, index = np.unique(np.concatenate([x.ravel() for x in images]), return_inverse=True)
     return {
@@ -47,24 +42,11 @@ def packed(
         "batch_norm": batch_norm,
         "shape": list(images[0].shape[1:]),
         "parameters": [[name, int(values.size)] for name, values in parameters.items()],
-        "weights": base64.b64encode(numbers.tobytes()).decode(),
+        "weights": base64.b64encode(numbers).decode(),
         "palette": palette.tolist(),
-        "images": base64.b64encode(_without_runs(index.astype(np.uint8))).decode(),
+        "images": base64.b64encode(index.astype(np.uint8)).decode(),
         "labels": {name: y.tolist() for name, (_, y) in sets.items()},
     }
-
-
-def _without_runs(values: np.ndarray) -> bytes:
-    """Bytes with each run of zeros, up to 256 of them, as a zero and their number less one."""
-    ends = np.flatnonzero(np.diff(values == 0)) + 1
-    parts = []
-    for part in np.split(values, ends):
-        if part[0]:
-            parts.append(part.tobytes())
-        else:
-            whole, rest = divmod(len(part), 256)
-            parts.append(b"\0\xff" * whole + (bytes([0, rest - 1]) if rest else b""))
-    return b"".join(parts)
 
 
 def carried(run: Run) -> dict[str, Any]:
@@ -79,9 +61,8 @@ def carried(run: Run) -> dict[str, Any]:
         x = pixels.get_group(name).to_numpy()
         side = math.isqrt(x.size // labels.size // channels)
         sets[name] = x.reshape(labels.size, channels, side, side), labels.to_numpy()
-    about = f"small_cnn on {chosen['dataset']}, seed {chosen['seed']}, run {run.folder.name}."
-    more = {"about": f"{about} {LICENCES.get(chosen['dataset'], '')}", "run": run.folder.name}
-    return packed(parameters, sets, chosen["activation"]) | more
+    about = {name: chosen[name] for name in ("dataset", "seed", "epochs")} | {"run": run.folder.name}
+    return packed(parameters, sets, chosen["activation"]) | about
 
 
 def prune(runs: Sequence[Run], still: Figure, alt: str, **state: Any) -> HTML:
@@ -95,13 +76,31 @@ def prune(runs: Sequence[Run], still: Figure, alt: str, **state: Any) -> HTML:
     return _piece("prune", carried(runs[0]) | {"state": state} if runs else {}, still, alt)
 
 
-def _piece(name: str, data: Mapping[str, Any], still: Figure, alt: str) -> HTML:
+def kill(still: Figure, alt: str, **state: Any) -> HTML:
+    """Kill a unit: a small network trains on the embedded digits, and a unit of it is attacked.
+
+    Args:
+        still: what is seen without JavaScript, and printed.
+        alt: its words.
+        state: what the piece starts with: `activation`, `norm`, `lr`, `seed`, `layer`, `unit`, `multiplier`.
+    """
+    if state.get("activation") == "own":
+        state["activation"] = "relu"
+    images = data.digits(probe_size=100)
+    sets = {"train": images.train, "probe": images.train_probe, "test": images.test}
+    # as they were before they were enlarged: 8 x 8
+    arrays = {name: (x[:, :, 2:-2:3, 2:-2:3].numpy(), y.numpy()) for name, (x, y) in sets.items()}
+    whole = packed({}, arrays, "relu") | {"dataset": "digits", "state": state}
+    return _piece("kill", whole, still, alt)
+
+
+def _piece(name: str, values: Mapping[str, Any], still: Figure, alt: str) -> HTML:
     source = base64.b64encode(figures.svg(still)).decode()
-    picture = f'<img class="line-frame" alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{source}">'
+    picture = f'<img class="lab-figure" alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{source}">'
     shown = f'<div class="lab-still">{picture}</div>'
-    if not data:
+    if not values:
         return HTML(f'<div class="lab">{shown}</div>')
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    text = json.dumps(values, separators=(",", ":")).replace("</", "<\\/")
     shown += f'<script type="application/json" class="lab-data">{text}</script>'
-    run = f' data-run="{data["run"]}"' if "run" in data else ""  # for `book.publish`
+    run = f' data-run="{values["run"]}"' if "run" in values else ""  # for `book.publish`
     return HTML(f'<div class="lab" data-lab="{name}"{run}>{shown}</div>')

@@ -55,7 +55,10 @@
       },
       { rootMargin: "300px" }
     );
-    document.querySelectorAll(".lab[data-lab]").forEach((place) => seen.observe(place));
+    for (const place of document.querySelectorAll(".lab[data-lab]")) {
+      seen.observe(place);
+      if (location.hash.startsWith(`#${place.dataset.lab}=`)) place.scrollIntoView(); // a shared link
+    }
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();

@@ -544,15 +544,11 @@ deadunitsLab.engine = function engine() {
     const parameters = {};
     let at = 0;
     for (const [name, length] of data.parameters) parameters[name] = numbers.slice(at, (at += length));
-    const net = smallCNN(parameters, data.shape, data.activation, data.batch_norm);
+    const net = at ? smallCNN(parameters, data.shape, data.activation, data.batch_norm) : null;
     const bytes = bytesOf(data.images);
     const all = Object.entries(data.labels);
     const size = sizeOf(data.shape);
-    const x = new Float32Array(all.reduce((sum, [, y]) => sum + y.length * size, 0)).fill(data.palette[0]);
-    for (let i = 0, from = 0; i < x.length; from++) {
-      if (bytes[from] === 0) i += bytes[++from] + 1; // a run of zeros
-      else x[i++] = data.palette[bytes[from]];
-    }
+    const x = Float32Array.from(bytes, (byte) => data.palette[byte]);
     const sets = {};
     at = 0;
     for (const [name, y] of all) sets[name] = { x: x.slice(at, (at += y.length * size)), y };

@@ -88,7 +88,7 @@
       load,
       fraction,
       curve,
-      given: ({ id, gone, carry }) => answer({ kind: "judged", id, gone, ...judged(gone, carry) }),
+      given: ({ id, gone, carry }) => answer({ kind: "judged", id, ...judged(gone, carry) }),
       stop: ({ slot }) => delete curves[slot],
     };
     return (message) => {
@@ -145,7 +145,7 @@
       } else if (message.kind === "judged") {
         busy = false;
         result = message;
-        gone = { ...nothing(), ...message.gone };
+        if (message.gone && waiting?.kind !== "given") gone = { ...nothing(), ...message.gone }; // else the reader went on by hand
         draw();
       } else if (message.kind === "point") {
         const points = curves[message.slot];
@@ -432,7 +432,8 @@
         const lines = ["score", "other"].filter((slot) => state[slot]).map((slot, i) => ({
           colour: ui.COLOURS[state[slot]], dash: i ? "6 4" : null, points: curves[slot].map((point) => [point.fraction, of(point)]),
         }));
-        return ui.chart({ title, lines, x: [0, 1], y, mark: state.fraction, xWords: (value) => ui.percent(value, 0), yWords, label: `${title} by fraction removed` });
+        const told = curves.score.filter(({ fraction }) => (20 * fraction) % 4 === 0).map((point) => `${yWords(of(point))} at ${ui.percent(point.fraction, 0)}`);
+        return ui.chart({ title, lines, x: [0, 1], y, mark: state.fraction, xWords: (value) => ui.percent(value, 0), yWords, label: `${title}: ${told.join(", ")}` });
       };
       const losses = Object.values(curves).flat().map((point) => point.loss).filter(Number.isFinite);
       const accuracy = (point) => point.right / test.y.length;
@@ -499,7 +500,7 @@
       h("div", { class: "lab-body" }, groups.map(({ element }) => element), inspector, detail),
       h("div", { class: "lab-one" }, h("div", { class: "lab-pick" }, shown, pick.element, wrong, clear), h("div", {}, outputs, verdict)),
       charts,
-      h("p", { class: "lab-about" }, `Computed in your browser. Scored on ${sets.train_probe.y.length} images trained on, judged on ${test.y.length} test images; * is the label. ${data.about}`)
+      h("p", { class: "lab-about" }, `Computed in your browser. Scored on ${sets.train_probe.y.length} images trained on, judged on ${test.y.length} test images; * is the label. ${ui.source(data)}`)
     );
     shape();
     service_.post({ kind: "load", data });

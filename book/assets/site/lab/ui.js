@@ -192,8 +192,19 @@ deadunitsLab.ui = (() => {
     });
   }
 
+  const LICENCES = {
+    mnist: "MNIST: Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0.",
+    "fashion-mnist": "Fashion-MNIST: Zalando SE; MIT licence.",
+    digits: "Digits: E. Alpaydin, C. Kaynak (UCI); CC BY 4.0.",
+  };
+  /** Where a piece's data come from. */
+  function source(data) {
+    const network = data.run ? `small_cnn on ${data.dataset} after ${data.epochs} epochs, seed ${data.seed}, run ${data.run}. ` : "";
+    return network + (LICENCES[data.dataset] ?? "");
+  }
+
   const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
   const thousands = (value) => value.toLocaleString("en-US");
 
-  return { COLOURS, h, s, choice, select, slider, picture, cellOf, grey, chart, bars, worker, roving, percent, thousands };
+  return { source, COLOURS, h, s, choice, select, slider, picture, cellOf, grey, chart, bars, worker, roving, percent, thousands };
 })();
