@@ -44,7 +44,8 @@ def network(activation: str, batch_norm: bool) -> tuple[torch.nn.Module, dict[st
         optimizer.step()
     sets = {"train": Batch(images.train.x[:300], images.train.y[:300]), "probe": images.probe}
     arrays = {name: (x.numpy(), y.numpy()) for name, (x, y) in sets.items()}
-    return net.eval(), sets, lab.packed(numbers(net), arrays, activation, batch_norm)
+    about = {"activation": activation, "batch_norm": batch_norm}
+    return net.eval(), sets, lab.packed(numbers(net), arrays, **about)
 
 
 def numbers(net: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -57,7 +58,7 @@ def numbers(net: torch.nn.Module) -> dict[str, np.ndarray]:
 def published() -> tuple[torch.nn.Module, dict[str, Batch], dict]:
     """The network that the published pages carry."""
     known = runs.runs_in(runs.PUBLISHED)
-    (run,) = [run for run in known if run.info["experiment"] == "checkpoint"]
+    run = next(run for run in known if run.info["experiment"] == "checkpoint")
     net = models.small_cnn((1, 28, 28))
     rows = run.table("snapshots").groupby("name")["value"]
     with torch.no_grad():
@@ -68,7 +69,7 @@ def published() -> tuple[torch.nn.Module, dict[str, Batch], dict]:
     for name in ("train_probe", "test"):
         x = torch.tensor(pixels[pixels["set"] == name]["value"].to_numpy()).view(-1, 1, 28, 28)
         sets[name] = Batch(x, torch.tensor(labels[labels["set"] == name]["label"].to_numpy()).long())
-    return net.eval(), sets, lab.carried(run)
+    return net.eval(), sets, lab.carried([run])
 
 
 def assert_near(ours: object, theirs: object, tolerance: float = 1e-4) -> None:
@@ -121,7 +122,7 @@ def test_one_weight_changes_all_numbers_as_in_pytorch(published):
     with torch.no_grad():
         other.conv2.weight[3, 2, 1, 4] += 0.7
     arrays = {name: (x.numpy(), y.numpy()) for name, (x, y) in sets.items()}
-    found = node(lab.packed(numbers(other), arrays, "relu"), "measure", set="test")
+    found = node(lab.packed(numbers(other), arrays, activation="relu"), "measure", set="test")
     check_measurements(other, sets["test"], found)
     with torch.no_grad():
         assert abs(found["loss"] - F.cross_entropy(net(sets["test"].x), sets["test"].y).item()) > 1e-3

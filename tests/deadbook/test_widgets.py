@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipywidgets
 import numpy as np
 import pandas as pd
-import pytest
 
 from deadbook import figures, widgets
 

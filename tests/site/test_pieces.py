@@ -200,7 +200,7 @@ def kill_page(tmp_path: Path, site: Path, **state: object) -> str:
     still = Figure()
     head = f'<script defer src="{(site / "_static/lab/mount.js").as_uri()}"></script>'
     page = tmp_path / "kill.html"
-    text = lab.kill(still, "a figure", **state).data
+    text = lab.piece("kill", lab.digits(), still, "a figure", **state).data
     page.write_text(f'<!doctype html><html lang="en"><title>kill</title>{head}<body>{text}', "utf-8")
     return page.as_uri()
 
@@ -281,6 +281,71 @@ def test_a_shared_link_repeats_the_attack(page: Page, site: Path, tmp_path: Path
         seen.append(page.locator(".lab-live").evaluate("piece => [piece.dataset.mrp, piece.dataset.twin]"))
     assert seen[0] == seen[1]
     assert seen[0][0] != seen[0][1]
+
+
+def test_one_weight_to_zero_is_pytorchs(page: Page, address: str, site: Path) -> None:
+    """Change, gradient and a second weight; by a click and by keys."""
+    net, sets = unpacked(data_of(site, "02-1-saliency")[1])
+    page.goto(f"{address}/book/chapters/02-1-saliency.html", wait_until="commit")
+    page.locator(".lab").scroll_into_view_if_needed()
+    piece = page.locator(".lab-live")
+    page.locator(".lab-live[data-exact]").wait_for(timeout=60_000)
+    piece.get_by_label("unit", exact=True).select_option("3")
+    grid = piece.locator(".lab-large")
+    box = grid.bounding_box()
+    grid.click(position={"x": 1.5 / 5 * box["width"], "y": 2.5 / 5 * box["height"]})
+    expect(piece).to_contain_text("conv1, unit 3, weight 11")
+    page.locator(".lab-live[data-exact]").wait_for(timeout=60_000)
+
+    def change(kind: str, cells: dict[int, float]) -> float:
+        other = models.small_cnn(tuple(data_of(site, "02-1-saliency")[1]["shape"]))
+        other.load_state_dict(net.state_dict())
+        with torch.no_grad():
+            for cell, left in cells.items():
+                other.conv1.weight[3].view(-1)[cell] *= left
+        return judged(other, sets[kind])[0] - judged(net, sets[kind])[0]
+
+    def shown(name: str) -> float:
+        return float(piece.get_attribute(f"data-{name}"))
+
+    net.zero_grad()
+    F.cross_entropy(net(sets["train_probe"].x), sets["train_probe"].y).backward()
+    assert shown("gradient") == pytest.approx(net.conv1.weight.grad[3, 0, 2, 1].item(), rel=1e-4, abs=1e-7)
+    assert shown("exact") == pytest.approx(change("train_probe", {11: 0}), rel=1e-3, abs=1e-6)
+    assert shown("other") == pytest.approx(change("test", {11: 0}), rel=1e-3, abs=1e-6)
+    way = piece.get_by_role("slider", name="on the way to zero")
+    way.fill("0.5")
+    page.locator(".lab-live[data-place='0.5']").wait_for()
+    assert shown("exact") == pytest.approx(change("train_probe", {11: 0.5}), rel=1e-3, abs=1e-6)
+    piece.get_by_role("button", name="second weight").click()
+    grid.press("ArrowDown")
+    expect(piece).to_contain_text("the second alone (conv1 unit 3 weight 16)")
+    both = change("train_probe", {11: 0, 16: 0})
+    page.wait_for_function(
+        "both => Math.abs(document.querySelector('.lab-live').dataset.both - both) < 1e-5", arg=both
+    )
+    assert shown("first") == pytest.approx(change("train_probe", {11: 0}), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("chapter", ["02-1-saliency", "02-2-weight-pruning", "03-2-batch-norm", "04-1-units"])
+def test_a_piece_fits_and_can_be_heard(page: Page, address: str, chapter: str, axe: str) -> None:
+    page.goto(f"{address}/book/chapters/{chapter}.html", wait_until="commit")
+    page.locator(".lab").scroll_into_view_if_needed()
+    page.locator(".lab-ready").wait_for(timeout=60_000)
+    page.locator(".lab-live [role=status]").first.wait_for()
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate(
+                "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+            )
+        page.evaluate(axe)
+        found = page.evaluate(
+            "axe.run('.lab', {resultTypes: ['violations']}).then(found => found.violations)"
+        )
+        serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
+        assert [(fault["id"], [node["html"] for node in fault["nodes"][:3]]) for fault in serious] == []
 
 
 def test_in_print_and_without_javascript_there_is_the_figure(

@@ -1,4 +1,4 @@
-"""Pieces of a page that compute there: their network and images, and the place where they are shown.
+"""Pieces of a page that compute there: their data, and the place where they are shown.
 
 The pieces are JavaScript in ``book/assets/site/lab``. Their data are in the cell's output; the site has them
 as files of their own, which a page loads when the piece comes into view.
@@ -21,27 +21,23 @@ from deadbook import figures
 from deadbook.runs import Run
 from deadunits import data
 
+Sets = Mapping[str, tuple[np.ndarray, np.ndarray]]  #: images (N, channels, height, width) and labels (N,)
 
-def packed(
-    parameters: Mapping[str, np.ndarray],
-    sets: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    activation: str,
-    batch_norm: bool = False,
-) -> dict[str, Any]:
+
+def packed(parameters: Mapping[str, np.ndarray], sets: Sets, **about: Any) -> dict[str, Any]:
     """A `small_cnn` and images as JSON: float32 and bytes in base64.
 
     Args:
         parameters: by the name in its `state_dict`.
-        sets: by name, images (N, channels, height, width) of at most 256 different values, and labels (N,).
+        sets: images of at most 256 different values.
+        about: `activation`, `batch_norm`, and what else a piece shall know.
     """
     numbers = np.concatenate([[], *(values.ravel() for values in parameters.values())]).astype("<f4")
     images = [x for x, _ in sets.values()]
     palette, index = np.unique(np.concatenate([x.ravel() for x in images]), return_inverse=True)
-    return {
-        "activation": activation,
-        "batch_norm": batch_norm,
-        "shape": list(images[0].shape[1:]),
-        "parameters": [[name, int(values.size)] for name, values in parameters.items()],
+    return about | {
+        "shape": images[0].shape[1:],
+        "parameters": [[name, values.size] for name, values in parameters.items()],
         "weights": base64.b64encode(numbers).decode(),
         "palette": palette.tolist(),
         "images": base64.b64encode(index.astype(np.uint8)).decode(),
@@ -49,58 +45,45 @@ def packed(
     }
 
 
-def carried(run: Run) -> dict[str, Any]:
-    """The network and the images, which are square, of a run of `checkpoint`, for a page."""
-    chosen = run.info["settings"]
+def carried(runs: Sequence[Run]) -> dict[str, Any]:
+    """The network and the images, which are square, of a run of `checkpoint`; nothing of no run."""
+    if not runs:
+        return {}
+    run, chosen, sets = runs[0], runs[0].info["settings"], {}
     rows = run.table("snapshots").groupby("name", sort=False)["value"]
     parameters = {name: values.to_numpy() for name, values in rows}
     channels = parameters["conv1.weight"].size // parameters["conv1.bias"].size // 25
     pixels = run.table("images").groupby("set", sort=False)["value"]
-    sets = {}
     for name, labels in run.table("labels").groupby("set", sort=False)["label"]:
-        x = pixels.get_group(name).to_numpy()
-        side = math.isqrt(x.size // labels.size // channels)
-        sets[name] = x.reshape(labels.size, channels, side, side), labels.to_numpy()
-    about = {name: chosen[name] for name in ("dataset", "seed", "epochs")} | {"run": run.folder.name}
-    return packed(parameters, sets, chosen["activation"]) | about
+        side = math.isqrt(len(pixels.get_group(name)) // len(labels) // channels)
+        x = pixels.get_group(name).to_numpy().reshape(-1, channels, side, side)
+        sets[name] = x, labels.to_numpy()
+    about = {name: chosen[name] for name in ("activation", "dataset", "seed", "epochs")}
+    return packed(parameters, sets, run=run.folder.name, **about)
 
 
-def prune(runs: Sequence[Run], still: Figure, alt: str, **state: Any) -> HTML:
-    """Prune it yourself: units and weights of the network of a run of `checkpoint`; without one, the figure.
-
-    Args:
-        still: what is seen without JavaScript, and printed.
-        alt: its words.
-        state: what the piece starts with: `what` ("units" or "weights"), `score`, `fraction`, `by`.
-    """
-    return _piece("prune", carried(runs[0]) | {"state": state} if runs else {}, still, alt)
-
-
-def kill(still: Figure, alt: str, **state: Any) -> HTML:
-    """Kill a unit: a small network trains on the embedded digits, and a unit of it is attacked.
-
-    Args:
-        still: what is seen without JavaScript, and printed.
-        alt: its words.
-        state: what the piece starts with: `activation`, `norm`, `lr`, `seed`, `layer`, `unit`, `multiplier`.
-    """
-    if state.get("activation") == "own":
-        state["activation"] = "relu"
+def digits() -> dict[str, Any]:
+    """The embedded digits, 8 x 8 as they were before they were enlarged; no network."""
     images = data.digits(probe_size=100)
     sets = {"train": images.train, "probe": images.train_probe, "test": images.test}
-    # as they were before they were enlarged: 8 x 8
-    arrays = {name: (x[:, :, 2:-2:3, 2:-2:3].numpy(), y.numpy()) for name, (x, y) in sets.items()}
-    whole = packed({}, arrays, "relu") | {"dataset": "digits", "state": state}
-    return _piece("kill", whole, still, alt)
+    sets = {name: (x[:, :, 2:-2:3, 2:-2:3].numpy(), y.numpy()) for name, (x, y) in sets.items()}
+    return packed({}, sets, dataset="digits")
 
 
-def _piece(name: str, values: Mapping[str, Any], still: Figure, alt: str) -> HTML:
+def piece(name: str, values: Mapping[str, Any], still: Figure, alt: str, **state: Any) -> HTML:
+    """A piece, by the name of its script: "prune", "kill" or "weight".
+
+    Args:
+        values: `carried` or `digits`; without any, the figure alone is shown.
+        still: what is seen without JavaScript, and printed.
+        alt: its words.
+        state: what the piece starts with, as in the `state` of its script.
+    """
     source = base64.b64encode(figures.svg(still)).decode()
     picture = f'<img class="lab-figure" alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{source}">'
     shown = f'<div class="lab-still">{picture}</div>'
-    if not values:
-        return HTML(f'<div class="lab">{shown}</div>')
-    text = json.dumps(values, separators=(",", ":")).replace("</", "<\\/")
-    shown += f'<script type="application/json" class="lab-data">{text}</script>'
-    run = f' data-run="{values["run"]}"' if "run" in values else ""  # for `book.publish`
-    return HTML(f'<div class="lab" data-lab="{name}"{run}>{shown}</div>')
+    if values:
+        text = json.dumps(dict(values) | {"state": state}, separators=(",", ":")).replace("</", "<\\/")
+        shown += f'<script type="application/json" class="lab-data">{text}</script>'
+        name += f'" data-run="{values.get("run", "")}'  # for `book.publish`
+    return HTML(f'<div class="lab" data-lab="{name}">{shown}</div>')

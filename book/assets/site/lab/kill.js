@@ -137,6 +137,7 @@
     const COLOURS = { own: "#D55E00", twin: "#0072B2" };
     const base = { activation: "relu", norm: false, lr: 0.1, seed: 0, layer: "conv1", unit: 0, multiplier: 100, repeats: 10, interval: 2, at: null };
     const state = { ...base, ...data.state, ...model.get("state"), ...linked() };
+    if (!["relu", "tanh"].includes(state.activation)) state.activation = "relu"; // a network of the reader's own
     let history = [];
     let attacks = [];
     let playing = false;

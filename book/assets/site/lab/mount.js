@@ -33,6 +33,7 @@
 
   async function mount(place) {
     const kept = place.querySelector("script.lab-data");
+    if (!kept) return; // the figure alone
     const file = kept.dataset.file;
     const piece = place.dataset.lab;
     for (const name of ["nn.js", "ui.js", `${piece}.js`, file]) if (name) await load(name);

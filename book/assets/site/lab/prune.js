@@ -226,16 +226,7 @@
     const flagged = (flags) => Object.values(flags).reduce((sum, list) => sum + list.reduce((a, b) => a + b, 0), 0);
 
     // --- the units -------------------------------------------------------------------------------------------------------------
-    const geometry = {};
-    linear.forEach((layer) => {
-      const k = nn.place(net, layer.name);
-      const [c, height, width] = layer.kind === "conv" ? [layer.channels, layer.size, layer.size] : net.shapes[k];
-      let side = Math.ceil(Math.sqrt(c));
-      while (height * width > 1 && c % side) side++; // full rows of squares
-      geometry[layer.name] = height * width === 1
-        ? { width: side, height: Math.ceil(c / side), columns: 1 }
-        : { width, height, columns: side };
-    });
+    const geometry = Object.fromEntries(linear.map((layer) => [layer.name, ui.geometry(net, layer, net.shapes[nn.place(net, layer.name)])]));
     const weightsOf = (layer, unit) => layer.weight.subarray((unit * layer.weight.length) / layer.units, ((unit + 1) * layer.weight.length) / layer.units);
     const detail = h("p", { class: "lab-detail" }, "Point at a unit, or move to it with the tab and arrow keys: here are its scores.");
     const groups = linear.map((layer) => {

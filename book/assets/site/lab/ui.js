@@ -90,6 +90,14 @@ deadunitsLab.ui = (() => {
     }
     context.putImageData(image, 0, 0);
   }
+  /** How the incoming weights of a unit are laid out: squares of width x height, so many beside each other. */
+  function geometry(net, layer, entering) {
+    const [c, height, width] = layer.kind === "conv" ? [layer.channels, layer.size, layer.size] : entering;
+    let side = Math.ceil(Math.sqrt(c));
+    if (height * width === 1) return { width: side, height: Math.ceil(c / side), columns: 1 };
+    while (c % side) side++; // full rows of squares
+    return { width, height, columns: side };
+  }
   function cellOf(i, width, height, columns, gap = 1) {
     const square = Math.floor(i / (width * height));
     const rest = i % (width * height);
@@ -206,5 +214,5 @@ deadunitsLab.ui = (() => {
   const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
   const thousands = (value) => value.toLocaleString("en-US");
 
-  return { source, COLOURS, h, s, choice, select, slider, picture, cellOf, grey, chart, bars, worker, roving, percent, thousands };
+  return { source, COLOURS, h, s, choice, select, slider, picture, geometry, cellOf, grey, chart, bars, worker, roving, percent, thousands };
 })();
