@@ -324,6 +324,12 @@ class Explorer(Training, name="explorer"):
     of: Of
 
 
+class Checkpoint(Training, name="checkpoint"):
+    """Of chapters 2.2, 4.1 and 4.2."""
+
+    widths: Widths
+
+
 class Attacks(Measured, name="attacks"):
     """Of chapters 3.2 to 3.4."""
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import ipywidgets
 import numpy as np
 import pandas as pd
-import pytest
 
-from deadbook import runs, widgets
+from deadbook import figures, widgets
 
 
 def frames(theatre):
@@ -71,49 +68,17 @@ def test_the_expansion_is_read_off_the_table():
     assert spoken == [f"step of size {label}" for label in labels]
 
 
-@pytest.fixture(scope="module")
-def explored(tmp_path_factory):
-    """Runs of the explorer, of weights and of units."""
-    folder = tmp_path_factory.mktemp("explored")
-    one = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "layers": ["conv1", "fc1"]}
-    one |= {"activation": "relu", "epochs": 1, "lr": 0.1, "batch_size": 64, "probe_size": 50}
-    one |= {"fractions": [0.0, 0.5, 0.9], "seed": 0}
-    return {of: runs.execute("explorer", one | {"of": of}, folder) for of in ("weights", "units")}
-
-
-def test_the_pruning_sliders_say_what_the_tables_say(explored):
-    rows = explored["weights"].table("pruned").set_index(["scorer", "fraction"])
-    parts = frames(widgets.pruning_slider(explored["weights"]))
-    assert list(parts) == ["magnitude", "Taylor 1, absolute", "Taylor 1", "random"]
-    at = rows.loc[("random", 0.5)]
-    assert parts["random"][0][1] == f"0.5: accuracy {100 * at['accuracy']:.1f}%, loss {at['loss']:.2f}"
-    rows = explored["units"].table("units").set_index(["scorer", "fraction", "means"])
-    parts = frames(widgets.unit_pruning_slider(explored["units"]))
-    assert list(parts) == ["MRP", "MRS", "L2 norm", "random"]
-    kept, bare = rows.loc[("mrs", 0.9, True)], rows.loc[("mrs", 0.9, False)]
-    label = f"0.9: {kept['parameters']:,.0f} parameters, {kept['accuracy']:.1%} (bare {bare['accuracy']:.1%})"
-    assert parts["MRS"][0][2] == label
-    assert parts["MRS"][1][2] == f"fraction {label}"
-
-
-@pytest.mark.parametrize("seeds", [[0], [0, 3]])
-def test_the_theatre_has_an_attack_of_each_unit_and_seed_as_far_as_it_lasted(seeds):
-    kinds, units = ("twin", "attack"), [("conv1", 0), ("fc1", 7)]
+def test_the_theatre_has_the_measurements_of_an_attack_as_far_as_it_lasted():
     rows = [
-        {"layer": layer, "unit": unit, "seed": seed, "kind": kind, "step": step, "mrp": 1 + unit + seed}
-        for layer, unit in units
-        for seed in seeds
-        for kind in kinds
+        {"layer": "fc1", "unit": 7, "seed": 0, "kind": kind, "step": step, "mrp": 8 + 8 * (kind == "twin")}
+        for kind in ("twin", "attack")
         for step in (10, 20, 30)
-        if kind == "twin" or seed == 0 or step < 30  # it diverged
+        if kind == "twin" or step < 30  # it diverged
     ]
     rows = pd.DataFrame(rows).assign(mrs=0.5, minibatch=2.0)
-    rows.loc[rows["kind"] == "twin", "mrp"] *= 2
     values = rows.assign(what="output", bin=20, count=9)
-    parts = frames(widgets.attack_theatre(rows, rows, values, "relu"))
-    of = {seed: f", seed {seed}" if len(seeds) > 1 else "" for seed in seeds}
-    assert list(parts) == [f"{layer}, unit {unit}{of[seed]}" for layer, unit in units for seed in seeds]
-    for (layer, unit), seed in itertools.product(units, seeds):
-        labels, _ = parts[f"{layer}, unit {unit}{of[seed]}"]
-        mrp, steps = 1 + unit + seed, (10, 20, 30) if seed == 0 else (10, 20)
-        assert labels == [f"{step}: MRP {mrp:.3f} (twin {2 * mrp:.3f})" for step in steps]
+    found = widgets.attack_theatre(rows, rows, values, "relu")
+    labels = [label for label, _ in found.children[0].children[1].options]
+    assert labels == [f"{step}: MRP 8.000 (twin 16.000)" for step in (10, 20)]
+    nothing = widgets.attack_theatre(rows, rows, values[values["kind"] == "twin"], "relu")
+    assert figures.NOTHING in nothing.value

@@ -34,6 +34,7 @@ RUNS = {
     | {"layers": HIDDEN, "layer": "conv1", "unit": 0, "start": 3, "interval": 3, "repeats": 2}
     | {"multiplier": 10, "control": False, "watch": [["conv1", 0]], "batch_norm": True},
     "explorer": WHERE | HOW | {"layers": HIDDEN, "fractions": [0.5], "of": "units"},
+    "checkpoint": WHERE | HOW | {"widths": [8, 16, 64]},
     "rescoring": WHERE | HOW | {"layers": ["conv1"], "ends": [1]},
     "grouping": MEASURED | {"layers": ["conv1"], "fractions": [0.8]},
     "averaging": MEASURED | {"layers": ["conv1"], "images": [30, 60]},

@@ -85,7 +85,6 @@ def test_a_live_attack_in_jupyterlab(page: Page, lab: str) -> None:
         unit.press("Enter")
         expect(said).to_have_text("computing ...")
         expect(said).to_have_count(0, timeout=SECONDS)
-        expect(page.locator(".widget-toggle-buttons button")).to_have_text([f"conv1, unit {number}"])
         expect(frame).to_have_count(1)
         words.append(frame.get_attribute("alt"))
     assert words[0] != words[1]

@@ -203,7 +203,7 @@ def test_screen_readers_hear_what_the_widget_shows(page: Page, slider: Locator) 
     expect(page.locator("img.widget-image").first).to_have_attribute("alt", re.compile(r"\w"))
 
 
-THEATRE = "book/chapters/03-2-batch-norm.html"
+PLAYER = "book/chapters/01-background.html"
 
 
 def frame(page: Page) -> tuple[str, str]:
@@ -214,16 +214,18 @@ def frame(page: Page) -> tuple[str, str]:
 
 
 @pytest.fixture
-def theatre(page: Page, address: str) -> Page:
-    """The page of the attack theatre, when that is there."""
-    page.goto(f"{address}/{THEATRE}", wait_until="networkidle")
+def player(page: Page, address: str) -> Page:
+    """The page of a player of line figures, when that is there."""
+    page.goto(f"{address}/{PLAYER}", wait_until="networkidle")
     page.locator(".widget-toggle-buttons").scroll_into_view_if_needed()
     frame(page)
     return page
 
 
-def test_the_theatre_plays(theatre: Page) -> None:
-    moved = frame(theatre)
-    assert moved[1] == f"step {theatre.locator('.widget-hslider .widget-readout:visible').inner_text()}"
-    theatre.get_by_role("button", name="Play").and_(theatre.locator(":visible")).click()
-    expect(theatre.locator("img.line-frame:visible")).not_to_have_attribute("src", moved[0])
+def test_the_player_plays(player: Page) -> None:
+    moved = frame(player)
+    assert (
+        moved[1] == f"step of size {player.locator('.widget-hslider .widget-readout:visible').inner_text()}"
+    )
+    player.get_by_role("button", name="Play").and_(player.locator(":visible")).click()
+    expect(player.locator("img.line-frame:visible")).not_to_have_attribute("src", moved[0])

@@ -13,11 +13,6 @@ from playwright.sync_api import Locator, Page, expect
 CHAPTERS = (
     "01-background",
     "02-1-saliency",
-    "02-2-weight-pruning",
-    "03-2-batch-norm",
-    "03-3-tanh",
-    "03-4-relu",
-    "04-2-unit-pruning",
 )
 STATE = "script[type='application/vnd.jupyter.widget-state+json']"
 SEEN = """area => Promise.all([...area.querySelectorAll("img")].filter(one => one.checkVisibility()).map(

@@ -197,6 +197,8 @@ def normalise(text: str) -> str:
     show_parameters(notebook)
     notebook["metadata"].pop("papermill", None)
     notebook["metadata"]["language_info"] = {"name": "python"}
+    if '"model_id"' not in json.dumps(notebook["cells"]):
+        notebook["metadata"].pop("widgets", None)  # controls of live widgets, which no page shows
     for number, cell in enumerate(notebook["cells"]):
         cell["id"] = f"cell-{number}"
         for name in ("papermill", "execution"):

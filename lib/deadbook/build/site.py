@@ -49,6 +49,7 @@ MENDED = (
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),  # its children are not items
     ('<dl>\n<dd><em class="sig-param">', '<dl role="presentation">\n<dd><em class="sig-param">'),  # no terms
 )
+LAB_DATA = re.compile(r'<script type="application/json" class="lab-data">(.*?)</script>', re.S)
 INDEX = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><link rel="icon" href="data:,">
 <meta http-equiv="refresh" content="0; url={page}"></head><body><a href="{page}">{title}</a></body></html>
@@ -147,14 +148,22 @@ def write_index(app: Sphinx, error: Exception | None) -> None:
 
 
 def mend(app: Sphinx, error: Exception | None) -> None:
-    """Replace ``MENDED`` in all pages."""
+    """Replace ``MENDED`` in all pages; data of pieces become files, loaded when a piece comes into view."""
     if error is None and app.builder.format == "html":
         for page in Path(app.outdir).rglob("*.html"):
             before = after = page.read_text("utf-8")
             for wrong, right in MENDED:
                 after = after.replace(wrong, right)
+            after = LAB_DATA.sub(lambda found: _apart(found[1], Path(app.outdir, "_static/lab")), after)
             if after != before:
                 page.write_text(after, "utf-8")
+
+
+def _apart(data: str, folder: Path) -> str:
+    """Write data as a classic script, which a page read from a file may load; what names it there."""
+    name = f"data-{hashlib.sha256(data.encode()).hexdigest()[:16]}.js"
+    (folder / name).write_text(f'deadunitsLab.data["{name}"] = {data};\n', "utf-8")
+    return f'<script type="application/json" class="lab-data" data-file="{name}"></script>'
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -164,6 +173,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("build-finished", write_index, priority=400)  # before sphinx_external_toc
     app.connect("build-finished", mend)
     app.add_css_file("vendor/katex/katex.min.css")
+    app.add_js_file("lab/mount.js", priority=900, defer="defer")
+    app.add_css_file("lab/lab.css", priority=900)
     app.add_js_file("math.js", priority=900, defer="defer")  # after KaTeX
     app.add_css_file("deadunits.css", priority=900)  # after the theme's
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

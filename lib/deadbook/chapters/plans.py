@@ -29,6 +29,7 @@ def saliency(chosen: Mapping[str, Any]) -> Wanted:
     return {
         "costs": grid(shared("costs", chosen), activation=kinds[:1], seed=seeds),
         "saliency": grid(shared("saliency", chosen), activation=kinds, seed=seeds),
+        "checkpoint": carried(chosen),
     }
 
 
@@ -38,7 +39,7 @@ def weight_pruning(chosen: Mapping[str, Any]) -> Wanted:
     ways = [{"by": by} for by in ("layer", "network") if chosen["schedule"]]
     ways += [{"by": "layer", "schedule": []}]
     pruned = [base | way | {"seed": seed} for seed in range(chosen["seeds"]) for way in ways]
-    return {"weight_pruning": pruned, "explorer": explored(chosen, "weights")}
+    return {"weight_pruning": pruned, "explorer": explored(chosen, "weights"), "checkpoint": carried(chosen)}
 
 
 def units(chosen: Mapping[str, Any]) -> Wanted:
@@ -52,7 +53,8 @@ def units(chosen: Mapping[str, Any]) -> Wanted:
     return {
         "units": [
             run | ({"snapshots": True} if run in fresh and run["seed"] == first else {}) for run in runs
-        ]
+        ],
+        "checkpoint": carried(chosen),
     }
 
 
@@ -67,6 +69,7 @@ def unit_pruning(chosen: Mapping[str, Any]) -> Wanted:
         "unit_pruning": grid(shared("unit_pruning", chosen), seed=seeds),
         "weight_pruning": grid(weights, schedule=schedules, seed=seeds),
         "explorer": explored(chosen, "units"),
+        "checkpoint": carried(chosen),
     }
 
 
@@ -106,6 +109,13 @@ def questions(parameters: Mapping[str, Mapping[str, Any]]) -> Wanted:
 def explored(chosen: Mapping[str, Any], of: str) -> list[dict[str, Any]]:
     """What a slider goes through: one network, whose weights or units are pruned."""
     return [shared("explorer", chosen) | {"of": of, "seed": 0}]
+
+
+def carried(chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The network that a page carries, of the first activation; of a reader's own none."""
+    fixed = {"widths": [8, 16, 64], "activation": chosen.get("activations", [None])[0]}
+    one = shared("checkpoint", fixed | chosen) | {"seed": 0}
+    return [one] if one["network"] == "small_cnn" else []
 
 
 def attacks(plan: Callable[[Mapping[str, Any]], Mapping[str, list]]) -> Callable[..., Wanted]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import ipywidgets
@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from deadbook import figures
 from deadbook.analysis import measures
-from deadbook.runs import Run
 from deadunits.counting import count
 
 FRAMES = 40  # at most, in one widget
@@ -79,48 +78,24 @@ def expanded(rows: pd.DataFrame, mark: float, size: float) -> Frame:
 
 def attack_theatre(
     rows: pd.DataFrame, losses: pd.DataFrame, values: pd.DataFrame, activation: str
-) -> ipywidgets.VBox:
-    """A choice of attacked units, and a slider through the training of each: outputs, MRP, MRS and loss.
+) -> ipywidgets.Widget:
+    """A slider through the training of an attacked unit: outputs, MRP, MRS and loss.
 
     Args:
-        rows: from `trials.curves`, of one attack for each unit and seed, and its twin; `losses` and
-            `values` are its other tables.
+        rows: from `trials.curves`, of one attack and its twin; `losses` and `values` are its other tables.
         activation: of the network.
     """
-    parts, by = {}, ["layer", "unit", "seed"]
-    attacked = values[values["kind"] == "attack"][by].drop_duplicates()
-    if attacked.empty:
-        return ipywidgets.VBox([ipywidgets.HTML(f"<p>{figures.NOTHING}</p>")])
-    for layer, unit, seed in attacked.itertuples(index=False):
-        tables = [table[(table[by] == [layer, unit, seed]).all(axis=1)] for table in (rows, losses, values)]
-        frames, steps = {}, tables[2][tables[2]["kind"] == "attack"]["step"]
-        for step in _thinned(steps, len(attacked)):
-            mrp = tables[0][tables[0]["step"] == step].groupby("kind")["mrp"].mean()
-            twin = f"{mrp['twin']:.3f}" if "twin" in mrp else "diverged"
-            label = f"{step:,}: MRP {mrp['attack']:.3f} (twin {twin})"
-            frames[label] = _lines(figures.attack_scene(*tables, step, activation), f"step {label}")
-        of = f", seed {seed}" if attacked["seed"].nunique() > 1 else ""
-        parts[f"{layer}, unit {unit}{of}"] = _through(frames, "step")
-    return _among(parts, "attacked")
-
-
-def pruning_slider(run: Run) -> ipywidgets.VBox:
-    """A choice of scores, and a slider through fractions: what is left of the first layer, accuracy and loss.
-
-    Args:
-        run: of `explorer`, of weights.
-    """
-    rows, ranks, first = run.table("pruned"), run.table("ranks"), run.table("weights").iloc[0]
-    shape = [int(first[side]) for side in ("units", "channels", "height", "width")]
-    order = {
-        scorer: weights.sort_values("weight")["rank"].to_numpy().reshape(shape)
-        for scorer, weights in ranks.groupby("scorer")
-    }
-    return _by_scorer(rows, lambda scorer, fraction: pruned(rows, order[scorer], scorer, fraction))
+    frames, steps = {}, values[values["kind"] == "attack"]["step"]
+    for step in _thinned(steps, 1):
+        mrp = rows[rows["step"] == step].groupby("kind")["mrp"].mean()
+        twin = f"{mrp['twin']:.3f}" if "twin" in mrp else "diverged"
+        label = f"{step:,}: MRP {mrp['attack']:.3f} (twin {twin})"
+        frames[label] = _lines(figures.attack_scene(rows, losses, values, step, activation), f"step {label}")
+    return _through(frames, "step") if frames else ipywidgets.HTML(f"<p>{figures.NOTHING}</p>")
 
 
 def pruned(rows: pd.DataFrame, ranks: np.ndarray, scorer: str, fraction: float) -> Frame:
-    """A frame of the pruning slider: the first layer's weights that are left, and the curves so far."""
+    """A frame of the live pruning slider: the first layer's weights that are left, and the curves so far."""
     at = rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction)].iloc[0]
     label = f"{fraction:g}: accuracy {100 * at['accuracy']:.1f}%, loss {at['loss']:.2f}"
     survivors = figures.png(figures.survivors(ranks, ranks.size - count(fraction, ranks.size)))
@@ -128,31 +103,12 @@ def pruned(rows: pd.DataFrame, ranks: np.ndarray, scorer: str, fraction: float) 
     return label, ipywidgets.VBox([ipywidgets.Image(value=survivors, format="png"), curves])
 
 
-def unit_pruning_slider(run: Run) -> ipywidgets.VBox:
-    """A choice of scores, and a slider through fractions of units: parameters left, and accuracy.
-
-    Args:
-        run: of `explorer`, of units.
-    """
-    rows = run.table("units")
-    return _by_scorer(rows, lambda scorer, fraction: smaller(rows, scorer, fraction))
-
-
 def smaller(rows: pd.DataFrame, scorer: str, fraction: float) -> Frame:
-    """A frame of the unit pruning slider: accuracy with the means propagated and bare, parameters left."""
+    """A frame of the live unit slider: accuracy with the means propagated and bare, parameters left."""
     at = rows[(rows["scorer"] == scorer) & (rows["fraction"] == fraction)].set_index("means")
     propagated, bare = at["accuracy"][True], at["accuracy"][False]
     label = f"{fraction:g}: {at['parameters'].iloc[0]:,} parameters, {propagated:.1%} (bare {bare:.1%})"
     return label, _lines(figures.without_units(rows, scorer, fraction), f"fraction {label}")
-
-
-def _by_scorer(rows: pd.DataFrame, frame: Callable[[str, float], Frame]) -> ipywidgets.VBox:
-    """A choice of the scores in a table, and a slider through the fractions of each."""
-    parts = {}
-    for scorer, points in rows.groupby("scorer", sort=False):
-        frames = (frame(scorer, fraction) for fraction in sorted(points["fraction"].unique()))
-        parts[figures.title(scorer)] = _through(dict(frames), "fraction")
-    return _among(parts, "score")
 
 
 def _thinned(measured: pd.Series, parts: int) -> np.ndarray:
