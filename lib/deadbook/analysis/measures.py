@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cache
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from math import comb
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from deadbook.runs import Run
 from deadunits.counting import count
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+CACHED: list[Callable] = []  #: functions of a run that keep what they found, with `cache_clear`
 SIGNED = ("taylor1", "taylor2", "hessian", "loss_change")  # the thesis's scores that have a sign
 NAMES = {
     "loss_change": "exact loss change",
@@ -41,22 +41,43 @@ NAMES = {
 }
 
 
+def cached(function: Callable) -> Callable:
+    """Keeps what a function of a run and other hashable arguments returns: nobody may change it."""
+    CACHED.append(lru_cache(maxsize=4096)(function))
+    return CACHED[-1]
+
+
+@cached
+def rows(run: Run, name: str, **wanted: Any) -> pd.DataFrame:
+    """The rows of a run's table that have these values."""
+    table = run.table(name)
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
+
+
+@cached
+def lasted(run: Run, limit: float = math.inf) -> bool:
+    """Whether a run did not diverge: its losses are finite and below so many nats to the end."""
+    tables = [run.table(name) for name in ("final", "training") if run.has(name)]
+    if tables and "diverged" in tables[0]:
+        return not tables[0]["diverged"].iloc[0]
+    losses = [table.filter(regex="loss|^(minibatch|probe|other|train_probe|all)$") for table in tables]
+    return all((loss.abs() < limit).all(axis=None) for loss in losses)  # of NaN false
+
+
 def diverged(runs: Iterable[Run]) -> str | None:
     """The runs whose loss became NaN (or infinite), in words; None: there are none."""
     names = []
     for run in runs:
-        tables = [run.table(name) for name in ("training", "final") if run.has(name)]
-        if not all(np.isfinite(table.select_dtypes("floating")).all(axis=None) for table in tables):
-            chosen = run.info["settings"]
-            pruned = f" pruned by {run.by}" if run.by else ""
-            names.append(f"{NAMES[chosen['activation']]}{pruned}, seed {chosen['seed']}")
+        if not lasted(run):
+            settings, pruned = run.info["settings"], f" pruned by {run.by}" if run.by else ""
+            names.append(f"{NAMES[settings['activation']]}{pruned}, seed {settings['seed']}")
     return "; ".join(names) or None
 
 
 def rows_of(runs: Iterable[Run], name: str, column: str) -> pd.DataFrame:
     """A table of the runs that have it, without the rows whose `column` is NaN or infinite (divergence)."""
-    import pandas as pd
-
     tables = [table for table in (run.table(name) for run in runs if run.has(name)) if len(table)]
     every = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({column: []})
     return every[np.isfinite(every[column].astype(float))]
@@ -67,17 +88,14 @@ def last_epoch(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["epoch"] > rows["epoch"].max() - 1]
 
 
-@cache
+@cached
 def final_units(run: Run, on: str) -> pd.DataFrame:
     """Means over the last epoch, by (layer, unit); `mean_`: the layer's; `others`: MRP of its other units."""
-    rows = run.table("units") if run.has("units") else None
-    if rows is None or rows.empty:
-        import pandas as pd
-
+    units = rows(run, "units", set=on) if run.has("units") else pd.DataFrame()
+    if units.empty:
         return pd.DataFrame()
-    rows = last_epoch(rows[rows["set"] == on])
-    names = [name for name in ("mrp", "gradient", "norm_in", "norm_out") if name in rows]
-    means = rows.groupby(["layer", "unit"])[names].mean()
+    names = [name for name in ("mrp", "gradient", "norm_in", "norm_out") if name in units]
+    means = last_epoch(units).groupby(["layer", "unit"])[names].mean()
     by_layer = means.groupby("layer")
     means["others"] = by_layer["mrp"].transform("sum") - means["mrp"]
     return means.join(by_layer[names].transform("mean").add_prefix("mean_"))
@@ -171,8 +189,6 @@ def chosen_removal(
 
 def mean_correlations(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean over measurements of `rank_correlations`: a row (activation, seed), a column a scorer."""
-    import pandas as pd
-
     if scores.empty:
         return pd.DataFrame()
     scorers = ("taylor1", "taylor2", "hessian", "diagonal", "magnitude")
@@ -205,8 +221,6 @@ def signal_ratios(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 def ratios_by_step(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Means of the factors of Eq. 2.4 over weights with S < 0, divided by those over the others."""
-    import pandas as pd
-
     factors = ["gradient", "by_image", "output", "input"]
     if signals.empty:
         return pd.DataFrame(columns=factors)
@@ -242,16 +256,11 @@ def unit_correlations(
 
 def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -> pd.Series:
     """Whether all scorers prune the same units, by step; rows of one layer and one run."""
-
-    def chosen(rows: pd.DataFrame, scorer: str) -> frozenset:
-        wanted = count(fraction, len(rows))
-        return frozenset(rows.sort_values(scorer, kind="stable")["unit"][:wanted])
-
-    return (
-        scores.sort_values("unit")
-        .groupby("step")[list(scores.columns)]
-        .apply(lambda rows: len({chosen(rows, scorer) for scorer in scorers}) == 1)
-    )
+    by_step = scores.sort_values("unit").groupby("step")
+    number = by_step["unit"].transform("size").map(lambda units: count(fraction, units))
+    places = by_step[list(scorers)].rank(method="first", na_option="bottom")
+    chosen = places.le(number, axis=0)
+    return chosen.eq(chosen[scorers[0]], axis=0).all(axis=1).groupby(scores["step"]).all()
 
 
 def surviving_correlations(pruned: Run, twin: Run) -> dict[str, float]:
@@ -296,8 +305,6 @@ def largest_kept(run: Run, twin: Run, layer: str, top: float = 0.1) -> float:
 
 def layers_after(pruned: Iterable[Run], twins: Iterable[Run], layers: Iterable[str]) -> pd.DataFrame:
     """A row a layer and a pruned run: what is left of its weights and units, against its twin."""
-    import pandas as pd
-
     return pd.DataFrame(
         {
             "pruned_by": run.by,

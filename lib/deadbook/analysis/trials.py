@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from deadbook import runs
-from deadbook.analysis.measures import NAMES, last_epoch, steady, unit_correlations
+from deadbook.analysis import measures
+from deadbook.analysis.measures import NAMES, last_epoch, lasted, steady, unit_correlations
 from deadbook.runs import Run, ensure, grid
 from deadbook.settings import shared
 
@@ -481,11 +482,6 @@ def listed(units: Sequence[Unit]) -> str:
     return "; ".join(f"{layer}, unit{'s' * (len(n) > 1)} {', '.join(n)}" for layer, n in of.items())
 
 
-def lasted(run: Run) -> bool:
-    """Whether the loss of a run was finite to its end."""
-    return not run.table("final")["diverged"].iloc[0] if run.has("final") else True
-
-
 def divergence(some: Sequence[Run]) -> dict[str, int]:
     """How many of the runs diverged, of how many, and the earliest step; empty if none did."""
     some = _different(some)
@@ -585,24 +581,25 @@ def silenced(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(parts, columns=[*by, "back", "mute", "end"])
 
 
-def agreement(some: Sequence[Run], scores: Sequence[str] = ("mrs", "norm_in", "gradient")) -> pd.DataFrame:
-    """Mean rank correlation of scores with MRP over a run's measurements: a row a run and layer.
+@measures.cached
+def ranks(run: Run, on: str = "probe") -> pd.DataFrame:
+    """Spearman's correlation of three scores with MRP in each measurement, by layer and step.
 
-    The columns are `network`, `layer`, one for each score, and `smallest`: the share of measurements in which
-    the unit of lowest MRS (the first of several) has the lowest MRP. A correlation is left out where all
-    units of a layer have the same score; runs that diverged are left out.
+    The columns are `mrs`, `norm_in`, `gradient`, and `smallest`: whether the unit of lowest MRS (the first of
+    several) has the lowest MRP. A correlation is nan where all units of a layer have the same score.
     """
-    parts = [pd.DataFrame(columns=["network", "layer", *scores, "smallest"])]
-    for run in (one for one in some if lasted(one)):
-        rows = run.table("units").query("set == 'probe'").dropna(subset=["mrp", "mrs"])
-        by = ["layer", "step"]
-        correlations = unit_correlations(rows, scores, by)
-        mean = correlations.groupby("layer", sort=False).mean().reset_index()
-        found = rows.loc[rows.groupby(by, sort=False)["mrs"].idxmin()].set_index(by)["mrp"]
-        same = found == rows.groupby(by, sort=False)["mrp"].min().reindex(found.index)
-        smallest = same.groupby("layer", sort=False).mean()
-        parts.append(mean.assign(network=network(run), smallest=mean["layer"].map(smallest)))
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+    units, by = measures.rows(run, "units", set=on).dropna(subset=["mrp", "mrs"]), ["layer", "step"]
+    lowest = units.loc[units.groupby(by)["mrs"].idxmin()].set_index(by)["mrp"]
+    same = (lowest == units.groupby(by)["mrp"].min()).astype(float)
+    return unit_correlations(units, ("mrs", "norm_in", "gradient"), by).assign(smallest=same)
+
+
+def agreement(runs: Sequence[Run]) -> pd.DataFrame:
+    """Means of `ranks` over a run's measurements: a row a run and layer; without runs that diverged."""
+    tables = [pd.DataFrame(columns=["network", "layer", "mrs", "norm_in", "gradient", "smallest"])]
+    for run in filter(lasted, runs):
+        tables.append(ranks(run).groupby("layer").mean().reset_index().assign(network=network(run)))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def at_the_end(some: Sequence[Run]) -> pd.DataFrame:
@@ -614,32 +611,31 @@ def at_the_end(some: Sequence[Run]) -> pd.DataFrame:
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
+@measures.cached
 def halves(run: Run, on: str = "probe") -> pd.DataFrame:
     """Units at half-time and at the end: `layer`, `unit`, `what`, `half` and `end`.
 
-    None if the run measured only once, or diverged.
+    Empty if the run measured only once, or diverged.
 
     `what` is "MRP" or "output gradient"; `half` and `end` are it, divided by its mean over the layer at that
     time. Half-time is the measurement nearest to half of the last one's step, the earlier of two.
     """
-    rows = run.table("units") if lasted(run) else pd.DataFrame(columns=["set", "step"])
-    rows = rows[rows["set"] == on]
-    steps = np.sort(rows["step"].unique())
+    units = measures.rows(run, "units", set=on) if lasted(run) else pd.DataFrame(columns=["step"])
+    steps = np.sort(units["step"].unique())
     if len(steps) < 2:
         return pd.DataFrame(columns=["layer", "unit", "what", "half", "end"])
-    times = {steps[np.abs(steps - steps[-1] / 2).argmin()]: "half", steps[-1]: "end"}
-    ends = rows[rows["step"].isin(list(times))]
-    parts = []
-    for column, what in {"mrp": "MRP", "gradient": "output gradient"}.items():
-        relative = ends[column] / ends.groupby(["layer", "step"], sort=False)[column].transform("mean")
-        by_time = ends.assign(relative=relative).pivot(
-            index=["layer", "unit"], columns="step", values="relative"
-        )
-        parts.append(by_time.rename(columns=times).rename_axis(columns=None).reset_index().assign(what=what))
-    return pd.concat(parts, ignore_index=True)
+    names, times = {"mrp": "MRP", "gradient": "output gradient"}, {}
+    for time, step in {"half": steps[np.abs(steps - steps[-1] / 2).argmin()], "end": steps[-1]}.items():
+        values = units[units["step"] == step].set_index(["layer", "unit"])[list(names)]
+        times[time] = values / values.groupby("layer").transform("mean")
+    tables = [
+        pd.DataFrame({time: values[column] for time, values in times.items()}).assign(what=what)
+        for column, what in names.items()
+    ]
+    return pd.concat(tables).reset_index()
 
 
-def gradient_against_weights(some: Sequence[Run], on: str = "probe") -> pd.DataFrame:
+def gradient_against_weights(runs: Sequence[Run], on: str = "probe") -> pd.DataFrame:
     """How the attacked unit's output gradient goes with its incoming weights: a row an attack.
 
     `correlation` is Spearman's, over the measurements of a run; a run in which one of the two never changes
@@ -647,13 +643,11 @@ def gradient_against_weights(some: Sequence[Run], on: str = "probe") -> pd.DataF
     `multiplier`.
     """
     parts = []
-    for run in (one for one in some if lasted(one)):
-        chosen, rows = run.info["settings"], run.table("units")
-        own = (rows["set"] == on) & (rows["layer"] == chosen["layer"]) & (rows["unit"] == chosen["unit"])
-        gradient, norm = rows[own]["gradient"], rows[own]["norm_in"]
-        if kind(run) == "attack" and min(gradient.nunique(), norm.nunique()) > 1:
-            about = {one: chosen[one] for one in ("layer", "unit", "start", "multiplier")}
-            correlation = float(gradient.rank().corr(norm.rank()))
+    for run in (run for run in runs if lasted(run) and kind(run) == "attack"):
+        about = {name: run.info["settings"][name] for name in ("layer", "unit", "start", "multiplier")}
+        units = measures.rows(run, "units", set=on, layer=about["layer"], unit=about["unit"])
+        if units[["gradient", "norm_in"]].nunique().min() > 1:
+            correlation = measures.spearman(units["gradient"], units["norm_in"])
             parts.append({"network": network(run), **about, "correlation": correlation})
     return pd.DataFrame(parts, columns=["network", "layer", "unit", "start", "multiplier", "correlation"])
 
