@@ -102,8 +102,10 @@ def final_units(run: Run, on: str) -> pd.DataFrame:
 
 
 def spearman(a: pd.Series, b: pd.Series) -> float:
-    """Spearman's rank correlation."""
-    return float(a.rank().corr(b.rank()))
+    """Spearman's rank correlation, of series that are indexed alike; nan where one is constant."""
+    x, y = (ranks - ranks.mean() for ranks in (a.rank().to_numpy(), b.rank().to_numpy()))
+    scale = ((x @ x) * (y @ y)) ** 0.5
+    return float(x @ y / scale) if scale > 0 else math.nan
 
 
 def lowest_shared(before: pd.Series, after: pd.Series) -> float:
@@ -152,8 +154,7 @@ def mean_penalties(penalties: pd.DataFrame, fraction: float = 0.8) -> pd.DataFra
 
 def rank_correlations(scores: pd.DataFrame, scorers: Iterable[str]) -> dict[str, float]:
     """Spearman's correlation of each score with the exact loss change, over the weights of a table."""
-    exact = scores["loss_change"].rank()
-    return {scorer: float(score_of(scores, scorer).rank().corr(exact)) for scorer in scorers}
+    return {scorer: spearman(score_of(scores, scorer), scores["loss_change"]) for scorer in scorers}
 
 
 def score_of(scores: pd.DataFrame, scorer: str) -> pd.Series:
@@ -244,14 +245,25 @@ def unit_correlations(
     Args:
         by: the columns that tell one measurement of a layer from another.
     """
-    by = list(by)
-    names = ["mrp", *scorers]
-    ranks = scores.groupby(by)[names].rank().assign(**scores[by])
-    ranks[names] -= ranks.groupby(by)[names].transform("mean")
-    squares = ranks.assign(**ranks[names].pow(2)).groupby(by)[names].sum()
-    products = ranks.assign(**ranks[names].mul(ranks["mrp"], axis=0)).groupby(by)[names].sum()
-    found = products[list(scorers)] / squares[list(scorers)].mul(squares["mrp"], axis=0).pow(0.5)
-    return found.where(squares["mrp"] > 0)  # undefined where all units are alike
+    groups = scores.groupby(list(by))
+    group, names = groups.ngroup().to_numpy(), ["mrp", *scorers]
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(group, values, groups.ngroups)
+
+    centred = {}
+    for name, ranks in groups[names].rank().items():
+        there, values = ranks.notna().to_numpy(), ranks.fillna(0).to_numpy()
+        means = sums(values) / np.maximum(sums(there), 1)
+        centred[name] = np.where(there, values - means[group], 0)
+    squares = {name: sums(values**2) for name, values in centred.items()}
+    squares["mrp"][squares["mrp"] == 0] = np.nan  # undefined where all units are alike
+    with np.errstate(invalid="ignore"):
+        found = {
+            name: sums(centred[name] * centred["mrp"]) / (squares[name] * squares["mrp"]) ** 0.5
+            for name in scorers
+        }
+    return pd.DataFrame(found, index=groups.size().index)
 
 
 def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -> pd.Series:

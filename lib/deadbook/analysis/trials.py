@@ -582,24 +582,34 @@ def silenced(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @measures.cached
-def ranks(run: Run, on: str = "probe") -> pd.DataFrame:
-    """Spearman's correlation of three scores with MRP in each measurement, by layer and step.
+def ranks(runs: tuple[Run, ...], on: str = "probe", after: int = 0) -> pd.DataFrame:
+    """Spearman's correlation of three scores with MRP after a step, by run (number), layer and step.
 
     The columns are `mrs`, `norm_in`, `gradient`, and `smallest`: whether the unit of lowest MRS (the first of
     several) has the lowest MRP. A correlation is nan where all units of a layer have the same score.
     """
-    units, by = measures.rows(run, "units", set=on).dropna(subset=["mrp", "mrs"]), ["layer", "step"]
-    lowest = units.loc[units.groupby(by)["mrs"].idxmin()].set_index(by)["mrp"]
-    same = (lowest == units.groupby(by)["mrp"].min()).astype(float)
+    by = ["run", "layer", "step"]
+    units = _numbered([measures.rows(run, "units", set=on).query("step > @after") for run in runs])
+    if units.empty:
+        return units
+    lowest_first = units.sort_values("mrs", kind="stable").groupby(by)["mrp"]
+    same = (lowest_first.first() == lowest_first.min()).astype(float)
     return unit_correlations(units, ("mrs", "norm_in", "gradient"), by).assign(smallest=same)
+
+
+def _numbered(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables one below the other; `run` numbers them."""
+    number = np.repeat(range(len(tables)), [len(table) for table in tables])
+    return pd.concat(tables, ignore_index=True).assign(run=number)
 
 
 def agreement(runs: Sequence[Run]) -> pd.DataFrame:
     """Means of `ranks` over a run's measurements: a row a run and layer; without runs that diverged."""
-    tables = [pd.DataFrame(columns=["network", "layer", "mrs", "norm_in", "gradient", "smallest"])]
-    for run in filter(lasted, runs):
-        tables.append(ranks(run).groupby("layer").mean().reset_index().assign(network=network(run)))
-    return pd.concat(tables[1:] or tables, ignore_index=True)
+    runs = tuple(filter(lasted, runs))
+    if not runs:
+        return pd.DataFrame(columns=["network", "layer", "mrs", "norm_in", "gradient", "smallest"])
+    means = ranks(runs).groupby(["run", "layer"]).mean().reset_index()
+    return means.assign(network=[network(runs[number]) for number in means["run"]])
 
 
 def at_the_end(some: Sequence[Run]) -> pd.DataFrame:
@@ -611,28 +621,34 @@ def at_the_end(some: Sequence[Run]) -> pd.DataFrame:
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-@measures.cached
-def halves(run: Run, on: str = "probe") -> pd.DataFrame:
-    """Units at half-time and at the end: `layer`, `unit`, `what`, `half` and `end`.
+def halves(*runs: Run, on: str = "probe") -> pd.DataFrame:
+    """Units at half-time and at the end: `run` (number), `layer`, `unit`, `what`, `half` and `end`.
 
-    Empty if the run measured only once, or diverged.
+    Of a run that measured only once, or diverged, there is none.
 
     `what` is "MRP" or "output gradient"; `half` and `end` are it, divided by its mean over the layer at that
     time. Half-time is the measurement nearest to half of the last one's step, the earlier of two.
     """
-    units = measures.rows(run, "units", set=on) if lasted(run) else pd.DataFrame(columns=["step"])
+    names = {"mrp": "MRP", "gradient": "output gradient"}
+    tables = [_half_and_end(measures.rows(run, "units", set=on)) for run in runs if lasted(run)]
+    units = _numbered(tables) if tables else pd.DataFrame()
+    if units.empty:
+        return pd.DataFrame(columns=["run", "layer", "unit", "what", "half", "end"])
+    means = units.groupby(["run", "time", "layer"])[list(names)].transform("mean")
+    units[list(names)] /= means
+    times = units.pivot(index=["run", "layer", "unit"], columns="time", values=list(names))
+    tables = [times[column].assign(what=what) for column, what in names.items()]
+    return pd.concat(tables).rename_axis(columns=None).reset_index()
+
+
+def _half_and_end(units: pd.DataFrame) -> pd.DataFrame:
+    """Units at the measurement nearest to half of the last one's step, and at the last one."""
     steps = np.sort(units["step"].unique())
     if len(steps) < 2:
-        return pd.DataFrame(columns=["layer", "unit", "what", "half", "end"])
-    names, times = {"mrp": "MRP", "gradient": "output gradient"}, {}
-    for time, step in {"half": steps[np.abs(steps - steps[-1] / 2).argmin()], "end": steps[-1]}.items():
-        values = units[units["step"] == step].set_index(["layer", "unit"])[list(names)]
-        times[time] = values / values.groupby("layer").transform("mean")
-    tables = [
-        pd.DataFrame({time: values[column] for time, values in times.items()}).assign(what=what)
-        for column, what in names.items()
-    ]
-    return pd.concat(tables).reset_index()
+        return units[:0].assign(time="")
+    half = steps[np.abs(steps - steps[-1] / 2).argmin()]
+    ends = units[units["step"].isin([half, steps[-1]])]
+    return ends.assign(time=np.where(ends["step"] == half, "half", "end"))
 
 
 def gradient_against_weights(runs: Sequence[Run], on: str = "probe") -> pd.DataFrame:

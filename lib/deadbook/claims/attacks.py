@@ -196,10 +196,9 @@ def smallest_found(case: Case, on: str, limits: Limits) -> Evidence:
 
 def stays_so(case: Case, on: str, limits: Limits) -> Evidence:
     """How many of the units dead, or frozen, at half-time (`trials.halves`) are so at the end."""
-    halves = {run: trials.halves(run, on) for run in _runs(case, repeats=(0, 10))}
-    tables = [table.assign(network=network_of(run)) for run, table in halves.items() if len(table)]
-    need(tables)
-    before = pd.concat(tables).query("half < @limits.below")
+    runs = _runs(case, repeats=(0, 10))
+    before = trials.halves(*runs, on=on).query("half < @limits.below")
+    before = before.assign(network=[network_of(runs[number]) for number in before["run"]])
     shares, counts, also = {}, {}, {}
     for what, name in {"MRP": "dead", "output gradient": "frozen"}.items():
         units = before[before["what"] == what]
@@ -489,10 +488,9 @@ def network_of(run: Run) -> str:
 
 def _ranks(case: Case, on: str, after: int) -> pd.Series:
     """Means of `trials.ranks` over all layers and measurements of all runs after a step."""
-    tables = [trials.ranks(run, on) for run in _runs(case, repeats=(0, 10))]
-    need(tables)
-    table = pd.concat(tables)
-    table = table[table.index.get_level_values("step") > after]
+    runs = tuple(_runs(case, repeats=(0, 10)))
+    need(runs)
+    table = trials.ranks(runs, on, after)
     need(table)
     return table.mean()
 
