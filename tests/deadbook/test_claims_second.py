@@ -157,7 +157,7 @@ def trial(
     **columns: Any,
 ) -> FakeRun:
     """A run (without `at` a twin) whose attacked unit has these columns (or one a step); others have 1."""
-    activation, batch_norm = NETWORKS[network]
+    activation, batch_norm = NETWORKS[network].values()
     settings = {
         "layer": "",
         "unit": 0,

@@ -11,10 +11,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from deadbook.analysis.measures import final_units
+from deadbook.analysis import measures
 from deadbook.claims import CLAIMS
 from deadbook.claims.evidence import Evidence
-from deadbook.claims.units import means_by_step
 from deadunits.data import Batch
 
 
@@ -33,8 +32,8 @@ class FakeRun:
 
 def decide(claim_id: str, case: Sequence[FakeRun], on: str) -> Evidence | None:
     """What the criterion of a claim finds, with the thresholds of `claims.yaml`; nothing is cached."""
-    final_units.cache_clear()
-    means_by_step.cache_clear()
+    for function in measures.CACHED:
+        function.cache_clear()
     return CLAIMS[claim_id].evidence(case, on)
 
 

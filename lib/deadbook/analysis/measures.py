@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cache
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from math import comb
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from deadbook.runs import Run
 from deadunits.counting import count
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+CACHED: list[Callable] = []  #: functions of a run that keep what they found, with `cache_clear`
 SIGNED = ("taylor1", "taylor2", "hessian", "loss_change")  # the thesis's scores that have a sign
 NAMES = {
     "loss_change": "exact loss change",
@@ -41,22 +41,43 @@ NAMES = {
 }
 
 
+def cached(function: Callable) -> Callable:
+    """Keeps what a function of a run and other hashable arguments returns: nobody may change it."""
+    CACHED.append(lru_cache(maxsize=4096)(function))
+    return CACHED[-1]
+
+
+@cached
+def rows(run: Run, name: str, **wanted: Any) -> pd.DataFrame:
+    """The rows of a run's table that have these values."""
+    table = run.table(name)
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
+
+
+@cached
+def lasted(run: Run, limit: float = math.inf) -> bool:
+    """Whether a run did not diverge: its losses are finite and below so many nats to the end."""
+    tables = [run.table(name) for name in ("final", "training") if run.has(name)]
+    if tables and "diverged" in tables[0]:
+        return not tables[0]["diverged"].iloc[0]
+    losses = [table.filter(regex="loss|^(minibatch|probe|other|train_probe|all)$") for table in tables]
+    return all((loss.abs() < limit).all(axis=None) for loss in losses)  # of NaN false
+
+
 def diverged(runs: Iterable[Run]) -> str | None:
     """The runs whose loss became NaN (or infinite), in words; None: there are none."""
     names = []
     for run in runs:
-        tables = [run.table(name) for name in ("training", "final") if run.has(name)]
-        if not all(np.isfinite(table.select_dtypes("floating")).all(axis=None) for table in tables):
-            chosen = run.info["settings"]
-            pruned = f" pruned by {run.by}" if run.by else ""
-            names.append(f"{NAMES[chosen['activation']]}{pruned}, seed {chosen['seed']}")
+        if not lasted(run):
+            settings, pruned = run.info["settings"], f" pruned by {run.by}" if run.by else ""
+            names.append(f"{NAMES[settings['activation']]}{pruned}, seed {settings['seed']}")
     return "; ".join(names) or None
 
 
 def rows_of(runs: Iterable[Run], name: str, column: str) -> pd.DataFrame:
     """A table of the runs that have it, without the rows whose `column` is NaN or infinite (divergence)."""
-    import pandas as pd
-
     tables = [table for table in (run.table(name) for run in runs if run.has(name)) if len(table)]
     every = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({column: []})
     return every[np.isfinite(every[column].astype(float))]
@@ -67,25 +88,24 @@ def last_epoch(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["epoch"] > rows["epoch"].max() - 1]
 
 
-@cache
+@cached
 def final_units(run: Run, on: str) -> pd.DataFrame:
     """Means over the last epoch, by (layer, unit); `mean_`: the layer's; `others`: MRP of its other units."""
-    rows = run.table("units") if run.has("units") else None
-    if rows is None or rows.empty:
-        import pandas as pd
-
+    units = rows(run, "units", set=on) if run.has("units") else pd.DataFrame()
+    if units.empty:
         return pd.DataFrame()
-    rows = last_epoch(rows[rows["set"] == on])
-    names = [name for name in ("mrp", "gradient", "norm_in", "norm_out") if name in rows]
-    means = rows.groupby(["layer", "unit"])[names].mean()
+    names = [name for name in ("mrp", "gradient", "norm_in", "norm_out") if name in units]
+    means = last_epoch(units).groupby(["layer", "unit"])[names].mean()
     by_layer = means.groupby("layer")
     means["others"] = by_layer["mrp"].transform("sum") - means["mrp"]
     return means.join(by_layer[names].transform("mean").add_prefix("mean_"))
 
 
 def spearman(a: pd.Series, b: pd.Series) -> float:
-    """Spearman's rank correlation."""
-    return float(a.rank().corr(b.rank()))
+    """Spearman's rank correlation, of series that are indexed alike; nan where one is constant."""
+    x, y = (ranks - ranks.mean() for ranks in (a.rank().to_numpy(), b.rank().to_numpy()))
+    scale = ((x @ x) * (y @ y)) ** 0.5
+    return float(x @ y / scale) if scale > 0 else math.nan
 
 
 def lowest_shared(before: pd.Series, after: pd.Series) -> float:
@@ -134,8 +154,7 @@ def mean_penalties(penalties: pd.DataFrame, fraction: float = 0.8) -> pd.DataFra
 
 def rank_correlations(scores: pd.DataFrame, scorers: Iterable[str]) -> dict[str, float]:
     """Spearman's correlation of each score with the exact loss change, over the weights of a table."""
-    exact = scores["loss_change"].rank()
-    return {scorer: float(score_of(scores, scorer).rank().corr(exact)) for scorer in scorers}
+    return {scorer: spearman(score_of(scores, scorer), scores["loss_change"]) for scorer in scorers}
 
 
 def with_second_order(rows: pd.DataFrame, second: Sequence[float], times: float) -> float:
@@ -197,8 +216,6 @@ def chosen_removal(
 
 def mean_correlations(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean over measurements of `rank_correlations`: a row (activation, seed), a column a scorer."""
-    import pandas as pd
-
     if scores.empty:
         return pd.DataFrame()
     scorers = ("taylor1", "taylor2", "hessian", "diagonal", "magnitude")
@@ -231,8 +248,6 @@ def signal_ratios(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 def ratios_by_step(signals: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Means of the factors of Eq. 2.4 over weights with S < 0, divided by those over the others."""
-    import pandas as pd
-
     factors = ["gradient", "by_image", "output", "input"]
     if signals.empty:
         return pd.DataFrame(columns=factors)
@@ -256,28 +271,34 @@ def unit_correlations(
     Args:
         by: the columns that tell one measurement of a layer from another.
     """
-    by = list(by)
-    names = ["mrp", *scorers]
-    ranks = scores.groupby(by)[names].rank().assign(**scores[by])
-    ranks[names] -= ranks.groupby(by)[names].transform("mean")
-    squares = ranks.assign(**ranks[names].pow(2)).groupby(by)[names].sum()
-    products = ranks.assign(**ranks[names].mul(ranks["mrp"], axis=0)).groupby(by)[names].sum()
-    found = products[list(scorers)] / squares[list(scorers)].mul(squares["mrp"], axis=0).pow(0.5)
-    return found.where(squares["mrp"] > 0)  # undefined where all units are alike
+    groups = scores.groupby(list(by))
+    group, names = groups.ngroup().to_numpy(), ["mrp", *scorers]
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(group, values, groups.ngroups)
+
+    centred = {}
+    for name, ranks in groups[names].rank().items():
+        there, values = ranks.notna().to_numpy(), ranks.fillna(0).to_numpy()
+        means = sums(values) / np.maximum(sums(there), 1)
+        centred[name] = np.where(there, values - means[group], 0)
+    squares = {name: sums(values**2) for name, values in centred.items()}
+    squares["mrp"][squares["mrp"] == 0] = np.nan  # undefined where all units are alike
+    with np.errstate(invalid="ignore"):
+        found = {
+            name: sums(centred[name] * centred["mrp"]) / (squares[name] * squares["mrp"]) ** 0.5
+            for name in scorers
+        }
+    return pd.DataFrame(found, index=groups.size().index)
 
 
 def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -> pd.Series:
     """Whether all scorers prune the same units, by step; rows of one layer and one run."""
-
-    def chosen(rows: pd.DataFrame, scorer: str) -> frozenset:
-        wanted = count(fraction, len(rows))
-        return frozenset(rows.sort_values(scorer, kind="stable")["unit"][:wanted])
-
-    return (
-        scores.sort_values("unit")
-        .groupby("step")[list(scores.columns)]
-        .apply(lambda rows: len({chosen(rows, scorer) for scorer in scorers}) == 1)
-    )
+    by_step = scores.sort_values("unit").groupby("step")
+    number = by_step["unit"].transform("size").map(lambda units: count(fraction, units))
+    places = by_step[list(scorers)].rank(method="first", na_option="bottom")
+    chosen = places.le(number, axis=0)
+    return chosen.eq(chosen[scorers[0]], axis=0).all(axis=1).groupby(scores["step"]).all()
 
 
 def surviving_correlations(pruned: Run, twin: Run) -> dict[str, float]:
@@ -322,8 +343,6 @@ def largest_kept(run: Run, twin: Run, layer: str, top: float = 0.1) -> float:
 
 def layers_after(pruned: Iterable[Run], twins: Iterable[Run], layers: Iterable[str]) -> pd.DataFrame:
     """A row a layer and a pruned run: what is left of its weights and units, against its twin."""
-    import pandas as pd
-
     return pd.DataFrame(
         {
             "pruned_by": run.by,

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from deadbook import runs
-from deadbook.analysis.measures import NAMES, last_epoch, steady, unit_correlations
+from deadbook.analysis import measures
+from deadbook.analysis.measures import NAMES, last_epoch, lasted, steady, unit_correlations
 from deadbook.runs import Run, ensure, grid
 from deadbook.settings import shared
 
@@ -481,11 +482,6 @@ def listed(units: Sequence[Unit]) -> str:
     return "; ".join(f"{layer}, unit{'s' * (len(n) > 1)} {', '.join(n)}" for layer, n in of.items())
 
 
-def lasted(run: Run) -> bool:
-    """Whether the loss of a run was finite to its end."""
-    return not run.table("final")["diverged"].iloc[0] if run.has("final") else True
-
-
 def divergence(some: Sequence[Run]) -> dict[str, int]:
     """How many of the runs diverged, of how many, and the earliest step; empty if none did."""
     some = _different(some)
@@ -585,24 +581,35 @@ def silenced(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(parts, columns=[*by, "back", "mute", "end"])
 
 
-def agreement(some: Sequence[Run], scores: Sequence[str] = ("mrs", "norm_in", "gradient")) -> pd.DataFrame:
-    """Mean rank correlation of scores with MRP over a run's measurements: a row a run and layer.
+@measures.cached
+def ranks(runs: tuple[Run, ...], on: str = "probe", after: int = 0) -> pd.DataFrame:
+    """Spearman's correlation of three scores with MRP after a step, by run (number), layer and step.
 
-    The columns are `network`, `layer`, one for each score, and `smallest`: the share of measurements in which
-    the unit of lowest MRS (the first of several) has the lowest MRP. A correlation is left out where all
-    units of a layer have the same score; runs that diverged are left out.
+    The columns are `mrs`, `norm_in`, `gradient`, and `smallest`: whether the unit of lowest MRS (the first of
+    several) has the lowest MRP. A correlation is nan where all units of a layer have the same score.
     """
-    parts = [pd.DataFrame(columns=["network", "layer", *scores, "smallest"])]
-    for run in (one for one in some if lasted(one)):
-        rows = run.table("units").query("set == 'probe'").dropna(subset=["mrp", "mrs"])
-        by = ["layer", "step"]
-        correlations = unit_correlations(rows, scores, by)
-        mean = correlations.groupby("layer", sort=False).mean().reset_index()
-        found = rows.loc[rows.groupby(by, sort=False)["mrs"].idxmin()].set_index(by)["mrp"]
-        same = found == rows.groupby(by, sort=False)["mrp"].min().reindex(found.index)
-        smallest = same.groupby("layer", sort=False).mean()
-        parts.append(mean.assign(network=network(run), smallest=mean["layer"].map(smallest)))
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+    by = ["run", "layer", "step"]
+    units = _numbered([measures.rows(run, "units", set=on).query("step > @after") for run in runs])
+    if units.empty:
+        return units
+    lowest_first = units.sort_values("mrs", kind="stable").groupby(by)["mrp"]
+    same = (lowest_first.first() == lowest_first.min()).astype(float)
+    return unit_correlations(units, ("mrs", "norm_in", "gradient"), by).assign(smallest=same)
+
+
+def _numbered(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables one below the other; `run` numbers them."""
+    number = np.repeat(range(len(tables)), [len(table) for table in tables])
+    return pd.concat(tables, ignore_index=True).assign(run=number)
+
+
+def agreement(runs: Sequence[Run]) -> pd.DataFrame:
+    """Means of `ranks` over a run's measurements: a row a run and layer; without runs that diverged."""
+    runs = tuple(filter(lasted, runs))
+    if not runs:
+        return pd.DataFrame(columns=["network", "layer", "mrs", "norm_in", "gradient", "smallest"])
+    means = ranks(runs).groupby(["run", "layer"]).mean().reset_index()
+    return means.assign(network=[network(runs[number]) for number in means["run"]])
 
 
 def at_the_end(some: Sequence[Run]) -> pd.DataFrame:
@@ -614,32 +621,37 @@ def at_the_end(some: Sequence[Run]) -> pd.DataFrame:
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-def halves(run: Run, on: str = "probe") -> pd.DataFrame:
-    """Units at half-time and at the end: `layer`, `unit`, `what`, `half` and `end`.
+def halves(*runs: Run, on: str = "probe") -> pd.DataFrame:
+    """Units at half-time and at the end: `run` (number), `layer`, `unit`, `what`, `half` and `end`.
 
-    None if the run measured only once, or diverged.
+    Of a run that measured only once, or diverged, there is none.
 
     `what` is "MRP" or "output gradient"; `half` and `end` are it, divided by its mean over the layer at that
     time. Half-time is the measurement nearest to half of the last one's step, the earlier of two.
     """
-    rows = run.table("units") if lasted(run) else pd.DataFrame(columns=["set", "step"])
-    rows = rows[rows["set"] == on]
-    steps = np.sort(rows["step"].unique())
+    names = {"mrp": "MRP", "gradient": "output gradient"}
+    tables = [_half_and_end(measures.rows(run, "units", set=on)) for run in runs if lasted(run)]
+    units = _numbered(tables) if tables else pd.DataFrame()
+    if units.empty:
+        return pd.DataFrame(columns=["run", "layer", "unit", "what", "half", "end"])
+    means = units.groupby(["run", "time", "layer"])[list(names)].transform("mean")
+    units[list(names)] /= means
+    times = units.pivot(index=["run", "layer", "unit"], columns="time", values=list(names))
+    tables = [times[column].assign(what=what) for column, what in names.items()]
+    return pd.concat(tables).rename_axis(columns=None).reset_index()
+
+
+def _half_and_end(units: pd.DataFrame) -> pd.DataFrame:
+    """Units at the measurement nearest to half of the last one's step, and at the last one."""
+    steps = np.sort(units["step"].unique())
     if len(steps) < 2:
-        return pd.DataFrame(columns=["layer", "unit", "what", "half", "end"])
-    times = {steps[np.abs(steps - steps[-1] / 2).argmin()]: "half", steps[-1]: "end"}
-    ends = rows[rows["step"].isin(list(times))]
-    parts = []
-    for column, what in {"mrp": "MRP", "gradient": "output gradient"}.items():
-        relative = ends[column] / ends.groupby(["layer", "step"], sort=False)[column].transform("mean")
-        by_time = ends.assign(relative=relative).pivot(
-            index=["layer", "unit"], columns="step", values="relative"
-        )
-        parts.append(by_time.rename(columns=times).rename_axis(columns=None).reset_index().assign(what=what))
-    return pd.concat(parts, ignore_index=True)
+        return units[:0].assign(time="")
+    half = steps[np.abs(steps - steps[-1] / 2).argmin()]
+    ends = units[units["step"].isin([half, steps[-1]])]
+    return ends.assign(time=np.where(ends["step"] == half, "half", "end"))
 
 
-def gradient_against_weights(some: Sequence[Run], on: str = "probe") -> pd.DataFrame:
+def gradient_against_weights(runs: Sequence[Run], on: str = "probe") -> pd.DataFrame:
     """How the attacked unit's output gradient goes with its incoming weights: a row an attack.
 
     `correlation` is Spearman's, over the measurements of a run; a run in which one of the two never changes
@@ -647,13 +659,11 @@ def gradient_against_weights(some: Sequence[Run], on: str = "probe") -> pd.DataF
     `multiplier`.
     """
     parts = []
-    for run in (one for one in some if lasted(one)):
-        chosen, rows = run.info["settings"], run.table("units")
-        own = (rows["set"] == on) & (rows["layer"] == chosen["layer"]) & (rows["unit"] == chosen["unit"])
-        gradient, norm = rows[own]["gradient"], rows[own]["norm_in"]
-        if kind(run) == "attack" and min(gradient.nunique(), norm.nunique()) > 1:
-            about = {one: chosen[one] for one in ("layer", "unit", "start", "multiplier")}
-            correlation = float(gradient.rank().corr(norm.rank()))
+    for run in (run for run in runs if lasted(run) and kind(run) == "attack"):
+        about = {name: run.info["settings"][name] for name in ("layer", "unit", "start", "multiplier")}
+        units = measures.rows(run, "units", set=on, layer=about["layer"], unit=about["unit"])
+        if units[["gradient", "norm_in"]].nunique().min() > 1:
+            correlation = measures.spearman(units["gradient"], units["norm_in"])
             parts.append({"network": network(run), **about, "correlation": correlation})
     return pd.DataFrame(parts, columns=["network", "layer", "unit", "start", "multiplier", "correlation"])
 

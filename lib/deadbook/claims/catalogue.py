@@ -6,6 +6,7 @@ import inspect
 import re
 import string
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from deadbook import settings
 from deadbook.claims import attacks, questions, units, weights
-from deadbook.claims.evidence import Case, Evidence, Limits
+from deadbook.claims.evidence import Case, Evidence, Lacking, Limits
 from deadbook.claims.numbers import BANDS
 from deadunits import Invalid
 
@@ -115,7 +116,8 @@ class Claim(Strict):
 
     def evidence(self, case: Case, on: str) -> Evidence | None:
         """What its criterion finds in the runs of one seed (or of all, if pooled), on a set of images."""
-        return self.function(case, on, Limits(**self.thresholds, thesis=self.thesis))
+        with suppress(Lacking):
+            return self.function(case, on, Limits(**self.thresholds, thesis=self.thesis))
 
     def _allowed(self, experiment: str) -> dict[str, Allowed]:
         chapters = [thesis_profile(chapter) for chapter in self.runs[experiment]]

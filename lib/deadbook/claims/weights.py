@@ -1,4 +1,4 @@
-"""The criteria of chapter 2: from the runs of one seed to `Evidence`, or None where nothing can be judged.
+"""The criteria of chapter 2: from the runs of one seed to `Evidence`; `Lacking` where nothing can be judged.
 
 `on` names the images that penalties are judged on: `probe`, which weights were scored on, or `other`.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ import pandas as pd
 from deadbook.analysis.measures import (
     NAMES,
     SIGNED,
+    cached,
     chosen_removal,
     empty_units,
     largest_kept,
@@ -22,24 +22,36 @@ from deadbook.analysis.measures import (
     mean_penalties,
     peaks,
     rank_correlations,
+    rows,
     spearman,
     steady,
     weights,
 )
-from deadbook.claims.evidence import ROUNDING, Case, Evidence, Limits, penalties, pruned_by
+from deadbook.claims.evidence import (
+    ROUNDING,
+    Case,
+    Evidence,
+    Limits,
+    jumps_beside,
+    known,
+    need,
+    of_activation,
+    pruned_by,
+)
+from deadbook.runs import Run
 
 CONV1 = 200  # its weights
 APPROXIMATIONS = ("taylor1", "taylor2", "hessian")
 ABSOLUTE = tuple(f"{scorer}_abs" for scorer in SIGNED)
+NETWORKS = ("relu", "tanh")
 
 
-def negative_share(case: Case, on: str, limits: Limits) -> Evidence | None:
+def negative_share(case: Case, on: str, limits: Limits) -> Evidence:
     """The share of weights of conv1 whose exact loss change is negative, over training."""
-    scores = case[0].table("scores").query("set == @on").dropna(subset="loss_change")
+    scores = rows(case[0], "scores", set=on).dropna(subset="loss_change")
     share = (scores["loss_change"] < 0).groupby(scores["step"]).mean()
     late, last = share[share.index > limits.after], share.index.max()
-    if late.empty:
-        return None
+    need(late)
     second = share[(share.index > last / 4) & (share.index <= last / 2)].mean()
     fourth = share[share.index > last * 3 / 4].mean()
     mean, drift = float(late.mean()), float(fourth - second)
@@ -48,44 +60,40 @@ def negative_share(case: Case, on: str, limits: Limits) -> Evidence | None:
     return Evidence(values, holds, mean > limits.low_partly)
 
 
-def two_lowest(case: Case, on: str, limits: Limits) -> Evidence | None:
+def two_lowest(case: Case, on: str, limits: Limits) -> Evidence:
     """The penalty of removing the hundredth of conv1 (2 weights) of lowest loss change."""
     penalty = _penalty(case, on, limits.weights, "loss_change")
-    if penalty.empty:
-        return None
-    below = float((penalty < 0).mean())
-    mean = float(penalty.mean())
+    need(penalty)
+    below, mean = float((penalty < 0).mean()), float(penalty.mean())
     values = {"share below 0": below, "mean penalty in nats": mean}
     return Evidence(values, below >= limits.share, mean < 0)
 
 
-def ten_lowest(case: Case, on: str, limits: Limits) -> Evidence | None:
+def ten_lowest(case: Case, on: str, limits: Limits) -> Evidence:
     """The penalty of removing a twentieth of conv1 (10 weights), early and late."""
     penalty = _penalty(case, on, limits.weights, "loss_change")
+    need(penalty)
     early, late = penalty[penalty.index <= limits.early], penalty[penalty.index > _last_epoch(case)]
-    if early.empty or late.empty:
-        return None
-    first, median, mean = (float(number) for number in (early.mean(), late.median(), late.mean()))
+    need(early, late)
+    first, median, mean = float(early.mean()), float(late.median()), float(late.mean())
     values = {f"mean over the first {limits.early} steps": first, "late median": median, "late mean": mean}
     return Evidence(values, first < 0 < median, mean > first)
 
 
-def worse_than_random(case: Case, on: str, limits: Limits) -> Evidence | None:
+def worse_than_random(case: Case, on: str, limits: Limits) -> Evidence:
     """How often, late, ten weights chosen by loss change cost more than one random draw of ten."""
     exact, draw = (_penalty(case, on, limits.weights, scorer) for scorer in ("loss_change", "random"))
     late = exact.index > _last_epoch(case)
-    if not late.any():
-        return None
+    need(late.any())
     worse = float((exact[late] > draw[late]).mean())
     return Evidence({"share worse": worse}, worse >= limits.share, worse > 0)
 
 
-def approximations(case: Case, on: str, limits: Limits) -> Evidence | None:
+def approximations(case: Case, on: str, limits: Limits) -> Evidence:
     """What choosing by an approximation costs beyond choosing by the loss change, late and early."""
     exact = _penalty(case, on, limits.weights, "loss_change")
     late, early = exact.index > _last_epoch(case), exact.index <= _first_epoch(case)
-    if not late.any() or not early.any():
-        return None
+    need(late.any(), early.any())
     values = {}
     for scorer in APPROXIMATIONS:
         excess = _penalty(case, on, limits.weights, scorer) - exact
@@ -94,69 +102,56 @@ def approximations(case: Case, on: str, limits: Limits) -> Evidence | None:
     return Evidence(values, all(grew), grew[0])
 
 
-def best_ranking(case: Case, on: str, limits: Limits) -> Evidence | None:
+def best_ranking(case: Case, on: str, limits: Limits) -> Evidence:
     """Which approximation ranks the weights most like the loss change, at both ends of the training."""
-    scores = case[0].table("scores").query("set == @on")
-    if scores.empty:
-        return None
+    scores = rows(case[0], "scores", set=on)
+    need(scores)
     values, best = {}, []
     for when, step in {"first": scores["step"].min(), "last": scores["step"].max()}.items():
-        now = scores[scores["step"] == step]
-        rank = rank_correlations(now, APPROXIMATIONS)
+        rank = rank_correlations(scores[scores["step"] == step], APPROXIMATIONS)
         values |= {f"{NAMES[scorer]}, {when}": value for scorer, value in rank.items()}
         best.append(max(rank, key=rank.get) == "taylor1")
     return Evidence(values, all(best), any(best))
 
 
-def absolute_or_signed(case: Case, on: str, limits: Limits) -> Evidence | None:
+def absolute_or_signed(case: Case, on: str, limits: Limits) -> Evidence:
     """Mean penalty of pruning most weights by absolute scores, minus that by signed ones."""
-    values, better = {}, {}
-    for activation in ("relu", "tanh"):
-        for scorer in SIGNED:
-            signed, absolute = (
-                _penalty(case, on, limits.weights, name, activation).mean()
-                for name in (scorer, f"{scorer}_abs")
-            )
-            if math.isnan(signed):  # no such run, or no such fraction
-                return None
-            values[f"{NAMES[activation]}, {NAMES[scorer]}, absolute minus signed"] = float(absolute - signed)
-            better[activation, scorer] = absolute < signed
-    relu = sum(better["relu", scorer] for scorer in SIGNED)
-    return Evidence(values, all(better.values()), relu >= limits.better_partly)
+    values = {}
+    for activation, scorer in itertools.product(NETWORKS, SIGNED):
+        names = (scorer, f"{scorer}_abs")
+        signed, absolute = (_penalty(case, on, limits.weights, it, activation).mean() for it in names)
+        need(known(signed))  # of no such run, or no such fraction
+        values[f"{NAMES[activation]}, {NAMES[scorer]}, absolute minus signed"] = float(absolute - signed)
+    better = [value < 0 for value in values.values()]  # of ReLU first
+    return Evidence(values, all(better), sum(better[: len(SIGNED)]) >= limits.better_partly)
 
 
-def magnitude_best(case: Case, on: str, limits: Limits) -> Evidence | None:
+def magnitude_best(case: Case, on: str, limits: Limits) -> Evidence:
     """Whether magnitude has the lowest mean penalty of pruning most weights, and the steadiest."""
-    values, holds, direction_holds = {}, True, False
-    for activation in ("relu", "tanh"):
-        penalty = {
-            scorer: _penalty(case, on, limits.weights, scorer, activation)
-            for scorer in ("magnitude", *SIGNED, *ABSOLUTE)
-        }
-        if penalty["magnitude"].empty:
-            return None
-        for name, statistic in {"mean": "mean", "deviation": "std"}.items():
-            of_each = {scorer: getattr(series, statistic)() for scorer, series in penalty.items()}
-            if any(map(math.isnan, of_each.values())):  # one measurement has no deviation
-                return None
-            magnitude, best_other = of_each.pop("magnitude"), min(of_each.values())
+    values, holds, medians = {}, True, {}
+    for activation in NETWORKS:
+        penalty = pd.DataFrame(
+            {
+                scorer: _penalty(case, on, limits.weights, scorer, activation)
+                for scorer in ("magnitude", *SIGNED, *ABSOLUTE)
+            }
+        )
+        medians[activation] = penalty[["magnitude", *ABSOLUTE]].median()
+        for name, of_each in {"mean": penalty.mean(), "deviation": penalty.std()}.items():
+            need(known(*of_each))  # one measurement has no deviation
+            magnitude, best_other = of_each["magnitude"], of_each.drop("magnitude").min()
             ratio = float(magnitude / best_other)
             values[f"{NAMES[activation]}, {name} of magnitude over the best other's"] = ratio
             holds = holds and bool(magnitude < best_other)
-        if activation == "relu":
-            median = {scorer: penalty[scorer].median() for scorer in ("magnitude", *ABSOLUTE)}
-            direction_holds = min(median, key=median.get) == "magnitude"
-    return Evidence(values, holds, direction_holds)
+    return Evidence(values, holds, medians["relu"].idxmin() == "magnitude")
 
 
-def cost_in_passes(case: Case, on: str, limits: Limits) -> Evidence | None:
+def cost_in_passes(case: Case, on: str, limits: Limits) -> Evidence:
     """What second-order scores cost, and how that grows with the network; a machine's figures."""
-    if on != "probe":
-        return None
+    need(on == "probe")
     costs = case[0].table("costs")
     second = costs[costs["scorer"].isin(["taylor2", "hessian"])].set_index(["scorer", "widths"])
-    if 2 not in costs["widths"].to_numpy():
-        return None
+    need(2 in costs["widths"].to_numpy())
     a_weight = (second["seconds"] / second["weights"]).unstack("widths")
     passes, growth = float(second["passes"].max()), float((a_weight[2] / a_weight[1]).max())
     values = {"passes": passes, "time a weight when all widths double": growth}
@@ -164,54 +159,40 @@ def cost_in_passes(case: Case, on: str, limits: Limits) -> Evidence | None:
     return Evidence(values, holds, passes <= limits.passes_partly)
 
 
-def jumps(case: Case, on: str, limits: Limits) -> Evidence | None:
+def jumps(case: Case, on: str, limits: Limits) -> Evidence:
     """What pruning by schedule costs at each step of it, and whether training makes up for it."""
     pruned, twin = (pruned_by(case, "weight_pruning", by) for by in ("layer", ""))
-    if pruned is None or twin is None:
-        return None
-    rows = pruned.table("pruned").query("set == @on").set_index("fraction")
-    jump = (rows["after"] - rows["before"]).sort_index()
-    usual = float(twin.table("training")[on].diff().dropna().quantile(limits.percentile / 100))
-    final = [run.table("final")["train_loss"][0] for run in (pruned, twin)]
-    gap = float(final[0] - final[1])
-    values = {f"jump at {fraction:g}": float(value) for fraction, value in jump.items()}
-    values |= {f"{limits.percentile}th percentile of the twin's changes": usual}
-    values |= {"final training loss minus the twin's": gap}
+    final, dense = (run.table("final")["train_loss"][0] for run in (pruned, twin))
+    gap = float(final - dense)
+    jump, usual, values = jumps_beside(pruned, twin, on, limits.percentile, gap)
     early, late = jump[jump.index < limits.large_from], jump[jump.index >= limits.large_from]
     holds = bool((early < limits.small).all() and (late > usual).all() and abs(gap) <= limits.gap)
     return Evidence(values, holds, jump.is_monotonic_increasing and abs(gap) <= limits.gap_partly)
 
 
-def empty_filters(case: Case, on: str, limits: Limits) -> Evidence | None:
+def empty_filters(case: Case, on: str, limits: Limits) -> Evidence:
     """How many filters of conv1 have lost all their weights."""
     return _empty(case, on, "conv1", limits.empty, limits.empty_partly)
 
 
-def half_the_network(case: Case, on: str, limits: Limits) -> Evidence | None:
+def half_the_network(case: Case, on: str, limits: Limits) -> Evidence:
     """How small the network gets at nearly the accuracy of the masked one."""
     pruned, twin = (pruned_by(case, "weight_pruning", by) for by in ("layer", ""))
-    if pruned is None or twin is None:
-        return None
     best = chosen_removal(pruned, on, twin, limits.lost)
-    if best is None:
-        return None
+    need(best is not None)
     masked, dense = (run.table("final")["test_accuracy"][0] for run in (pruned, twin))
-    lost = 100 * float(masked - best["test_accuracy"])
-    accurate = lost <= limits.lost + ROUNDING
-    share = best["share"]
+    lost, share = 100 * float(masked - best["test_accuracy"]), best["share"]
     values = {"share of the parameters left": share, "points of accuracy below the masked network": lost}
     values["points below the dense twin"] = 100 * float(dense - best["test_accuracy"])
-    holds, direction_holds = (accurate and share <= limit for limit in (limits.share, limits.share_partly))
-    return Evidence(values, holds, direction_holds)
+    accurate = lost <= limits.lost + ROUNDING
+    return Evidence(values, accurate and share <= limits.share, accurate and share <= limits.share_partly)
 
 
-def same_on_all_sets(case: Case, on: str, limits: Limits) -> Evidence | None:
+def same_on_all_sets(case: Case, on: str, limits: Limits) -> Evidence:
     """Whether the scorers' order by mean penalty depends on the images."""
-    if on != "probe":
-        return None
+    need(on == "probe")
     means = mean_penalties(case[0].table("penalties"), limits.weights / CONV1)
-    if means.shape[1] < 3:
-        return None
+    need(means.shape[1] >= 3)
     ranks = means.rank()
     # one of a few fractions, often 0.9 itself: the last digits must not decide
     pairs = [steady(ranks[a].corr(ranks[b])) for a, b in itertools.combinations(means.columns, 2)]
@@ -220,50 +201,40 @@ def same_on_all_sets(case: Case, on: str, limits: Limits) -> Evidence | None:
     return Evidence(values, min(pairs) >= limits.rank and same, min(pairs) >= limits.rank_partly)
 
 
-def small_signals(case: Case, on: str, limits: Limits) -> Evidence | None:
+def small_signals(case: Case, on: str, limits: Limits) -> Evidence:
     """The size of the mean gradient of the weights with a negative loss change, over that of the rest."""
-    rows = _signals(case, on, limits.after)
-    if rows is None:
-        return None
-    medians = rows.groupby(["step", "negative"])["gradient"].median().unstack()
+    signals = _signals(case, on, limits.after)
+    medians = signals.groupby(["step", "negative"])["gradient"].median().unstack()
     ratio = float(np.exp(np.log(medians[True] / medians[False]).mean()))
     return Evidence({"S < 0 over the rest": ratio}, ratio <= limits.ratio, ratio < limits.ratio_partly)
 
 
-def no_cancellation(case: Case, on: str, limits: Limits) -> Evidence | None:
+def no_cancellation(case: Case, on: str, limits: Limits) -> Evidence:
     """For the same weights, the mean gradient's size over the mean size of an image's, a median."""
-    rows = _signals(case, on, limits.after)
-    if rows is None:
-        return None
-    rows = rows[rows["negative"] & (rows["by_image"] > 0)]
-    ratio = float((rows["gradient"] / rows["by_image"]).median())
+    signals = _signals(case, on, limits.after).query("negative and by_image > 0")
+    ratio = float((signals["gradient"] / signals["by_image"]).median())
     return Evidence({"median ratio": ratio}, ratio >= limits.ratio, ratio >= limits.ratio_partly)
 
 
-def sometimes_better(case: Case, on: str, limits: Limits) -> Evidence | None:
+def sometimes_better(case: Case, on: str, limits: Limits) -> Evidence:
     """How often one of the absolute scores costs less than magnitude, early and in the last epoch."""
-    values = {}
-    for activation in ("relu", "tanh"):
+    values, holds = {}, True
+    for activation in NETWORKS:
         cost = _absolute(case, on, limits.weights, activation)
-        if cost is None:
-            return None
         better = cost[list(ABSOLUTE)].min(axis=1) < cost["magnitude"]
-        early = better[better.index <= limits.early]
-        values[f"{NAMES[activation]}, early measurements"] = float(early.sum())
-        late = better[better.index > _last_epoch(case)]
-        values[f"{NAMES[activation]}, share of the last epoch's"] = float(late.mean())
-    relu, tanh = (list(values.values())[i : i + 2] for i in (0, 2))
-    holds = all(early >= 1 and late >= limits.share for early, late in (relu, tanh))
-    return Evidence(values, holds, min(relu) > 0)
+        early = float(better[better.index <= limits.early].sum())
+        late = float(better[better.index > _last_epoch(case)].mean())
+        values[f"{NAMES[activation]}, early measurements"] = early
+        values[f"{NAMES[activation]}, share of the last epoch's"] = late
+        holds = holds and early >= 1 and late >= limits.share
+    return Evidence(values, holds, min(list(values.values())[:2]) > 0)  # of ReLU
 
 
-def oscillating(case: Case, on: str, limits: Limits) -> Evidence | None:
+def oscillating(case: Case, on: str, limits: Limits) -> Evidence:
     """The share of peaks among the penalties of the absolute scores and of magnitude."""
     values, more, least = {}, [], []
-    for activation in ("relu", "tanh"):
+    for activation in NETWORKS:
         cost = _absolute(case, on, limits.weights, activation)
-        if cost is None:
-            return None
         share = {name: peaks(cost[name], limits.after, limits.above) for name in cost}
         values |= {f"{NAMES[activation]}, {name}": value for name, value in share.items()}
         more.append(sum(share[name] > share["magnitude"] for name in ABSOLUTE))
@@ -272,44 +243,38 @@ def oscillating(case: Case, on: str, limits: Limits) -> Evidence | None:
     return Evidence(values, holds, min(more) >= limits.better_partly)
 
 
-def large_weights_stay(case: Case, on: str, limits: Limits) -> Evidence | None:
+def large_weights_stay(case: Case, on: str, limits: Limits) -> Evidence:
     """The share of the twin's largest tenth of the weights that is left, by layer."""
+    need(on == "probe")
     pruned, twin = (pruned_by(case, "weight_pruning", by) for by in ("layer", ""))
-    if on != "probe" or pruned is None or twin is None:
-        return None
     layers = pruned.table("weights")["layer"]
     values = {f"share left in {layer}": largest_kept(pruned, twin, layer, limits.top) for layer in layers}
     lowest = min(values.values())
     return Evidence(values, lowest > limits.left, lowest > limits.left_partly)
 
 
-def empty_channels(case: Case, on: str, limits: Limits) -> Evidence | None:
+def empty_channels(case: Case, on: str, limits: Limits) -> Evidence:
     """How many input channels of a unit of conv2 are almost all zero, and how many by chance."""
-    pruned = pruned_by(case, "weight_pruning")
-    if on != "probe" or pruned is None:
-        return None
-    mask = weights(pruned, "conv2") != 0
+    need(on == "probe")
+    mask = weights(pruned_by(case, "weight_pruning"), "conv2") != 0
 
     def almost_empty(left: np.ndarray) -> np.ndarray:  # of the units that have weights, the channels
         return (left.sum((2, 3)) <= limits.weights)[left.any((1, 2, 3))].sum(1)
 
     chance = np.random.default_rng(0)
     shuffles = (chance.permuted(mask.ravel()).reshape(mask.shape) for _ in range(limits.shuffles))
-    shuffled = [almost_empty(shuffle) for shuffle in shuffles]
-    counts, by_chance = almost_empty(mask), float(np.concatenate(shuffled).mean())
-    if not len(counts):
-        return None
+    by_chance = float(np.concatenate([almost_empty(shuffle) for shuffle in shuffles]).mean())
+    counts = almost_empty(mask)
+    need(counts)
     median, mean = float(np.median(counts)), float(counts.mean())
     values = {"median number of channels": median, "mean": mean, "mean of shuffled masks": by_chance}
     return Evidence(values, limits.low <= median <= limits.high, mean > by_chance)
 
 
-def columns_and_stripes(case: Case, on: str, limits: Limits) -> Evidence | None:
+def columns_and_stripes(case: Case, on: str, limits: Limits) -> Evidence:
     """How a unit's incoming and outgoing weights that are left go together, in three layers."""
-    pruned = pruned_by(case, "weight_pruning")
-    if on != "probe" or pruned is None:
-        return None
-    values = {}
+    need(on == "probe")
+    pruned, values = pruned_by(case, "weight_pruning"), {}
     for layer, behind in itertools.pairwise(pruned.table("weights")["layer"]):
         incoming, following = (weights(pruned, layer) != 0).sum((1, 2, 3)), weights(pruned, behind) != 0
         outgoing = following.reshape(len(following), len(incoming), -1).sum((0, 2))
@@ -318,29 +283,33 @@ def columns_and_stripes(case: Case, on: str, limits: Limits) -> Evidence | None:
     return Evidence(values, lowest >= limits.correlation, lowest >= limits.correlation_partly)
 
 
-def empty_units_of_conv2(case: Case, on: str, limits: Limits) -> Evidence | None:
+def empty_units_of_conv2(case: Case, on: str, limits: Limits) -> Evidence:
     """How many units of conv2 have lost all their weights."""
     return _empty(case, on, "conv2", limits.empty, limits.empty_partly)
 
 
-def small_weights_stay(case: Case, on: str, limits: Limits) -> Evidence | None:
+def small_weights_stay(case: Case, on: str, limits: Limits) -> Evidence:
     """How much of the lower half by size, at the end of epoch 1, is in that of the last epoch."""
-    if on != "probe":
-        return None
-    rows = case[0].table("scores").query("set == 'probe' and layer == 'conv1'")
-    first = rows[rows["epoch"] <= limits.epoch]
-    if first.empty or rows["epoch"].max() <= limits.epoch:
-        return None
+    need(on == "probe")
+    scores = rows(case[0], "scores", set="probe", layer="conv1")
+    first = scores[scores["epoch"] <= limits.epoch]
+    need(first, scores["epoch"].max() > limits.epoch)
     before = first[first["step"] == first["step"].max()].set_index("weight")["magnitude"]
-    share = lowest_shared(before, last_epoch(rows).groupby("weight")["magnitude"].mean())
+    share = lowest_shared(before, last_epoch(scores).groupby("weight")["magnitude"].mean())
     return Evidence({"share in both": share}, share >= limits.share, share >= limits.share_partly)
 
 
 def _penalty(case: Case, on: str, weights: int, scorer: str, activation: str | None = None) -> pd.Series:
     """Penalties of pruning so many weights of conv1, scored on `probe`, by step; of random ones one draw."""
-    rows = penalties(case, on, scorer, weights / CONV1, activation)
-    rows = rows[(rows["draw"] == 0) & (rows["scored_on"] == "probe")]
-    return rows.set_index("step")["penalty"].dropna()
+    runs = of_activation(case, activation) if activation else case
+    return _penalties(runs[0], on, scorer, weights) if runs else pd.Series(dtype=float)
+
+
+@cached
+def _penalties(run: Run, on: str, scorer: str, weights: int) -> pd.Series:
+    once = rows(run, "penalties", set=on, scored_on="probe", draw=0)
+    once = once[(once["scorer"] == scorer) & (once["fraction"] == weights / CONV1)]
+    return once.set_index("step")["penalty"].dropna()
 
 
 def _last_epoch(case: Case) -> float:
@@ -354,29 +323,27 @@ def _first_epoch(case: Case) -> float:
     return training["step"].max() / training["epoch"].max()
 
 
-def _empty(case: Case, on: str, layer: str, least: int, least_partly: int) -> Evidence | None:
+def _empty(case: Case, on: str, layer: str, least: int, least_partly: int) -> Evidence:
     pruned = pruned_by(case, "weight_pruning")
-    if on != "probe" or pruned is None or layer not in pruned.table("weights")["layer"].to_list():
-        return None
+    need(on == "probe", layer in pruned.table("weights")["layer"].to_list())
     empty = empty_units(pruned, layer)
     name = "filters" if layer == "conv1" else "units"
     return Evidence({f"empty {name} of {layer}": empty}, empty >= least, empty >= least_partly)
 
 
-def _signals(case: Case, on: str, after: int) -> pd.DataFrame | None:
+def _signals(case: Case, on: str, after: int) -> pd.DataFrame:
     """Factors of the gradients of conv1's weights, on `probe`; whether their loss change is `negative`."""
-    if on != "probe":
-        return None
+    need(on == "probe")
     keys = ["step", "layer", "weight"]
-    scores = case[0].table("scores").query("set == 'probe' and layer == 'conv1'")[[*keys, "loss_change"]]
-    rows = case[0].table("signals").query("step > @after").merge(scores, on=keys)
-    rows["negative"] = rows["loss_change"] < 0
-    return rows if rows["negative"].nunique() == 2 else None
+    scores = rows(case[0], "scores", set="probe", layer="conv1")[[*keys, "loss_change"]]
+    signals = case[0].table("signals").query("step > @after").merge(scores, on=keys)
+    need(signals["loss_change"].lt(0).nunique() == 2)
+    return signals.assign(negative=signals["loss_change"] < 0)
 
 
-def _absolute(case: Case, on: str, weights: int, activation: str) -> pd.DataFrame | None:
+def _absolute(case: Case, on: str, weights: int, activation: str) -> pd.DataFrame:
     """Penalties of magnitude and the absolute scores, a row a step."""
-    cost = pd.DataFrame(
-        {name: _penalty(case, on, weights, name, activation) for name in ("magnitude", *ABSOLUTE)}
-    ).dropna()
-    return cost if len(cost) > 1 else None
+    names = ("magnitude", *ABSOLUTE)
+    cost = pd.DataFrame({name: _penalty(case, on, weights, name, activation) for name in names}).dropna()
+    need(len(cost) > 1)
+    return cost
