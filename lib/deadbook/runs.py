@@ -183,7 +183,7 @@ def ensure(
     for one in wanted:
         settings.check(settings.experiment(experiment), one)
     settings.check(settings.Command, {"processes": processes})
-    folder, at_once = top() / results, processes or os.cpu_count() or 1
+    folder, at_once = project_root() / results, processes or os.cpu_count() or 1
     states: dict[tuple[str, str], dict[str, str]] = {}  # of many pictures it takes a while
     keys = []
     for one in wanted:
@@ -252,7 +252,7 @@ def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
 
 def stored(name: str, folder: Path) -> Run | None:
     """The run of that key: the published one, or one in `folder`; warns of damaged ones."""
-    places = (top() / PUBLISHED / name, folder / name)
+    places = (project_root() / PUBLISHED / name, folder / name)
     return next(_whole(place for place in places if place.is_dir()), None)
 
 
@@ -271,9 +271,9 @@ def _whole(places: Iterable[Path]) -> Iterator[Run]:
             yield Run(place)
 
 
-def kept(some: Mapping[str, Any], folder: Path) -> bool:
+def has_matching_run(some: Mapping[str, Any], folder: Path) -> bool:
     """Whether any run there is, here or published, agrees with these settings as far as it has them."""
-    for place in (top() / PUBLISHED, folder):
+    for place in (project_root() / PUBLISHED, folder):
         for run in runs_in(place):
             chosen = run.info["settings"]
             if all(some[name] == value for name, value in chosen.items() if name in some):
@@ -281,7 +281,7 @@ def kept(some: Mapping[str, Any], folder: Path) -> bool:
     return False
 
 
-def loop(experiment: str) -> Callable[..., Iterator[tuple[str, dict[str, Any]]]]:
+def load_experiment(experiment: str) -> Callable[..., Iterator[tuple[str, dict[str, Any]]]]:
     """The loop of that name, with its settings as keyword arguments; it yields rows of tables."""
     function = getattr(importlib.import_module(f"deadbook.experiments.{experiment}"), experiment)
     kind = settings.experiment(experiment)
@@ -332,7 +332,7 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
     draft.mkdir(parents=True)
     try:
         tables: dict[str, dict[str, list]] = {}
-        for name, row in loop(experiment)(**one, data_root=data_root):
+        for name, row in load_experiment(experiment)(**one, data_root=data_root):
             _append(tables.setdefault(name, {}), row)
             if "epoch" in row:
                 (draft / "progress").write_text(str(row["epoch"] / one["epochs"]))
@@ -418,7 +418,7 @@ def verify(run: Run, data_root: str | os.PathLike = "") -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the run had
     try:
-        for name, row in loop(info["experiment"])(**info["settings"], data_root=data_root):
+        for name, row in load_experiment(info["experiment"])(**info["settings"], data_root=data_root):
             if "step" not in row:
                 continue
             first = first or row["step"]
@@ -512,7 +512,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def top() -> Path:
+def project_root() -> Path:
     """The book's top folder above the current one, so that a notebook may be run from anywhere."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)

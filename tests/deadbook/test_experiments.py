@@ -47,7 +47,7 @@ PRUNED = TRAINED | {"layers": FOUR, "schedule": [[1, 0.5], [2, 0.9]], "by": "lay
 
 def tables(experiment: str, **settings) -> dict[str, pd.DataFrame]:
     rows = defaultdict(list)
-    for name, row in runs.loop(experiment)(**settings):
+    for name, row in runs.load_experiment(experiment)(**settings):
         arrays = {key: value.tolist() for key, value in row.items() if hasattr(value, "tolist")}
         rows[name].append(pd.DataFrame(row | arrays) if arrays else pd.DataFrame([row]))
     return {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items()}
@@ -233,7 +233,7 @@ def test_a_network_of_ones_own():
 def test_layers_that_cannot_be_scored_are_refused_at_once(network, layers, message):
     settings = TRAINED | {"network": network, "activation": "own" if ":" in network else "relu"}
     with pytest.raises(Invalid, match=message):
-        next(iter(runs.loop("saliency")(**settings, layers=layers, fractions=[0.5], draws=1)))
+        next(iter(runs.load_experiment("saliency")(**settings, layers=layers, fractions=[0.5], draws=1)))
 
 
 def test_losses_do_not_depend_on_the_chunks():
@@ -642,10 +642,12 @@ def test_a_unit_or_a_layer_that_is_not_there_is_refused():
     ):
         with pytest.raises(Invalid, match=message):
             list(
-                itertools.takewhile(lambda row: row[0] == "weights", runs.loop("attacks")(**ATTACKED | wrong))
+                itertools.takewhile(
+                    lambda row: row[0] == "weights", runs.load_experiment("attacks")(**ATTACKED | wrong)
+                )
             )
     twin = ATTACKED | trials.TWIN | {"unit": 8}  # nobody attacks it
-    assert next(runs.loop("attacks")(**twin))[0] == "weights"
+    assert next(runs.load_experiment("attacks")(**twin))[0] == "weights"
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

@@ -54,12 +54,14 @@ class Failed(RuntimeError):
 
 def chapters() -> list[str]:
     """Names of the chapters, in order."""
-    return sorted(path.stem for path in (runs.top() / "notebooks").glob("*.ipynb"))
+    return sorted(path.stem for path in (runs.project_root() / "notebooks").glob("*.ipynb"))
 
 
 def profiles() -> list[str]:
     """Names of the profiles."""
-    return sorted(path.name for path in (runs.top() / "notebooks/profiles").iterdir() if path.is_dir())
+    return sorted(
+        path.name for path in (runs.project_root() / "notebooks/profiles").iterdir() if path.is_dir()
+    )
 
 
 def known(chapter: str, profile: str) -> None:
@@ -72,7 +74,7 @@ def known(chapter: str, profile: str) -> None:
 def given(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The parameters that the profile sets, overruled by `own`; raise `Invalid` for an unknown chapter."""
     known(chapter, profile)
-    file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
+    file = runs.project_root() / "notebooks/profiles" / profile / f"{chapter}.yaml"
     mine = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
     return dict(mine or {}) | dict(own or {})
 
@@ -89,9 +91,11 @@ def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -
         Invalid: as `chosen`; missing images, a folder not writable.
     """
     every = chosen(chapter, profile, own)
-    folder = runs.top() / every["results"]
+    folder = runs.project_root() / every["results"]
     runs.check_writable(folder)
-    if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
+    if "dataset" in every and not runs.has_matching_run(
+        every, folder
+    ):  # so it is computed, and needs its images
         datasets.check(root=every["data_root"], **datasets.chosen(every))
         runs.decode(every, every["data_root"])  # here, where its progress is seen
     return every
@@ -119,7 +123,7 @@ def execute(
     elsewhere = {} if results in (None, "results") else {"results": results}
     complete(chapter, profile, dict(own or {}) | elsewhere)
     mine = given(chapter, profile, dict(own or {}) | elsewhere)
-    folder = folder or runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
+    folder = folder or runs.project_root() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -130,13 +134,17 @@ def execute(
     quiet = not sys.stderr.isatty()
     draft.parent.mkdir()
     try:
-        watched = contextlib.nullcontext() if quiet else _watch(runs.top() / mine.get("results", "results"))
+        watched = (
+            contextlib.nullcontext()
+            if quiet
+            else _watch(runs.project_root() / mine.get("results", "results"))
+        )
         with mock.patch.dict(os.environ, _KERNELS), watched:
             papermill.execute_notebook(
-                runs.top() / f"notebooks/{chapter}.ipynb",
+                runs.project_root() / f"notebooks/{chapter}.ipynb",
                 draft,
                 parameters=mine,
-                cwd=runs.top(),
+                cwd=runs.project_root(),
                 kernel_name="python3",
                 extra_arguments=["--log-level=CRITICAL"],  # it warns of TCP at each start, and of Ctrl-C
                 progress_bar=False if quiet else {"desc": chapter, "unit": "cell", "leave": False},
@@ -284,7 +292,7 @@ def build(profile: str | None = None, results: str = "results") -> Path:
     Raises:
         Failed: a chapter is missing or holds an error, or Sphinx warns.
     """
-    source = runs.top() if profile is None else _stage(profile, runs.top() / results)
+    source = runs.project_root() if profile is None else _stage(profile, runs.project_root() / results)
     executed = sorted((source / "book/chapters").glob("*.ipynb"))
     missing = set(chapters()) - {path.stem for path in executed}
     wrong = [f"{name} is not executed" for name in sorted(missing)]
@@ -293,7 +301,7 @@ def build(profile: str | None = None, results: str = "results") -> Path:
         raise Failed("not published:\n" + "\n".join(wrong))
     runs.runs_in(source / runs.PUBLISHED)  # warns of damaged ones here, not in Sphinx's output
     html = _build_pages(source, "-W", "-n", "--keep-going")
-    return html if profile is None else _put(html, runs.top() / f"_build/{profile}/html")
+    return html if profile is None else _put(html, runs.project_root() / f"_build/{profile}/html")
 
 
 def build_page(executed: Path) -> Path:
@@ -302,7 +310,7 @@ def build_page(executed: Path) -> Path:
     Raises:
         Failed: Sphinx fails.
     """
-    top = runs.top()
+    top = runs.project_root()
     (top / "_build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".page-", dir=top / "_build") as folder:
         source = Path(folder)
@@ -340,7 +348,7 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
     Runs that no chapter shows any more are removed from there. README.md gets today's numbers, the title page
     its figure, readers their tables.
     """
-    top, written, shown = runs.top(), [], set[str]()
+    top, written, shown = runs.project_root(), [], set[str]()
     for chapter in chapters():
         executed = top / f"_build/{profile}/chapters/{chapter}.ipynb"
         if not executed.is_file() or errors(executed):
@@ -402,7 +410,7 @@ def with_numbers(text: str) -> str:
 
     def fill(found: re.Match[str]) -> str:
         chapter, name, how = found[1], found[2], found[3]
-        path = runs.top() / f"book/chapters/{chapter}.ipynb"
+        path = runs.project_root() / f"book/chapters/{chapter}.ipynb"
         known = glued(path) if path.is_file() else {}
         if name not in known:
             raise Failed(f"README.md wants {name} of {chapter}, which has: {', '.join(known) or 'nothing'}")
@@ -424,7 +432,7 @@ def glued(notebook: Path) -> dict[str, Any]:
 
 def _stage(profile: str, results: Path) -> Path:
     """A source tree for the site with this profile's chapters and runs in the place of the committed."""
-    top = runs.top()
+    top = runs.project_root()
     source = top / f"_build/{profile}/src"
     shutil.rmtree(source, ignore_errors=True)
     _copy_prose(source)
@@ -441,9 +449,9 @@ def _stage(profile: str, results: Path) -> Path:
 def _copy_prose(source: Path) -> None:
     """The book without chapters and runs."""
     ignored = shutil.ignore_patterns("chapters", "results", "node_modules", "_build")
-    shutil.copytree(runs.top() / "book", source / "book", ignore=ignored)
+    shutil.copytree(runs.project_root() / "book", source / "book", ignore=ignored)
     for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(runs.top() / name, source / name)
+        shutil.copy(runs.project_root() / name, source / name)
 
 
 def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
@@ -477,7 +485,7 @@ def _watch(folder: Path) -> Iterator[None]:
 
 
 def _shown(path: Path) -> Path:
-    return path.relative_to(runs.top()) if path.is_relative_to(runs.top()) else path
+    return path.relative_to(runs.project_root()) if path.is_relative_to(runs.project_root()) else path
 
 
 def _telling(output: str) -> str:

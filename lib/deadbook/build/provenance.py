@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deadbook.runs import PUBLISHED, sha256, top
+from deadbook.runs import PUBLISHED, project_root, sha256
 
 COLUMNS = ("run", "compared_on", "difference", "compared_with")
 
@@ -46,4 +46,4 @@ def added_in(file: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(f"updated {update(top() / PUBLISHED)} runs", file=sys.stderr)
+    print(f"updated {update(project_root() / PUBLISHED)} runs", file=sys.stderr)
