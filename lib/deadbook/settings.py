@@ -106,12 +106,11 @@ def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def own_state(values: Mapping[str, Any]) -> dict[str, str]:
+def own_state(network: str, dataset: str) -> dict[str, str]:
     """Hashes of what a run uses of the reader's own: the source of the network's package, the pictures.
 
     They are part of a run's key, so that a run is computed again when either has changed.
     """
-    network, dataset = values.get("network", "small_cnn"), values.get("dataset", "digits")
     states = {"network": _source_state(network), "images": datasets.state(dataset)}
     return {name: state for name, state in states.items() if state}
 

@@ -207,7 +207,7 @@ def test_gathered_tables_have_the_settings_as_columns_and_curves_become_events(w
     assert set(rows["schedule"]) == {"[]", "[[1, 0.5]]"}
     assert rows.groupby(["seed", "schedule"]).ngroups == 4
     assert rows["lr"].eq(0.1).all()
-    one = runs.find("weight_pruning", ONE | {"seed": 1}, plan.results)
+    one = runs.stored(runs.key("weight_pruning", ONE | {"seed": 1}), plan.results)
     mine = rows[rows["run"] == one.folder.name]
     kept = pd.read_parquet(one.folder / "training.parquet")
     assert mine[kept.columns].reset_index(drop=True).equals(kept)
@@ -318,7 +318,7 @@ def test_killed_at_random_moments_it_loses_and_doubles_nothing(write):
     time.sleep(1)  # workers of a killed launcher see that it is gone
     done_once(plan)
     fresh = runs.execute("weight_pruning", plan.jobs[3].settings, plan.results.parent / "fresh")
-    same = runs.find("weight_pruning", plan.jobs[3].settings, plan.results)
+    same = runs.stored(runs.key("weight_pruning", plan.jobs[3].settings), plan.results)
     assert same.table("training").equals(fresh.table("training"))
 
 
