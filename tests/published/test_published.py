@@ -38,6 +38,14 @@ def test_committed_keys_never_change():
     assert folders == [key.split()[0] for key in keys]
 
 
+def test_the_committed_runs_are_whole_and_name_their_commit():
+    folders = sorted(Path("book/results").glob("*/"))
+    assert [run.folder for run in published()] == folders  # a damaged one would warn, and fail
+    for run in published():
+        assert run.info.get("added_in") or run.info["commit"]
+        assert set(run.info["tables"]) == {file.stem for file in run.folder.glob("*.parquet")}
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_has_no_error_and_its_runs_are_there(path):
     assert book.errors(path) == []
