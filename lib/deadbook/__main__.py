@@ -117,7 +117,9 @@ def _site(chosen: argparse.Namespace) -> None:
 
 
 def _chapter(chosen: argparse.Namespace) -> None:
-    executed = book.execute(chosen.chapter, chosen.profile, _parameters(chosen))
+    own = _parameters(chosen)
+    book.compute_runs({chosen.chapter: book.complete(chosen.chapter, chosen.profile, own)})
+    executed = book.execute(chosen.chapter, chosen.profile, own)
     print(f"executed: {executed}", flush=True)
     if not chosen.no_page:
         print(f"its page: {book.build_page(executed)}")

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent import futures
 from multiprocessing import connection, context, parent_process
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -156,27 +155,22 @@ class Bar(tqdm):
     Args:
         total: the number of units.
         unit: their name.
-        file: gets the number done and `total`, for a process that watches from elsewhere.
     """
 
-    def __init__(self, total: int, unit: str, file: Path | None = None, position: int = 0) -> None:
-        self.file, self.handle = file, _notebook() if total else None
+    def __init__(self, total: int, unit: str) -> None:
+        self.handle = _notebook() if total else None
         super().__init__(
             total=total,
             unit=unit,
             bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
             leave=False,
             file=io.StringIO() if self.handle else sys.stderr,
-            position=position,
             disable=not total or not (self.handle or sys.stderr.isatty()),
         )
 
     def show(self, ended: float, ahead: float = 0) -> None:
         """Show how many have ended, and which share of the others is done."""
         done = min(ended + ahead, self.total)
-        if self.file:
-            with contextlib.suppress(OSError):  # a full disk
-                self.file.write_text(f"{done} {self.total}")
         if not self.disable:
             self.set_description_str(f"{ended:.0f} of {self.total} {self.unit} ", refresh=False)
             self.update(done - self.n)
@@ -196,8 +190,6 @@ class Bar(tqdm):
             from IPython.display import clear_output
 
             clear_output()
-        if self.file:
-            self.file.unlink(missing_ok=True)
 
 
 def _notebook() -> Any:

@@ -374,7 +374,11 @@ def write(frame: pd.DataFrame, file: Path) -> None:
 
 def progress(folder: Path, name: str = "*") -> list[float]:
     """How far each run that is being computed in `folder` is, from 0 to 1; or the one whose key is `name`."""
-    return [share for file in folder.glob(f".{name}.*/progress") for share in _numbers(file)]
+    shares = []
+    for file in folder.glob(f".{name}.*/progress"):
+        with contextlib.suppress(OSError, ValueError):  # renamed or half-written at this moment
+            shares.append(float(file.read_text()))
+    return shares
 
 
 def verify(run: Run, data_root: str | os.PathLike = "") -> float:
@@ -419,19 +423,6 @@ def difference(old: pd.DataFrame, new: pd.DataFrame) -> float:
     return largest
 
 
-def read_progress(folder: Path) -> tuple[float, float] | None:
-    """How many of the runs that a chapter waits for are done, and how many they are; None: none."""
-    numbers = next(filter(None, map(_numbers, folder.glob(".waiting.*"))), [])
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
-
-
-def _numbers(file: Path) -> list[float]:
-    try:
-        return [float(word) for word in file.read_text().split()]
-    except (OSError, ValueError):  # not there, renamed or half-written at this moment
-        return []
-
-
 def _compute(
     experiment: str,
     missing: Mapping[str, Mapping[str, Any]],
@@ -442,9 +433,8 @@ def _compute(
     """Compute the missing runs, by their keys, side by side."""
     clean(folder)
     errors: dict[str, str] = {}
-    waiting = folder / f".waiting.{here()}"
     try:
-        with pool.Pool(at_once) as workers, pool.Bar(len(missing), "runs", waiting) as bar:
+        with pool.Pool(at_once) as workers, pool.Bar(len(missing), "runs") as bar:
             for name, chosen in missing.items():
                 workers.submit(name, execute, experiment, dict(chosen), folder, data_root, name)
             while workers.pending:

@@ -362,8 +362,6 @@ def test_runs_end_with_the_process_that_asked_for_them(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     try:
         until(lambda: runs.progress(folder))
-        until(lambda: runs.read_progress(folder))
-        assert runs.read_progress(folder)[1] == 1
         parent.kill()
     finally:
         parent.kill()  # a test that fails leaves no process behind
@@ -397,7 +395,7 @@ def test_what_killed_processes_have_left_is_removed(tmp_path):
     for name in (f".0123456789ab.{gone}@{host}", f".0123456789ab-old.{gone}@{host}", f".0123456789ab.{gone}"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "final.parquet").touch()
-    (tmp_path / f".waiting.{gone}@{host}").write_text("1 2")
+    (tmp_path / f".rehearsal.{gone}@{host}").touch()
     kept = [f".0123456789ab.{os.getpid()}@{host}", f".0123456789ab.{gone}@elsewhere", ".ab.not a draft"]
     for name in kept:
         (tmp_path / name).mkdir()

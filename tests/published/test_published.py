@@ -125,7 +125,7 @@ def test_the_ledger_has_every_claim_as_its_chapter_shows_it_and_a_figure_there()
         names = {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells}
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         verdicts = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
-        for claim, word in ledger.shown(path):
+        for claim, word in ledger.shown(path).items():
             block = text.partition(f"({ledger.anchor(claim)})=")[2].partition("\n(claim")[0]
             judged = [html for html in verdicts if f'"verdict-id">{claim}<' in html]
             assert len(judged) == 1

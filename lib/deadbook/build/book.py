@@ -9,7 +9,6 @@ Everything is written under another name first and renamed when it is whole.
 from __future__ import annotations
 
 import ast
-import contextlib
 import html
 import json
 import os
@@ -18,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -34,10 +32,6 @@ from deadunits import Invalid
 PUBLISHED = "thesis"  # the profile whose chapters are committed
 FRONT = "book/assets/front.svg"  # the figure of the title page
 TABLES = "book/tables"  # one a chapter, for readers
-
-
-# the one of this environment, activated or not
-_JUPYTER_BOOK = (sys.executable, str(Path(sys.executable).with_name("jupyter-book")))
 
 
 _KERNELS = {
@@ -120,9 +114,9 @@ def execute(
         Invalid: see `complete`; before anything starts.
         Failed: a cell raised; names the chapter, the cell and the error. What was there before stays.
     """
-    elsewhere = {} if results in (None, "results") else {"results": results}
-    complete(chapter, profile, dict(own or {}) | elsewhere)
-    mine = given(chapter, profile, dict(own or {}) | elsewhere)
+    mine = dict(own or {}) | ({} if results in (None, "results") else {"results": results})
+    complete(chapter, profile, mine)
+    mine = given(chapter, profile, mine)
     folder = folder or runs.project_root() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
     import papermill
@@ -131,15 +125,10 @@ def execute(
     runs.clean(folder)
     place = folder / f"{chapter}.ipynb"
     draft = folder / f".{chapter}.{runs.here()}" / place.name
-    quiet = not sys.stderr.isatty()
+    bar = {"desc": chapter, "unit": "cell", "leave": False} if sys.stderr.isatty() else False
     draft.parent.mkdir()
     try:
-        watched = (
-            contextlib.nullcontext()
-            if quiet
-            else _watch(runs.project_root() / mine.get("results", "results"))
-        )
-        with mock.patch.dict(os.environ, _KERNELS), watched:
+        with mock.patch.dict(os.environ, _KERNELS):
             papermill.execute_notebook(
                 runs.project_root() / f"notebooks/{chapter}.ipynb",
                 draft,
@@ -147,7 +136,7 @@ def execute(
                 cwd=runs.project_root(),
                 kernel_name="python3",
                 extra_arguments=["--log-level=CRITICAL"],  # it warns of TCP at each start, and of Ctrl-C
-                progress_bar=False if quiet else {"desc": chapter, "unit": "cell", "leave": False},
+                progress_bar=bar,
                 **more,
             )
         draft.write_text(normalise(draft.read_text("utf8")), "utf8")
@@ -172,7 +161,7 @@ def execute_all(profile: str, results: str) -> Iterator[Path]:
         Failed: a run or a chapter failed; the chapters that are being executed come to their end first.
     """
     parameters = {chapter: complete(chapter, profile, {"results": results}) for chapter in chapters()}
-    _compute_runs(parameters, results)
+    compute_runs(parameters)
     with ProcessPoolExecutor(os.cpu_count()) as executor:
         futures = [executor.submit(execute, chapter, profile, results=results) for chapter in chapters()]
         try:
@@ -183,13 +172,19 @@ def execute_all(profile: str, results: str) -> Iterator[Path]:
                 future.cancel()
 
 
-def _compute_runs(parameters: Mapping[str, Mapping[str, Any]], results: str) -> None:
-    """The runs of chapters with these parameters, before the first one starts: several want the same ones."""
-    wanted: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for chapter, experiment, run in plans.every(parameters):
-        wanted.setdefault((experiment, parameters[chapter]["data_root"]), []).append(run)
-    for (experiment, data_root), planned in wanted.items():
-        at_once = int(experiment in plans.TIMED)  # nothing runs beside those that measure time
+def compute_runs(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """The runs of chapters with these parameters, before the first one starts: several want the same ones.
+
+    Raises:
+        Failed: a run failed.
+    """
+    wanted: dict[tuple, list[dict[str, Any]]] = {}
+    for chapter in (name for name in plans.PLANS if name in parameters):
+        how = tuple(parameters[chapter][name] for name in ("results", "data_root", "processes"))
+        for experiment, planned in plans.PLANS[chapter](parameters[chapter]).items():
+            wanted.setdefault((experiment, *how), []).extend(planned)
+    for (experiment, results, data_root, processes), planned in wanted.items():
+        at_once = 1 if experiment in plans.TIMED else processes  # nothing runs beside those that measure time
         try:
             runs.ensure(experiment, planned, results, data_root, at_once)
         except RuntimeError as error:
@@ -269,12 +264,18 @@ def _widgets(notebook: dict[str, Any]) -> list[str]:
 
 def errors(notebook: Path) -> list[str]:
     """Cells of an executed notebook that hold an error, in words."""
-    found = []
+    return [
+        f"{notebook.stem}, cell {number}: {output['ename']}: {output['evalue']}"
+        for number, output in _outputs(notebook)
+        if output["output_type"] == "error"
+    ]
+
+
+def _outputs(notebook: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The outputs of an executed notebook, each with the number of its cell."""
     for number, cell in enumerate(json.loads(notebook.read_text("utf8"))["cells"]):
         for output in cell.get("outputs", []):
-            if output["output_type"] == "error":
-                found.append(f"{notebook.stem}, cell {number}: {output['ename']}: {output['evalue']}")
-    return found
+            yield number, output
 
 
 def runs_shown(notebook: Path) -> list[str]:
@@ -325,13 +326,21 @@ def build_page(executed: Path) -> Path:
 
 def _build_pages(source: Path, *options: str) -> Path:
     done = subprocess.run(
-        [*_JUPYTER_BOOK, "build", source, *options, "--all", "-q"],
+        [
+            sys.executable,
+            Path(sys.executable).with_name("jupyter-book"),
+            "build",
+            source,
+            *options,
+            "--all",
+            "-q",
+        ],
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
     )
     if done.returncode:
-        raise Failed(f"the site was not built:\n{_telling(done.stdout + done.stderr)}")
+        raise Failed(f"the site was not built:\n{_error_lines(done.stdout + done.stderr)}")
     return source / "_build/html"
 
 
@@ -395,9 +404,9 @@ def front(known: Sequence[runs.Run]) -> bytes | None:
     from deadbook import figures
 
     of = {"activation": "relu", "widths": [8, 16, 64], "dataset": "mnist"}
-    some = [run for run in known if run.info["experiment"] == "units"]
-    some = [run for run in some if of.items() <= run.info["settings"].items()]
-    tables = [table[table["step"] == table["step"].max()] for table in (run.table("scores") for run in some)]
+    units = [run for run in known if run.info["experiment"] == "units"]
+    tables = [run.table("scores") for run in units if of.items() <= run.info["settings"].items()]
+    tables = [table[table["step"] == table["step"].max()] for table in tables]
     return figures.svg(figures.worth(pd.concat(tables))) if tables else None
 
 
@@ -421,13 +430,12 @@ def with_numbers(text: str) -> str:
 
 def glued(notebook: Path) -> dict[str, Any]:
     """The numbers and words that an executed chapter keeps for the prose, by name."""
-    found = {}
-    for cell in json.loads(notebook.read_text("utf8"))["cells"]:
-        for output in cell.get("outputs", []):
-            if "scrapbook" in output.get("metadata", {}):
-                text = "".join(output["data"]["application/papermill.record/text/plain"])
-                found[output["metadata"]["scrapbook"]["name"]] = ast.literal_eval(text)
-    return found
+    numbers = {}
+    for _, output in _outputs(notebook):
+        if scrapbook := output.get("metadata", {}).get("scrapbook"):
+            record = "".join(output["data"]["application/papermill.record/text/plain"])
+            numbers[scrapbook["name"]] = ast.literal_eval(record)
+    return numbers
 
 
 def _stage(profile: str, results: Path) -> Path:
@@ -458,37 +466,11 @@ def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if name.startswith(".") or name.endswith(".failed.ipynb")]
 
 
-@contextlib.contextmanager
-def _watch(folder: Path) -> Iterator[None]:
-    """A second bar on the terminal while runs are being computed in `folder`."""
-    stop = threading.Event()
-
-    def look() -> None:
-        bar = None
-        while not stop.wait(0.5):
-            waited = runs.read_progress(folder)
-            bar = bar or (pool.Bar(int(waited[1]), "runs", position=1) if waited else None)
-            if waited:
-                bar.show(waited[0])
-            elif bar:
-                bar = bar.close()
-        if bar:
-            bar.close()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def _shown(path: Path) -> Path:
     return path.relative_to(runs.project_root()) if path.is_relative_to(runs.project_root()) else path
 
 
-def _telling(output: str) -> str:
+def _error_lines(output: str) -> str:
     """The lines of Sphinx's output that say what is wrong."""
     lines = [line for line in output.splitlines() if re.search(r"WARNING|ERROR|[Ee]rror:", line)]
     return "\n".join(lines[:20] or output.splitlines()[-20:])
