@@ -53,7 +53,7 @@ class Pool(contextlib.AbstractContextManager):
 
     def __init__(self, processes: int) -> None:
         self.processes, self.pending = processes, set[str]()
-        self._waiting, self._running = deque[tuple[str, tuple]](), dict[futures.Future, str]()
+        self._waiting, self._running = deque[tuple[str, tuple]](), dict[futures.Future, tuple[str, tuple]]()
         self._pool: pebble.ProcessPool | None = None
 
     def submit(self, name: str, function: Callable, *args: Any, log: str | os.PathLike = os.devnull) -> None:
@@ -68,11 +68,17 @@ class Pool(contextlib.AbstractContextManager):
                 self.stop()
                 self._pool = pebble.ProcessPool(self.processes, initializer=_prepare, context=_Context())
             name, call = self._waiting.popleft()
-            self._running[self._pool.schedule(_call, call)] = name
+            self._running[self._pool.schedule(_call, call)] = name, call
         if not self._running:
             time.sleep(seconds)
         done, _ = futures.wait(self._running, seconds, futures.FIRST_COMPLETED)
-        errors = {self._running.pop(future): _error(future) for future in done}
+        errors = {}
+        for future in done:
+            name, call = self._running.pop(future)
+            if isinstance(future.exception(), futures.process.BrokenProcessPool):
+                self._waiting.appendleft((name, call))  # its worker died before pebble knew which call it had
+            else:
+                errors[name] = _error(future)
         self.pending -= errors.keys()
         return errors
 
