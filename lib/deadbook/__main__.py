@@ -63,10 +63,18 @@ def _parser() -> argparse.ArgumentParser:
     add_parameters(chapter)
     chapter.add_argument("--no-page", action="store_true", help="execute only")
 
-    known = command("settings", _settings, "the settings of an experiment, or the parameters of a chapter")
+    known = command(
+        "settings",
+        lambda chosen: print(settings.described(chosen.name)),
+        "the settings of an experiment, or the parameters of a chapter",
+    )
     known.add_argument("name", metavar="EXPERIMENT_OR_CHAPTER")
 
-    command("site", _site, "build the site from what is committed, computing nothing")
+    command(
+        "site",
+        lambda _: _print_site(book.build()),
+        "build the site from what is committed, computing nothing",
+    )
 
     again = command("verify", _verify, "compute the first measurement of published runs again")
     again.add_argument("keys", nargs="*", metavar="RUN", help="keys of runs; none: all that measure")
@@ -110,10 +118,6 @@ def _book(chosen: argparse.Namespace) -> None:
 
 def _settings(chosen: argparse.Namespace) -> None:
     print(settings.described(chosen.name))
-
-
-def _site(chosen: argparse.Namespace) -> None:
-    _print_site(book.build())
 
 
 def _chapter(chosen: argparse.Namespace) -> None:

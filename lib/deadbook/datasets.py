@@ -31,28 +31,25 @@ class _Official(NamedTuple):
     """A data set that torchvision downloads, checks and unpacks; places are below the root."""
 
     kind: str  # torchvision's class
+    host: str  # that is asked for it first
     folder: str  # of the unpacked files
     files: tuple[str, ...]
     archive: str  # of each
-    host: str  # that is asked for it first
 
 
-_IDX = tuple(
-    f"{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
-)
+def _idx(kind: str, host: str) -> _Official:
+    """A data set in MNIST's format."""
+    files = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    files = tuple(f"{name}-ubyte" for name in files)
+    return _Official(kind, host, f"{kind}/raw", files, f"{kind}/raw/{{}}.gz")
+
+
 _PARTS = ("batches.meta", *(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+_CIFAR = "cifar-10-batches-py", _PARTS, "cifar-10-python.tar.gz"
 _OFFICIAL = {
-    "mnist": _Official("MNIST", "MNIST/raw", _IDX, "MNIST/raw/{}.gz", "ossci-datasets.s3.amazonaws.com:443"),
-    "fashion-mnist": _Official(
-        "FashionMNIST",
-        "FashionMNIST/raw",
-        _IDX,
-        "FashionMNIST/raw/{}.gz",
-        "fashion-mnist.s3-website.eu-central-1.amazonaws.com:80",
-    ),
-    "cifar10": _Official(
-        "CIFAR10", "cifar-10-batches-py", _PARTS, "cifar-10-python.tar.gz", "www.cs.toronto.edu:443"
-    ),
+    "mnist": _idx("MNIST", "ossci-datasets.s3.amazonaws.com:443"),
+    "fashion-mnist": _idx("FashionMNIST", "fashion-mnist.s3-website.eu-central-1.amazonaws.com:80"),
+    "cifar10": _Official("CIFAR10", "www.cs.toronto.edu:443", *_CIFAR),
 }
 _CIFAR_TREE = "cifar10"  # a folder of the same images, where the official files are not
 # SHA-256 of CIFAR-10's pixels (uint8, height x width x RGB), the images sorted by class and name of the file.

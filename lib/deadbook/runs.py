@@ -73,7 +73,7 @@ class Run:
             raise Invalid(f"{damage}. Delete {self.folder}, and it is computed again")
         file, chosen = self.folder / f"{name}.parquet", self.info["settings"]
         known = _read_table(file, file.stat().st_mtime_ns, chosen["activation"], chosen["seed"], self.by)
-        return known.copy()  # what a caller changes is the caller's
+        return known.copy(deep=False)  # pandas copies what a caller changes
 
     def has(self, name: str) -> bool:
         """Whether it has a table of that name."""

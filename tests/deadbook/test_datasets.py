@@ -103,7 +103,9 @@ def test_hosts_files_and_endings_are_torchvisions():
     assert sorted(source.files) == sorted(
         ["batches.meta", *(name for name, _ in cifar.train_list + cifar.test_list)]
     )
-    assert {f"{name}.gz" for name in datasets._IDX} == {name for name, _ in official.MNIST.resources}
+    assert {f"{name}.gz" for name in datasets._OFFICIAL["mnist"].files} == {
+        name for name, _ in official.MNIST.resources
+    }
     assert datasets._EXTENSIONS == IMG_EXTENSIONS
 
 
@@ -114,7 +116,7 @@ def test_broken_files_of_mnist_are_named(tmp_path, monkeypatch, name):
     from torchvision import datasets as official
 
     monkeypatch.setattr(official.MNIST, "mirrors", ["file:///nowhere/"])
-    for file in datasets._IDX:
+    for file in datasets._OFFICIAL["mnist"].files:
         (tmp_path / "MNIST/raw" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "MNIST/raw" / file).write_bytes(b"short")
     (tmp_path / name.removesuffix(".gz")).unlink()
