@@ -63,18 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     add_parameters(chapter)
     chapter.add_argument("--no-page", action="store_true", help="execute only")
 
-    known = command(
-        "settings",
-        lambda chosen: print(settings.described(chosen.name)),
-        "the settings of an experiment, or the parameters of a chapter",
-    )
+    known = command("settings", _settings, "the settings of an experiment, or the parameters of a chapter")
     known.add_argument("name", metavar="EXPERIMENT_OR_CHAPTER")
 
-    command(
-        "site",
-        lambda _: _print_site(book.build()),
-        "build the site from what is committed, computing nothing",
-    )
+    command("site", lambda _: _print_site(book.build()), "build the site from what is committed")
 
     again = command("verify", _verify, "compute the first measurement of published runs again")
     again.add_argument("keys", nargs="*", metavar="RUN", help="keys of runs; none: all that measure")

@@ -412,23 +412,10 @@ def test_propagation_of_a_straight_unit_in_closed_form():
     assert found["bare removal"] == pytest.approx((spread**2 + 9) ** 0.5, rel=0.01)
 
 
-ATTACKED = OWN | {
-    "layers": ["conv1", "conv2", "fc1"],
-    "batch_norm": False,
-    "epochs": 1,  # 21 steps
-    "lr": 0.1,
-    "batch_size": 64,
-    "measure_every": 5,
-    "probe_size": 50,
-    "layer": "conv1",
-    "unit": 3,
-    "start": 4,
-    "interval": 3,
-    "repeats": 3,  # steps 4, 7 and 10
-    "multiplier": 20,
-    "control": False,
-    "watch": [["conv1", 3], ["fc1", 0]],
-}
+ATTACKED = OWN | {"layers": ["conv1", "conv2", "fc1"], "batch_norm": False, "lr": 0.1, "batch_size": 64}
+ATTACKED |= {"epochs": 1, "measure_every": 5, "probe_size": 50}  # 21 steps
+ATTACKED |= {"layer": "conv1", "unit": 3, "start": 4, "interval": 3, "repeats": 3}  # steps 4, 7 and 10
+ATTACKED |= {"multiplier": 20, "control": False, "watch": [["conv1", 3], ["fc1", 0]]}
 
 
 @pytest.fixture(scope="module")
@@ -602,14 +589,8 @@ def test_histograms_count_all_values_of_the_watched_units():
     assert bins.loc["activation", "max"] < len(BOUNDED) - 1
 
 
-EXPLORED = OWN | {
-    "layers": ["conv1", "conv2", "fc1"],
-    "epochs": 1,
-    "lr": 0.1,
-    "batch_size": 64,
-    "probe_size": 50,
-    "fractions": [0.0, 0.5],
-}
+EXPLORED = OWN | {"layers": ["conv1", "conv2", "fc1"], "epochs": 1, "lr": 0.1, "batch_size": 64}
+EXPLORED |= {"probe_size": 50, "fractions": [0.0, 0.5]}
 
 
 def once_trained():

@@ -26,23 +26,10 @@ from deadbook import datasets, pool, rehearsal, runs
 from deadbook.build import status as build_status
 from deadbook.experiments.common import mean_loss
 from deadunits import Invalid
-from waiting import until
 
-TINY = {
-    "dataset": "digits",
-    "image_size": 0,
-    "network": "small_cnn",
-    "layers": ["conv1"],
-    "epochs": 1,
-    "lr": 0.1,
-    "batch_size": 64,
-    "measure_every": 8,
-    "probe_size": 30,
-    "fractions": [0.01],
-    "draws": 2,
-    "activation": "tanh",
-    "seed": 0,
-}
+TINY = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "layers": ["conv1"], "epochs": 1}
+TINY |= {"lr": 0.1, "batch_size": 64, "measure_every": 8, "probe_size": 30, "fractions": [0.01], "draws": 2}
+TINY |= {"activation": "tanh", "seed": 0}
 LONG = TINY | {"epochs": 500, "measure_every": 5}
 
 
@@ -354,21 +341,6 @@ def test_an_interrupt_keeps_what_is_finished_and_ends_the_workers(tmp_path, star
         runs.ensure("saliency", [TINY, LONG, LONG | {"seed": 1}], tmp_path, processes=2)
     assert [worker.is_alive() for worker in started] == [False, False]
     assert [path.name for path in tmp_path.iterdir()] == [runs.key("saliency", TINY)]
-
-
-def test_runs_end_with_the_process_that_asked_for_them(tmp_path):
-    folder = tmp_path / "results"
-    code = f"from deadbook import runs\nruns.ensure('saliency', [{LONG!r}], {str(folder)!r}, processes=1)\n"
-    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: runs.progress(folder))
-        parent.kill()
-    finally:
-        parent.kill()  # a test that fails leaves no process behind
-        parent.wait()
-    until(lambda: not list(folder.glob(".[0-9a-f]*.*")))  # its worker removes its draft and ends
-    runs.clean(folder)
-    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("what", ["a table", "run.json"])
