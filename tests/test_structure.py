@@ -100,7 +100,7 @@ def test_what_shows_runs_does_without_torch():  # 2 s in each chapter
         "import sys; from deadbook import __main__, claims, figures, runs, widgets;"
         "from deadbook.analysis import trials; from deadbook.build import ledger, tables;"
         "from deadbook.chapters import page, unit_numbers, weight_numbers;"
-        "from deadbook.sweeps import results;"
+        "from deadbook.sweeps import sweep;"
         "from deadbook.widgets import live; sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import dataclasses
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import yaml
 
 from deadbook import datasets, pool, runs, settings
 from deadbook.build import book
-from deadbook.sweeps import grids, slurm, sweep
+from deadbook.sweeps import grids, queues, sweep
 from deadunits import Invalid, __version__
 
 if TYPE_CHECKING:
@@ -27,12 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         chosen.command(chosen)
-    except Invalid as error:
+    except (Invalid, book.Failed) as error:
         print(f"deadbook: {error}", file=sys.stderr)
-        return 2
-    except book.Failed as error:
-        print(f"deadbook: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, Invalid) else 1
     except KeyboardInterrupt:
         print("deadbook: stopped; finished runs and chapters stay", file=sys.stderr)
         return 130
@@ -68,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     known = command("settings", _settings, "the settings of an experiment, or the parameters of a chapter")
     known.add_argument("name", metavar="EXPERIMENT_OR_CHAPTER")
 
-    command("site", _site, "build the site from what is committed, computing nothing")
+    command("site", lambda _: _print_site(book.build()), "build the site from what is committed")
 
     again = command("verify", _verify, "compute the first measurement of published runs again")
     again.add_argument("keys", nargs="*", metavar="RUN", help="keys of runs; none: all that measure")
@@ -114,23 +112,21 @@ def _settings(chosen: argparse.Namespace) -> None:
     print(settings.described(chosen.name))
 
 
-def _site(chosen: argparse.Namespace) -> None:
-    _print_site(book.build())
-
-
 def _chapter(chosen: argparse.Namespace) -> None:
-    executed = book.execute(chosen.chapter, chosen.profile, _parameters(chosen))
+    own = _parameters(chosen)
+    book.compute_runs({chosen.chapter: book.complete(chosen.chapter, chosen.profile, own)})
+    executed = book.execute(chosen.chapter, chosen.profile, own)
     print(f"executed: {executed}", flush=True)
     if not chosen.no_page:
         print(f"its page: {book.build_page(executed)}")
 
 
 def _verify(chosen: argparse.Namespace) -> None:
-    published = {run.folder.name: run for run in runs.runs_in(runs.top() / runs.PUBLISHED) if run.has_steps}
-    for name in chosen.keys:
-        if name not in published:
-            raise runs.Invalid(f"no published run that measures is called {name}: see {runs.PUBLISHED}")
-    verified = [published[name] for name in chosen.keys or published]
+    published = {run.folder.name: run for run in runs.runs_in(runs.project_root() / runs.PUBLISHED)}
+    known = {name: run for name, run in published.items() if run.has_steps}
+    if unknown := [name for name in chosen.keys if name not in known]:
+        raise Invalid(f"no published run that measures is called {unknown[0]}: see {runs.PUBLISHED}")
+    verified = [known[name] for name in chosen.keys or known]
     for run in verified:  # all before the first one starts
         datasets.check(root=chosen.data_root, **datasets.chosen(run.info["settings"]))
     wrong = 0
@@ -150,7 +146,7 @@ def _sweep(chosen: argparse.Namespace) -> None:
     if chosen.dry_run:
         print(sweep.forecast(plan))
     elif chosen.cancel:
-        print(f"cancelled {slurm.cancel(plan)} jobs")
+        print(f"cancelled {queues.cancel(plan)} jobs")
     elif chosen.gather:
         _write_table(sweep.gather(plan, chosen.gather[0]), Path(chosen.gather[1]))
     elif chosen.tensorboard:
@@ -165,11 +161,11 @@ def _sweep(chosen: argparse.Namespace) -> None:
 
 
 def _results(chosen: argparse.Namespace) -> None:
-    from deadbook.sweeps import results
-
-    plan = results.plan(chosen.seeds, chosen.profile, chosen.data_root, processes=chosen.processes)
-    print(results.describe(plan) if chosen.check else sweep.forecast(plan), flush=True)
-    if not chosen.check and not results.update(plan, lambda line: print(line, flush=True)):
+    plan = sweep.all_chapters(chosen.seeds, chosen.profile, chosen.data_root, chosen.processes)
+    if chosen.check and (missing := plan.missing()):
+        print(sweep.table(dataclasses.replace(plan, jobs=missing)).to_string(index=False))
+    print(sweep.forecast(plan), flush=True)
+    if not chosen.check and not sweep.launch_chapters(plan, lambda line: print(line, flush=True)):
         raise book.Failed("runs are missing: `results --check` lists them")
 
 

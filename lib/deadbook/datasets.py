@@ -7,13 +7,11 @@ fraction of a second, before torch is loaded.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
 import os
 import pickle
 import socket
 import threading
-import uuid
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,23 +26,33 @@ if TYPE_CHECKING:
 #: Images one may train on or hold out, by data set; `train_size` knows those of a folder as well.
 TRAIN_SIZES = {"digits": DIGITS_TRAIN_SIZE, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
 
-# The data sets in MNIST's format: torchvision's class, and the first host that it asks.
-_MNISTS = {
-    "mnist": ("MNIST", "ossci-datasets.s3.amazonaws.com:443"),
-    "fashion-mnist": ("FashionMNIST", "fashion-mnist.s3-website.eu-central-1.amazonaws.com:80"),
+
+class _Official(NamedTuple):
+    """A data set that torchvision downloads, checks and unpacks; places are below the root."""
+
+    kind: str  # torchvision's class
+    host: str  # that is asked for it first
+    folder: str  # of the unpacked files
+    files: tuple[str, ...]
+    archive: str  # of each
+
+
+def _idx(kind: str, host: str) -> _Official:
+    """A data set in MNIST's format."""
+    files = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    files = tuple(f"{name}-ubyte" for name in files)
+    return _Official(kind, host, f"{kind}/raw", files, f"{kind}/raw/{{}}.gz")
+
+
+_PARTS = ("batches.meta", *(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+_CIFAR = "cifar-10-batches-py", _PARTS, "cifar-10-python.tar.gz"
+_OFFICIAL = {
+    "mnist": _idx("MNIST", "ossci-datasets.s3.amazonaws.com:443"),
+    "fashion-mnist": _idx("FashionMNIST", "fashion-mnist.s3-website.eu-central-1.amazonaws.com:80"),
+    "cifar10": _Official("CIFAR10", "www.cs.toronto.edu:443", *_CIFAR),
 }
-# Their unpacked files and their sizes in bytes.
-_MNIST_FILES = {
-    "train-images-idx3-ubyte": 47_040_016,
-    "train-labels-idx1-ubyte": 60_008,
-    "t10k-images-idx3-ubyte": 7_840_016,
-    "t10k-labels-idx1-ubyte": 10_008,
-}
-# CIFAR-10: the folder of the official batches, a tree of the same images, and the host torchvision asks.
-_CIFAR_BATCHES, _CIFAR_TREE = "cifar-10-batches-py", "cifar10"
-_CIFAR_ARCHIVE = "cifar-10-python.tar.gz"  # of the batches
-_CIFAR_HOST = "www.cs.toronto.edu:443"
-# SHA-256 of its pixels (uint8, height x width x RGB), the images sorted by class and name of the file.
+_CIFAR_TREE = "cifar10"  # a folder of the same images, where the official files are not
+# SHA-256 of CIFAR-10's pixels (uint8, height x width x RGB), the images sorted by class and name of the file.
 _CIFAR_PIXELS = {
     "train": "61bea91e73ac2b02dfb856e685981dce64abe13d4e780aa98a1ac1e7c056d03b",
     "test": "52a9dc125982c0440d5eed87474b2f521e96c45a98df08e4329aa42c692b9d9d",
@@ -85,19 +93,20 @@ def load(
         check(name, root, probe_size, image_size)
     if name == "digits":
         return digits(probe_size)
-    classes, title = 10, name
+    classes, title, place = 10, name, data_root(root)
     if is_path(name):
-        train, test, classes = _folder(name, data_root(root), image_size)
+        train, test, classes = _folder(name, place, image_size)
     elif name == "cifar10":
-        train, test = _cifar10(data_root(root))
+        train, test = _cifar10(place)
         title = f"cifar10 ({_pixels(train, test)})"
         if pixels and pixels not in title:
             raise Invalid(
-                f"the images in {data_root(root)} are {title}, the run is on cifar10 ({pixels}). "
+                f"the images in {place} are {title}, the run is on cifar10 ({pixels}). "
                 "Name the folder of those with data_root or DEADUNITS_DATA"
             )
     else:
-        train, test = _mnist(name, data_root(root))
+        splits = _official(name, place)  # (N, 28, 28) -> (N, 1, 28, 28)
+        train, test = (Batch(split.data.unsqueeze(1), split.targets) for split in splits)
     return from_bytes(title, train, test, classes, probe_size)
 
 
@@ -108,36 +117,37 @@ def chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def data_root(root: str | os.PathLike = "") -> Path:
     """The folder of the data sets: the argument, else `$DEADUNITS_DATA`, else `~/.cache/deadunits`."""
-    chosen = root or os.environ.get("DEADUNITS_DATA") or "~/.cache/deadunits"
-    return Path(chosen).expanduser()
+    return Path(root or os.environ.get("DEADUNITS_DATA") or "~/.cache/deadunits").expanduser()
 
 
 def check(name: str, root: str | os.PathLike = "", probe_size: int = 1000, image_size: int = 0) -> None:
-    """Raise `Invalid` for whatever would make `load` fail, without loading anything.
+    """Raise `Invalid` for what would make `load` fail, without loading anything.
 
-    Of images not decoded yet the headers are read: one that breaks off later is found by `load` only.
+    Of images not decoded yet the headers are read. Files that are broken are found by `load` only.
     """
     check_size(name, probe_size)
+    place = data_root(root)
     if is_path(name):
         tree = _tree(name)
-        if not _cache_file(tree, data_root(root), image_size).is_file():
+        if not _cache_file(tree, place, image_size).is_file():
             _shape(tree, image_size)
     elif image_size:
         raise Invalid(f"image_size = {image_size} is for a folder of images; for {name} it must be 0")
-    elif name in _MNISTS:
-        _check_mnist(name, data_root(root))
-    elif name == "cifar10":
-        _check_cifar10(data_root(root))
+    elif name == "cifar10" and _is_tree(place):
+        tree = _tree(str(place / _CIFAR_TREE))
+        sizes = len(tree.classes), len(tree.train), len(tree.test)
+        if sizes != (10, 50_000, 10_000):
+            raise Invalid(
+                f"{place / _CIFAR_TREE} is not CIFAR-10: classes, training and test images must be 10, "
+                f"50,000 and 10,000, not {sizes}. Name a folder of your own by its path"
+            )
+    elif name in _OFFICIAL:
+        _check_official(name, place)
 
 
 def decodes(name: str, root: str | os.PathLike = "") -> bool:
-    """Whether the images are files that `load` decodes once, which no two processes should do at a time."""
-    return is_path(name) or (name == "cifar10" and not (data_root(root) / _CIFAR_BATCHES).is_dir())
-
-
-def _official(root: Path) -> bool:
-    """Whether CIFAR-10's own files are there, packed or not."""
-    return (root / _CIFAR_BATCHES).is_dir() or (root / _CIFAR_ARCHIVE).is_file()
+    """Whether `load` decodes or unpacks files once, which no two processes should do at a time."""
+    return is_path(name) or (name in _OFFICIAL and bool(_packed(name, data_root(root))))
 
 
 def check_size(name: str, probe_size: int) -> None:
@@ -145,11 +155,8 @@ def check_size(name: str, probe_size: int) -> None:
     check_probe_size(name, train_size(name), probe_size)
 
 
-def train_size(name: str, root: str | os.PathLike = "") -> int:
+def train_size(name: str) -> int:
     """How many images one may train on or hold out; those of a folder are counted, not opened.
-
-    Args:
-        root: as for `load`; no size depends on it.
 
     Raises:
         Invalid: an unknown name, or a folder that is not as `load` wants it.
@@ -164,72 +171,34 @@ def train_size(name: str, root: str | os.PathLike = "") -> int:
     return TRAIN_SIZES[name]
 
 
-def _check_mnist(name: str, root: Path) -> None:
-    kind, host = _MNISTS[name]
-    raw = root / kind / "raw"
-    missing, packed = [], False
-    for part, size in _MNIST_FILES.items():
-        file, archive = raw / part, raw / f"{part}.gz"
-        if file.is_file() and file.stat().st_size == size:
-            continue
-        packed = True
-        if not archive.is_file():
-            missing.append(archive.name)
-        elif _unpacked_size(archive) != size:
-            raise Invalid(f"broken archive {archive}: delete it, and it is downloaded again")
+def _packed(name: str, root: Path) -> list[str]:
+    """The files of an official data set that are not unpacked."""
+    source = _OFFICIAL[name]
+    return [file for file in source.files if not (root / source.folder / file).is_file()]
+
+
+def _is_tree(root: Path) -> bool:
+    """Whether CIFAR-10 is a folder of images there, and none of its own files is, packed or not."""
+    source = _OFFICIAL["cifar10"]
+    official = (root / source.folder).is_dir() or (root / source.archive).is_file()
+    return not official and (root / _CIFAR_TREE).is_dir()
+
+
+def _check_official(name: str, root: Path) -> None:
+    source, packed = _OFFICIAL[name], _packed(name, root)
+    missing = [file for file in packed if not (root / source.archive.format(file)).is_file()]
     if packed and not _writable(root):
         raise Invalid(
-            f"{kind} cannot be unpacked: {root} is not writable. Name a folder of your own "
-            "with data_root or DEADUNITS_DATA"
+            f"no {source.kind} in {root / source.folder}, and {root} is not writable. "
+            "Name a folder of your own with data_root or DEADUNITS_DATA"
         )
-    if missing and not _reachable(host):
+    if missing and not _reachable(source.host):
+        archives = ", ".join(dict.fromkeys(source.archive.format(file) for file in missing))
         raise Invalid(
-            f"no {kind} in {raw} ({', '.join(missing)} missing) and no network to fetch it. Put the "
-            f"four official .gz files there, or name the folder that holds {kind}/raw with data_root or "
-            "DEADUNITS_DATA; dataset = 'digits' needs no files"
+            f"no {source.kind} in {root / source.folder} and no network to fetch it. Put the official "
+            f"{archives} in {root}, or name the folder that holds them with data_root or DEADUNITS_DATA; "
+            "dataset = 'digits' needs no files"
         )
-
-
-def _check_cifar10(root: Path) -> None:
-    tree, batches, archive = root / _CIFAR_TREE, root / _CIFAR_BATCHES, root / _CIFAR_ARCHIVE
-    if batches.is_dir():
-        return  # torchvision checks their sums
-    if archive.is_file():
-        if not _writable(root):
-            raise Invalid(
-                f"{archive} cannot be unpacked: {root} is not writable. Name a folder of your own with "
-                "data_root or DEADUNITS_DATA"
-            )
-    elif tree.is_dir():
-        found = _tree(str(tree))
-        sizes = len(found.classes), len(found.train), len(found.test)
-        if sizes != (10, 50_000, 10_000):
-            raise Invalid(
-                f"{tree} is not CIFAR-10: {sizes[0]} classes, {sizes[1]:,} and {sizes[2]:,} images where "
-                "there must be 10, 50,000 and 10,000. As a folder of your own, name it by its path: "
-                f"{str(tree)!r}"
-            )
-    elif not _writable(root):
-        raise Invalid(
-            f"no CIFAR-10 in {root}, which is not writable: name a folder of your own with data_root"
-        )
-    elif not _reachable(_CIFAR_HOST):
-        raise Invalid(
-            f"no CIFAR-10 in {root} and no network to fetch it. Put the official {archive.name} or "
-            f"{_CIFAR_BATCHES}/ there, or the same images as {_CIFAR_TREE}/{{train,test}}/<class>/*, or name "
-            "the folder that holds them with data_root or DEADUNITS_DATA; dataset = 'digits' needs no files"
-        )
-
-
-def _unpacked_size(archive: Path) -> int:
-    """Bytes in a gzip file, -1 if it is broken (gzip checks its own sum)."""
-    try:
-        with gzip.open(archive) as file:
-            return sum(len(block) for block in iter(lambda: file.read(1 << 20), b""))
-    except (OSError, EOFError):  # gzip.BadGzipFile is an OSError
-        return -1
-    except Exception:  # zlib.error has no common base with them
-        return -1
 
 
 def _writable(folder: Path) -> bool:
@@ -244,58 +213,47 @@ def _reachable(host: str, seconds: float = 2.0) -> bool:
     answered = threading.Event()
 
     def ask() -> None:
-        try:
+        with contextlib.suppress(OSError):
             socket.create_connection(host.rsplit(":", 1), timeout=seconds).close()
             answered.set()
-        except OSError:
-            pass
 
     threading.Thread(target=ask, daemon=True).start()
     return answered.wait(seconds)
 
 
-def _mnist(name: str, root: Path) -> tuple[Batch, Batch]:
-    """A data set through torchvision, which downloads, checks and unpacks what is not there yet."""
+def _official(name: str, root: Path) -> list[Any]:
+    """Both splits through torchvision, which downloads, checks and unpacks what is not there yet."""
     from torchvision import datasets
 
-    def read(train: bool) -> Batch:
-        split = getattr(datasets, _MNISTS[name][0])(root, train=train, download=True)
-        return Batch(split.data.unsqueeze(1), split.targets)  # (N, 28, 28) -> (N, 1, 28, 28)
-
-    return read(True), read(False)
+    source = _OFFICIAL[name]
+    try:
+        return [getattr(datasets, source.kind)(root, train=train, download=True) for train in (True, False)]
+    except Exception as error:  # wrong sums, files that cannot be fetched, cut off or no archives
+        raise Invalid(
+            f"broken or incomplete: {root / source.folder} or {source.archive.format('*')}. Delete them, or "
+            f"put whole ones there ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _cifar10(root: Path) -> tuple[Batch, Batch]:
-    """The official batches through torchvision, sorted by class and name of the file; or the tree."""
+    """The official batches, sorted by class and name of the file; or the folder of images."""
     import torch
-    from torchvision import datasets
 
-    if not _official(root) and (root / _CIFAR_TREE).is_dir():
+    if _is_tree(root):
         train, test, _ = _folder(str(root / _CIFAR_TREE), root, 0)
         return train, test
 
-    def read(train: bool) -> Batch:
-        try:
-            split = datasets.CIFAR10(root, train=train, download=True)
-            parts = [
-                Path(split.root, split.base_folder, name)
-                for name, _ in (split.train_list if train else split.test_list)
-            ]
-            names = [  # torchvision has compared the sums of these files with the official ones just now
-                name
-                for part in parts
-                for name in pickle.loads(part.read_bytes(), encoding="latin1")["filenames"]
-            ]
-        except (RuntimeError, OSError) as error:  # a wrong sum, or files missing that cannot be fetched
-            raise Invalid(
-                f"broken or incomplete: {root / _CIFAR_BATCHES} or {_CIFAR_ARCHIVE} beside it. Delete them, "
-                f"or put whole ones there ({error})"
-            ) from error
+    def read(split: Any) -> Batch:
+        parts = split.train_list if split.train else split.test_list
+        files = [Path(split.root, split.base_folder, part) for part, _ in parts]  # their sums are compared
+        names = [pickle.loads(file.read_bytes(), encoding="latin1")["filenames"] for file in files]
+        names = [name for part in names for name in part]
         order = sorted(range(len(names)), key=lambda i: (split.targets[i], names[i]))
         x = torch.from_numpy(split.data[order]).permute(0, 3, 1, 2).contiguous()  # -> (N, 3, 32, 32)
         return Batch(x, torch.tensor(split.targets)[order])
 
-    return read(True), read(False)
+    train, test = map(read, _official("cifar10", root))
+    return train, test
 
 
 def _pixels(train: Batch, test: Batch) -> str:
@@ -341,52 +299,34 @@ def state(name: str) -> str:
 def _tree(name: str) -> _Tree:
     """List a folder of images without opening any; `Invalid` if it is not one, or an incomplete one."""
     folder = os.path.abspath(os.path.expanduser(name))
-    splits = {split: os.path.join(folder, split) for split in ("train", "test")}
-    for needed in (folder, *splits.values()):
-        if not os.path.isdir(needed):
-            raise Invalid(f"no folder {needed}: a data set must have train/<class>/* and test/<class>/*")
-    try:
-        found = {split: _images_by_class(place) for split, place in splits.items()}
-    except OSError as error:
-        raise Invalid(f"cannot read {error.filename}: {error.strerror}") from error
-    for split, place in splits.items():
-        if not found[split]:
-            raise Invalid(f"no classes in {place}: each must be a folder of images there")
-    for one, two in (("train", "test"), ("test", "train")):
-        if alone := found[one].keys() - found[two]:
-            raise Invalid(f"classes of {splits[one]} that {two}/ does not have: {', '.join(sorted(alone))}")
-    for split, place in splits.items():
-        if empty := [name for name, files in found[split].items() if not files]:
-            endings = ", ".join(_EXTENSIONS)
-            raise Invalid(f"no images (*{endings}) in {place} for: {', '.join(sorted(empty))}")
-    classes = sorted(found["train"])
-    train, test = (
-        [(file, label) for label, name in enumerate(classes) for file in found[split][name]]
-        for split in splits
-    )
-    return _Tree(classes, train, test)
+    splits = []
+    for place in (os.path.join(folder, "train"), os.path.join(folder, "test")):
+        if not os.path.isdir(place):
+            raise Invalid(f"no folder {place}: a data set must have train/<class>/* and test/<class>/*")
+        splits.append({entry.name: _images(entry.path) for entry in os.scandir(place) if entry.is_dir()})
+    train, test = splits
+    whole = {name for name in train if train[name] and test.get(name)}
+    if not whole or (train.keys() | test.keys()) != whole:
+        lacking = ", ".join(sorted((train.keys() | test.keys()) - whole)) or "there are no classes"
+        raise Invalid(
+            f"train/ and test/ of {folder} must have the same classes, folders with images "
+            f"(*{', *'.join(_EXTENSIONS)}): {lacking}"
+        )
+    labelled = ([(file, i) for i, name in enumerate(sorted(whole)) for file in it[name]] for it in splits)
+    return _Tree(sorted(whole), *labelled)
 
 
-def _images_by_class(folder: str) -> dict[str, list[str]]:
-    def fail(error: OSError) -> None:  # os.walk would pass over what it cannot read
-        raise error
-
-    return {
-        entry.name: [
-            os.path.join(place, file)
-            for place, _, files in sorted(os.walk(entry.path, onerror=fail, followlinks=True))
-            for file in sorted(files)
-            if file.lower().endswith(_EXTENSIONS)
-        ]
-        for entry in os.scandir(folder)
-        if entry.is_dir()
-    }
+def _images(folder: str) -> list[str]:
+    return [
+        os.path.join(place, file)
+        for place, _, files in sorted(os.walk(folder, followlinks=True))
+        for file in sorted(files)
+        if file.lower().endswith(_EXTENSIONS)
+    ]
 
 
 def _cache_file(tree: _Tree, root: Path, image_size: int) -> Path:
     """Where the decoded images are (to be): another name for every other state of the files."""
-    if image_size < 0:
-        raise Invalid(f"image_size = {image_size} must be a side in pixels, or 0: as the images are")
     return root / "decoded" / f"{_state(tree, image_size)[:32]}.pt"
 
 
@@ -404,8 +344,7 @@ def _state(tree: _Tree, image_size: int = 0) -> str:
 def _progress(files: list, doing: str) -> Iterable:
     from tqdm import tqdm
 
-    off = None if len(files) > 500 else True  # None: where stderr is no terminal
-    return tqdm(files, doing, unit=" images", disable=off)
+    return tqdm(files, doing, unit=" images", disable=None if len(files) > 500 else True)
 
 
 def _shape(tree: _Tree, image_size: int) -> tuple[int, int, int]:
@@ -416,23 +355,22 @@ def _shape(tree: _Tree, image_size: int) -> tuple[int, int, int]:
     """
     from PIL import Image
 
-    grey, first, size = True, "", None
+    modes, sizes = dict[str, str](), dict[tuple[int, int], str]()  # the first image of each
     for path, _ in _progress(tree.train + tree.test, "reading sizes"):
         try:
             with Image.open(path) as image:
-                mode, (width, height) = image.mode, image.size
+                modes.setdefault(image.mode, path)
+                sizes.setdefault(image.size, path)
         except Exception as error:  # Pillow's decoders raise nearly anything
             raise Invalid(f"cannot read the image {path}: {error}") from error
-        if mode in ("I", "F"):
-            raise Invalid(f"{path} has pixels of 32 bits, of no known range: save it with 8 or 16")
-        grey = grey and (mode in ("1", "L", "LA", "La") or mode.startswith("I;16"))
-        first, size = first or path, size or (width, height)
-        if not image_size and size != (width, height):
-            raise Invalid(
-                f"images of different sizes: {first} has {size[0]} x {size[1]} pixels, {path} has "
-                f"{width} x {height}. Give image_size, the side that all are to have"
-            )
-    return (1 if grey else 3, image_size or size[1], image_size or size[0])
+    if wide := modes.get("I", modes.get("F")):
+        raise Invalid(f"{wide} has pixels of 32 bits, of no known range: save it with 8 or 16")
+    if len(sizes) > 1 and not image_size:
+        first, second, *_ = (f"{path} has {w} x {h} pixels" for (w, h), path in sizes.items())
+        raise Invalid(f"images of different sizes: {first}, {second}. Give image_size, the side of all")
+    grey = all(mode in ("1", "L", "LA", "La") or mode.startswith("I;16") for mode in modes)
+    width, height = next(iter(sizes))
+    return (1 if grey else 3, image_size or height, image_size or width)
 
 
 def _folder(name: str, root: Path, image_size: int) -> tuple[Batch, Batch, int]:
@@ -440,17 +378,15 @@ def _folder(name: str, root: Path, image_size: int) -> tuple[Batch, Batch, int]:
     import torch
 
     tree = _tree(name)
-    files = tree.train + tree.test
-    cache = _cache_file(tree, root, image_size)
-    x = None
+    files, n = tree.train + tree.test, len(tree.train)
+    cache, x = _cache_file(tree, root, image_size), torch.empty(0)
     if cache.is_file():
         with contextlib.suppress(Exception):  # a broken file makes torch raise nearly anything
-            kept = torch.load(cache, weights_only=True)
-            x = kept if (kept.dtype, kept.ndim, len(kept)) == (torch.uint8, 4, len(files)) else None
-    if x is None:
+            x = torch.load(cache, weights_only=True)
+    if not isinstance(x, torch.Tensor) or (x.dtype, x.ndim, len(x)) != (torch.uint8, 4, len(files)):
         x = _decoded(files, _shape(tree, image_size), image_size)
         _save(x, cache)
-    y, n = torch.tensor([label for _, label in files]), len(tree.train)
+    y = torch.tensor([label for _, label in files])
     return Batch(x[:n], y[:n]), Batch(x[n:], y[n:]), len(tree.classes)
 
 
@@ -480,13 +416,13 @@ def _save(x: Tensor, cache: Path) -> None:
     """Write the decoded images as a whole or not at all; a warning if that cannot be."""
     import torch
 
-    written = cache.with_name(f"{cache.stem}.{uuid.uuid4().hex}.tmp")  # others may decode the same folder
+    draft = cache.with_name(f".{cache.stem}.{os.getpid()}")  # others may decode the same folder
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(x, written)
-        os.replace(written, cache)
+        torch.save(x, draft)
+        os.replace(draft, cache)
     except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError of a full disk
         warnings.warn(f"the decoded images are not kept: cannot write {cache} ({error})", stacklevel=4)
     finally:
         with contextlib.suppress(OSError):
-            written.unlink()
+            draft.unlink()

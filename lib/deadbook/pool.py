@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent import futures
 from multiprocessing import connection, context, parent_process
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -54,7 +53,7 @@ class Pool(contextlib.AbstractContextManager):
 
     def __init__(self, processes: int) -> None:
         self.processes, self.pending = processes, set[str]()
-        self._waiting, self._running = deque[tuple[str, tuple]](), dict[futures.Future, str]()
+        self._waiting, self._running = deque[tuple[str, tuple]](), dict[futures.Future, tuple[str, tuple]]()
         self._pool: pebble.ProcessPool | None = None
 
     def submit(self, name: str, function: Callable, *args: Any, log: str | os.PathLike = os.devnull) -> None:
@@ -69,11 +68,17 @@ class Pool(contextlib.AbstractContextManager):
                 self.stop()
                 self._pool = pebble.ProcessPool(self.processes, initializer=_prepare, context=_Context())
             name, call = self._waiting.popleft()
-            self._running[self._pool.schedule(_call, call)] = name
+            self._running[self._pool.schedule(_call, call)] = name, call
         if not self._running:
             time.sleep(seconds)
         done, _ = futures.wait(self._running, seconds, futures.FIRST_COMPLETED)
-        errors = {self._running.pop(future): _error(future) for future in done}
+        errors = {}
+        for future in done:
+            name, call = self._running.pop(future)
+            if isinstance(future.exception(), futures.process.BrokenProcessPool):
+                self._waiting.appendleft((name, call))  # its worker died before pebble knew which call it had
+            else:
+                errors[name] = _error(future)
         self.pending -= errors.keys()
         return errors
 
@@ -156,27 +161,22 @@ class Bar(tqdm):
     Args:
         total: the number of units.
         unit: their name.
-        file: gets the number done and `total`, for a process that watches from elsewhere.
     """
 
-    def __init__(self, total: int, unit: str, file: Path | None = None, position: int = 0) -> None:
-        self.file, self.handle = file, _notebook() if total else None
+    def __init__(self, total: int, unit: str) -> None:
+        self.handle = _notebook() if total else None
         super().__init__(
             total=total,
             unit=unit,
             bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
             leave=False,
             file=io.StringIO() if self.handle else sys.stderr,
-            position=position,
             disable=not total or not (self.handle or sys.stderr.isatty()),
         )
 
     def show(self, ended: float, ahead: float = 0) -> None:
         """Show how many have ended, and which share of the others is done."""
         done = min(ended + ahead, self.total)
-        if self.file:
-            with contextlib.suppress(OSError):  # a full disk
-                self.file.write_text(f"{done} {self.total}")
         if not self.disable:
             self.set_description_str(f"{ended:.0f} of {self.total} {self.unit} ", refresh=False)
             self.update(done - self.n)
@@ -196,8 +196,6 @@ class Bar(tqdm):
             from IPython.display import clear_output
 
             clear_output()
-        if self.file:
-            self.file.unlink(missing_ok=True)
 
 
 def _notebook() -> Any:

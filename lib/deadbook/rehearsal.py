@@ -21,10 +21,10 @@ from deadunits import Invalid
 from deadunits.data import Batch, Images
 
 PROBES = ("probe", "other", "train_probe", "test")
-IMAGES = 32  # of each kind, at most
 STEPS = 3
-#: What a rehearsal sets, as far as a run has it.
-SHORT = {"epochs": 1, "measure_every": 1, "start": 1, "interval": 1, "draws": 1, "rounds": 1, "trials": 1}
+#: What a rehearsal sets at most, as far as a run has it.
+SHORT = {"epochs": 1, "measure_every": 1, "start": 1, "interval": 1, "repeats": 1, "draws": 1, "rounds": 1}
+SHORT |= {"trials": 1, "probe_size": 32, "batch_size": 32}
 
 
 def needed(chosen: Mapping[str, Any]) -> bool:
@@ -61,56 +61,34 @@ def _rehearse(experiment: str, chosen: dict[str, Any], whole: Images) -> tuple[f
     """Seconds, bytes of memory and bytes on disk that a run on these images needs, roughly."""
     from deadbook.experiments import common
 
-    short = {name: value for name, value in SHORT.items() if name in chosen}
-    short["probe_size"] = probe = min(chosen["probe_size"], IMAGES)
-    size = min(chosen.get("batch_size", IMAGES), IMAGES)
-    short |= {"batch_size": size} if "batch_size" in chosen else {}
-    short |= {"repeats": min(chosen["repeats"], 1)} if "repeats" in chosen else {}
+    short = {name: min(chosen[name], most) for name, most in SHORT.items() if name in chosen}
     short |= {"schedule": [[1, chosen["schedule"][-1][1]]]} if chosen.get("schedule") else {}
+    probe, train = short["probe_size"], STEPS * short.get("batch_size", 1)
     sets = {name: Batch(*(part[:probe] for part in getattr(whole, name))) for name in PROBES}
-    images = dataclasses.replace(whole, train=Batch(*(part[: STEPS * size] for part in whole.train)), **sets)
+    images = dataclasses.replace(whole, train=Batch(*(part[:train] for part in whole.train)), **sets)
     planned = settings.experiment(experiment).model_construct(**chosen | short)
     loop = getattr(importlib.import_module(f"deadbook.experiments.{experiment}"), experiment)
     started, numbers = time.perf_counter(), 0
     with mock.patch.object(common, "load", return_value=images):
         for _, row in loop(planned):
             numbers += sum(value.numel() if hasattr(value, "numel") else 1 for value in row.values())
-    seconds = time.perf_counter() - started
-    net = common.build(planned, images)
-    memory = sum(getattr(whole, name).x.nbytes for name in ("train", *PROBES))
-    memory += 2 * common.CHUNK * _activations(net, images.probe.x[:1])
-    steps = settings.training_steps(chosen)
+    seconds, net = time.perf_counter() - started, common.build(planned, images)
+    steps, step = settings.training_steps(chosen), 0.0
+    if steps:
+        started = time.perf_counter()
+        *_, last = common.train(net, images, planned)
+        step = (time.perf_counter() - started) / last.number
+    sizes = [getattr(whole, name).x.nbytes for name in ("train", *PROBES)]
+    for module in net.eval().modules():  # what each gives for one image
+        module.register_forward_hook(
+            lambda _, __, output: sizes.append(2 * common.CHUNK * getattr(output, "nbytes", 0))
+        )
+    net(images.probe.x[:1])
     if steps is None:
-        return seconds, memory, 4 * numbers
+        return seconds, sum(sizes), 4 * numbers
     measurements = steps / chosen.get("measure_every", steps)
     each = seconds / STEPS * chosen["probe_size"] / probe  # with a step of the training, which is short
-    return measurements * each + steps * _step(net, images), memory, 4 * numbers / STEPS * measurements
-
-
-def _activations(net: Any, x: Any) -> int:
-    """Bytes of what all modules give for one image."""
-    sizes: list[int] = []
-
-    def keep(module: Any, arguments: Any, output: Any) -> None:
-        sizes.append(getattr(output, "nbytes", 0))
-
-    handles = [module.register_forward_hook(keep) for module in net.modules()]
-    try:
-        net.eval()(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sum(sizes)
-
-
-def _step(net: Any, images: Any) -> float:
-    """Seconds of a step of the training."""
-    from deadunits import training
-
-    size = len(images.train.y) // STEPS
-    started = time.perf_counter()
-    steps = sum(1 for _ in training.sgd(net, images.train, epochs=1, lr=1e-6, batch_size=size, seed=0))
-    return (time.perf_counter() - started) / steps
+    return measurements * each + steps * step, sum(sizes), 4 * numbers / STEPS * measurements
 
 
 def check_images_fit(chosen: Mapping[str, Any], at_once: int) -> None:

@@ -32,25 +32,14 @@ from deadbook import datasets, pool, rehearsal, settings
 from deadunits import Invalid
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 PUBLISHED = Path("book/results")
 # Between a committed first measurement and today's, as a share of a column's largest number. Another
 # processor alone made 0.02 of it after 375 steps of an attack's run (gradients of nearly dead units).
 VERIFY_TOLERANCE = 0.05
-_LIB = Path(__file__).parents[1]
 _PACKAGES = ("deadunits", "torch", "torchvision", "numpy")
-_FACTS = {
-    "experiment",
-    "settings",
-    "versions",
-    "machine",
-    "device",
-    "started",
-    "seconds",
-    "processor_seconds",
-}
+_FACTS = {"experiment", "settings", "versions", "machine", "device", "started", "processor_seconds"}
 
 
 @dataclass(frozen=True)
@@ -69,12 +58,10 @@ class Run:
     def damage(self) -> str:
         """Which of its files is missing, truncated or changed; "": none. Each is read once per process."""
         try:
-            stats = [(file.name, file.stat()) for file in self.folder.iterdir()]
+            stats = {file.name: file.stat() for file in self.folder.iterdir()}
         except OSError as error:
             return f"{self.folder}: {error.strerror}"
-        return _damage(
-            self.folder, tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
-        )
+        return _damage(self.folder, tuple((name, it.st_size, it.st_mtime_ns) for name, it in stats.items()))
 
     def table(self, name: str) -> pd.DataFrame:
         """One of its tables, with the activation, the seed and how it was pruned as columns.
@@ -86,7 +73,7 @@ class Run:
             raise Invalid(f"{damage}. Delete {self.folder}, and it is computed again")
         file, chosen = self.folder / f"{name}.parquet", self.info["settings"]
         known = _read_table(file, file.stat().st_mtime_ns, chosen["activation"], chosen["seed"], self.by)
-        return known.copy()  # what a caller changes is the caller's
+        return known.copy(deep=False)  # pandas copies what a caller changes
 
     def has(self, name: str) -> bool:
         """Whether it has a table of that name."""
@@ -113,11 +100,7 @@ def _read_info(file: Path, changed_ns: int) -> dict[str, Any]:
 def _read_table(file: Path, changed_ns: int, activation: str, seed: int, by: str) -> pd.DataFrame:
     import pandas as pd
 
-    try:
-        frame = pd.read_parquet(file)
-    except (OSError, ValueError) as error:  # of a run without checksums
-        raise Invalid(f"cannot read {file}: {error}") from error
-    return frame.assign(activation=activation, seed=seed, pruned_by=by)
+    return pd.read_parquet(file).assign(activation=activation, seed=seed, pruned_by=by)
 
 
 @cache
@@ -154,8 +137,8 @@ def table(runs: Iterable[Run], name: str) -> pd.DataFrame:
 
 def grid(fixed: Mapping[str, Any], **lists: Iterable[Any]) -> list[dict[str, Any]]:
     """All combinations: `grid({"lr": 0.1}, seed=range(2))` gives two settings."""
-    names, values = lists.keys(), lists.values()
-    return [dict(fixed) | dict(zip(names, one, strict=True)) for one in itertools.product(*values)]
+    combinations = itertools.product(*lists.values())
+    return [dict(fixed) | dict(zip(lists, values, strict=True)) for values in combinations]
 
 
 def ensure(
@@ -180,23 +163,18 @@ def ensure(
         Invalid: a wrong setting, missing data or an unwritable folder, before anything is computed.
         RuntimeError: a run failed; its error is named, the other runs go on first.
     """
-    for one in wanted:
-        settings.check(settings.experiment(experiment), one)
+    for run in wanted:
+        settings.check(settings.experiment(experiment), run)
     settings.check(settings.Command, {"processes": processes})
-    folder, at_once = top() / results, processes or os.cpu_count() or 1
-    states: dict[tuple[str, str], dict[str, str]] = {}  # of many pictures it takes a while
-    keys = []
-    for one in wanted:
-        which = one["network"], one["dataset"]
-        if which not in states:
-            states[which] = settings.own_state(one)
-        keys.append(key(experiment, one, states[which]))
-    found = [stored(name, folder) for name in keys]
-    missing = {name: one for name, one, run in zip(keys, wanted, found, strict=True) if run is None}
+    folder, at_once = project_root() / results, processes or os.cpu_count() or 1
+    own_state = cache(settings.own_state)  # of many pictures it takes a while
+    keys = [key(experiment, run, own_state(run["network"], run["dataset"])) for run in wanted]
+    known = [stored(name, folder) for name in keys]
+    missing = {name: dict(run) for name, run, one in zip(keys, wanted, known, strict=True) if one is None}
     if missing:
         check_ready(experiment, list(missing.values()), folder, data_root, at_once)
         _compute(experiment, missing, folder, data_root, at_once)
-    return [run or Run(folder / name) for name, run in zip(keys, found, strict=True)]
+    return [run or Run(folder / name) for name, run in zip(keys, known, strict=True)]
 
 
 def check_ready(
@@ -210,13 +188,13 @@ def check_ready(
     Raises:
         Invalid: missing data, an unwritable folder, a network that does not fit the settings.
     """
-    for one in wanted:
-        datasets.check(root=data_root, **datasets.chosen(one))
+    for run in wanted:
+        datasets.check(root=data_root, **datasets.chosen(run))
     check_writable(folder)
-    for one in {(run["dataset"], run["image_size"]): run for run in wanted}.values():
-        rehearsal.check_images_fit(one, min(at_once, len(wanted)))
-        decode(one, data_root)
-    if unknown := [dict(run) for run in wanted if rehearsal.needed(run)]:
+    for run in {(run["dataset"], run["image_size"]): run for run in wanted}.values():
+        rehearsal.check_images_fit(run, min(at_once, len(wanted)))
+        decode(run, data_root)
+    if unknown := [run for run in wanted if rehearsal.needed(run)]:
         rehearse(experiment, unknown, folder, data_root, at_once)
 
 
@@ -239,20 +217,15 @@ def rehearse(
         log.unlink(missing_ok=True)
 
 
-def decode(one: Mapping[str, Any], data_root: str = "") -> None:
-    """Decode images that are files, before the processes of the runs ask for them."""
-    if datasets.decodes(one["dataset"], data_root):
-        datasets.load(root=data_root, **datasets.chosen(one))
-
-
-def find(experiment: str, one: Mapping[str, Any], folder: Path) -> Run | None:
-    """The run with these settings: the published one, or one in `folder`."""
-    return stored(key(experiment, one), folder)
+def decode(run: Mapping[str, Any], data_root: str = "") -> None:
+    """Decode or unpack the images of a run, before the processes of the runs ask for them."""
+    if datasets.decodes(run["dataset"], data_root):
+        datasets.load(root=data_root, **datasets.chosen(run))
 
 
 def stored(name: str, folder: Path) -> Run | None:
     """The run of that key: the published one, or one in `folder`; warns of damaged ones."""
-    places = (top() / PUBLISHED / name, folder / name)
+    places = (project_root() / PUBLISHED / name, folder / name)
     return next(_whole(place for place in places if place.is_dir()), None)
 
 
@@ -271,31 +244,29 @@ def _whole(places: Iterable[Path]) -> Iterator[Run]:
             yield Run(place)
 
 
-def kept(some: Mapping[str, Any], folder: Path) -> bool:
-    """Whether any run there is, here or published, agrees with these settings as far as it has them."""
-    for place in (top() / PUBLISHED, folder):
-        for run in runs_in(place):
-            chosen = run.info["settings"]
-            if all(some[name] == value for name, value in chosen.items() if name in some):
-                return True
-    return False
+def has_matching_run(parameters: Mapping[str, Any], folder: Path) -> bool:
+    """Whether any run, here or published, agrees with these parameters as far as it has them."""
+    stored = runs_in(project_root() / PUBLISHED) + runs_in(folder)
+    chosen = (run.info["settings"] for run in stored)
+    return any(all(parameters.get(name, it) == it for name, it in run.items()) for run in chosen)
 
 
-def loop(experiment: str) -> Callable[..., Iterator[tuple[str, dict[str, Any]]]]:
+def load_experiment(experiment: str) -> Callable[..., Iterator[tuple[str, dict[str, Any]]]]:
     """The loop of that name, with its settings as keyword arguments; it yields rows of tables."""
     function = getattr(importlib.import_module(f"deadbook.experiments.{experiment}"), experiment)
     kind = settings.experiment(experiment)
     return lambda data_root="", **values: function(settings.check(kind, values), data_root)
 
 
-def key(experiment: str, one: Mapping[str, Any], state: Mapping[str, str] | None = None) -> str:
+def key(experiment: str, run: Mapping[str, Any], state: Mapping[str, str] | None = None) -> str:
     """Name of a run: a hash of its experiment and settings, and of a network or pictures of the reader's own.
 
     Args:
         state: `settings.own_state` of the settings, if it is known.
     """
-    state = settings.own_state(one) if state is None else state
-    parts = [experiment, settings.keyed(experiment, one), *([dict(state)] if state else [])]
+    if state is None:
+        state = settings.own_state(run.get("network", "small_cnn"), run.get("dataset", "digits"))
+    parts = [experiment, settings.keyed(experiment, run), *([dict(state)] if state else [])]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -310,7 +281,7 @@ def check_writable(folder: Path) -> None:
         raise Invalid(f"cannot write to {folder}: {error.strerror}. Name another folder") from error
 
 
-def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str = "", name: str = "") -> Run:
+def execute(experiment: str, run: dict[str, Any], folder: Path, data_root: str = "", name: str = "") -> Run:
     """Compute one run here and now, with one thread, and put it in place once it is complete.
 
     Args:
@@ -324,25 +295,25 @@ def execute(experiment: str, one: dict[str, Any], folder: Path, data_root: str =
 
     torch.set_num_threads(1)
     started, wall, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
-    state = settings.own_state(one)
-    place = folder / key(experiment, one, state)
+    state = settings.own_state(run["network"], run["dataset"])
+    place = folder / key(experiment, run, state)
     if name not in ("", place.name):
-        raise Invalid(f"{one['network']} or {one['dataset']} changed while the run waited: start it again")
+        raise Invalid(f"{run['network']} or {run['dataset']} changed while the run waited: start it again")
     draft = folder / f".{place.name}.{here()}"
     draft.mkdir(parents=True)
     try:
         tables: dict[str, dict[str, list]] = {}
-        for name, row in loop(experiment)(**one, data_root=data_root):
+        for name, row in load_experiment(experiment)(**run, data_root=data_root):
             _append(tables.setdefault(name, {}), row)
             if "epoch" in row:
-                (draft / "progress").write_text(str(row["epoch"] / one["epochs"]))
+                (draft / "progress").write_text(str(row["epoch"] / run["epochs"]))
             pool.check_sigterm()
         (draft / "progress").unlink(missing_ok=True)
         for name, columns in tables.items():
             write(_narrow(pd.DataFrame(columns)), draft / f"{name}.parquet")
         info = {
             "experiment": experiment,
-            "settings": one,
+            "settings": run,
             **({"own": state} if state else {}),
             "commit": _commit(),
             "versions": {"python": platform.python_version()} | _versions(),
@@ -403,61 +374,53 @@ def write(frame: pd.DataFrame, file: Path) -> None:
 
 def progress(folder: Path, name: str = "*") -> list[float]:
     """How far each run that is being computed in `folder` is, from 0 to 1; or the one whose key is `name`."""
-    return [share for file in folder.glob(f".{name}.*/progress") for share in _numbers(file)]
+    shares = []
+    for file in folder.glob(f".{name}.*/progress"):
+        with contextlib.suppress(OSError, ValueError):  # renamed or half-written at this moment
+            shares.append(float(file.read_text()))
+    return shares
 
 
 def verify(run: Run, data_root: str | os.PathLike = "") -> float:
-    """How far a run's first measurement is from the same computed by today's code, at most.
-
-    It is a share of the largest number of a column. Infinite: nothing was measured, or nan is elsewhere.
-    """
-    import numpy as np
+    """`difference` of a run's first measurement from the same computed by today's code; infinite: none."""
+    import pandas as pd
     import torch
 
     info, tables, first = run.info, {}, None
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the run had
     try:
-        for name, row in loop(info["experiment"])(**info["settings"], data_root=data_root):
-            if "step" not in row:
-                continue
-            first = first or row["step"]
-            if row["step"] != first:
-                break
-            _append(tables.setdefault(name, {}), row)
+        for name, row in load_experiment(info["experiment"])(**info["settings"], data_root=data_root):
+            if "step" in row:
+                first = first or row["step"]
+                if row["step"] != first:
+                    break
+                _append(tables.setdefault(name, {}), row)
     finally:
         torch.set_num_threads(threads)
     differences = []
-    for name, columns in tables.items():
-        kept = run.table(name).query("step == @first")
-        for column, values in columns.items():
-            if not isinstance(values[0], str):
-                differences.append(_difference(kept[column].to_numpy(dtype=float), np.array(values, float)))
-    return float(max(differences, default=np.inf))
+    for name, rows in tables.items():
+        committed = run.table(name)
+        differences.append(difference(committed[committed["step"] == first], pd.DataFrame(rows)))
+    return max(differences, default=math.inf)
 
 
-def _difference(old: np.ndarray, new: np.ndarray) -> float:
-    """The largest difference over the largest number of the old ones."""
+def difference(old: pd.DataFrame, new: pd.DataFrame) -> float:
+    """The largest difference of two tables' numbers, as a share of the largest old one of its column.
+
+    Infinite: another number of rows, or nan elsewhere.
+    """
     import numpy as np
 
-    if old.shape != new.shape or (np.isnan(old) != np.isnan(new)).any():
-        return math.inf
-    old, new = np.nan_to_num(old), np.nan_to_num(new)
-    largest = np.abs(old).max(initial=0) or 1.0
-    return float(np.abs(old - new).max(initial=0) / largest)
-
-
-def read_progress(folder: Path) -> tuple[float, float] | None:
-    """How many of the runs that a chapter waits for are done, and how many they are; None: none."""
-    numbers = next(filter(None, map(_numbers, folder.glob(".waiting.*"))), [])
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
-
-
-def _numbers(file: Path) -> list[float]:
-    try:
-        return [float(word) for word in file.read_text().split()]
-    except (OSError, ValueError):  # not there, renamed or half-written at this moment
-        return []
+    largest = 0.0
+    for name in (name for name in new if new[name].dtype.kind in "biuf"):
+        before, now = (frame[name].to_numpy(dtype=float) for frame in (old, new))
+        if before.shape != now.shape or (np.isnan(before) != np.isnan(now)).any():
+            return math.inf
+        before, now = np.nan_to_num(before), np.nan_to_num(now)
+        scale = np.abs(before).max(initial=0) or 1.0
+        largest = max(largest, float(np.abs(before - now).max(initial=0) / scale))
+    return largest
 
 
 def _compute(
@@ -470,9 +433,8 @@ def _compute(
     """Compute the missing runs, by their keys, side by side."""
     clean(folder)
     errors: dict[str, str] = {}
-    waiting = folder / f".waiting.{here()}"
     try:
-        with pool.Pool(at_once) as workers, pool.Bar(len(missing), "runs", waiting) as bar:
+        with pool.Pool(at_once) as workers, pool.Bar(len(missing), "runs") as bar:
             for name, chosen in missing.items():
                 workers.submit(name, execute, experiment, dict(chosen), folder, data_root, name)
             while workers.pending:
@@ -512,7 +474,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def top() -> Path:
+def project_root() -> Path:
     """The book's top folder above the current one, so that a notebook may be run from anywhere."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)
@@ -520,14 +482,15 @@ def top() -> Path:
 
 def _commit() -> str:
     """The commit of the code that runs, "+" behind it if it was changed since; "" where there is no git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[1]), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        told = [
-            subprocess.run(["git", "-C", _LIB, *words], capture_output=True, text=True, check=True).stdout
-            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "."))
-        ]
+        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "."))
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return told[0].strip() + "+" * bool(told[1])
 
 
 def _versions() -> dict[str, str]:

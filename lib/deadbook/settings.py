@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from annotated_types import Predicate
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from deadbook import datasets
 from deadunits import Invalid
@@ -106,12 +107,11 @@ def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def own_state(values: Mapping[str, Any]) -> dict[str, str]:
+def own_state(network: str, dataset: str) -> dict[str, str]:
     """Hashes of what a run uses of the reader's own: the source of the network's package, the pictures.
 
     They are part of a run's key, so that a run is computed again when either has changed.
     """
-    network, dataset = values.get("network", "small_cnn"), values.get("dataset", "digits")
     states = {"network": _source_state(network), "images": datasets.state(dataset)}
     return {name: state for name, state in states.items() if state}
 
@@ -119,11 +119,9 @@ def own_state(values: Mapping[str, Any]) -> dict[str, str]:
 def _source_state(network: str) -> str:
     """A hash of the Python files of a network's package, or of its module; "": `small_cnn`, or no files."""
     spec = None if network == "small_cnn" else _spec(network.partition(":")[0].partition(".")[0])
-    if spec is None:
-        return ""
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
     files = [(file.relative_to(folder), file) for folder in folders for file in folder.rglob("*.py")]
-    if not folders and spec.origin and Path(spec.origin).is_file():
+    if spec and not folders and spec.origin and Path(spec.origin).is_file():
         files = [(Path(), Path(spec.origin))]
     state = hashlib.sha256()
     for name, file in sorted(files):
@@ -185,25 +183,15 @@ By = choice("whether a fraction is of each layer or of the whole network", "laye
 Of = choice("what is pruned", "weights", "units")
 SCORERS = ("mrp", "mrs", "taylor", "taylor_squared", "mean_activation", "norm_l1", "norm_l2")
 Scorer = choice("by which units are pruned, the lowest first", *SCORERS)
-Watch = units("units whose values are kept")
 Attacked = units("units to attack", least=1)
 Timed = units("units attacked at several times, or with a control", least=1)
 Layer = setting(str, "the name of a layer, as a text; empty: no attack", "layer of the attacked unit")
-Unit = integer(0, 1_000_000, "index of the attacked unit in its layer")
 Units = integer(1, 1_000_000, "how many units of the layer are attacked, from 0 on")
 Start = integer(1, 100_000_000, "step of the first attack")
 Starts = rising(Annotated[int, Field(ge=1)], "integers from 1", "steps of the first attack, a run each")
 Interval = integer(1, 1_000_000, "steps from one attack to the next")
-SlowInterval = integer(1, 1_000_000, "the same for the attacks with several multipliers")
 Repeats = integer(0, 1_000_000, "attacks; 0: none")
 Multiplier = setting(Number, "a finite number", "of the learning rate, for the attacked unit")
-Multipliers = rising(Number, "numbers", "several multipliers, a run each")
-Milder = rising(Number, "numbers", "smaller multipliers, on the same units", least=0)
-MilderSeeds = integer(1, 100, "how many seeds with the milder multipliers")
-WiderSeeds = integer(1, 100, "how many seeds with the second widths")
-Control = setting(bool, "true or false", "whether it is the attack's control")
-Points = integer(10, 1_000_000, "in the plane, in two groups")
-Noise = setting(FractionNumber, "a number from 0 to 1", "share of wrong labels")
 Pixels = choice("which CIFAR-10 the images must be: its own, or others (re-coded)", "official", "folder")
 Around = setting(
     list[list[int]],
@@ -216,10 +204,6 @@ Around = setting(
 Snapshots = setting(
     bool, "true or false", "whether all weights are kept at step 50, after epoch 1 and at the end"
 )
-Ends = rising(Whole, "integers from 1", "epochs after which it is done")
-After = integer(1, 1_000_000, "steps from the first attack to the end")
-ImageCounts = distinct(Whole, "integers from 1 to 60,000", "images trained on to score with")
-Epoch = integer(1, 1000, "after which dead units are looked for")
 BELOW = "dead, frozen: below this share of the layer's mean"
 Below = setting(FractionNumber, "a number from 0, below 1", BELOW, Field(lt=1))
 Chapters = distinct(Text, "names of chapters", "whose runs are read")
@@ -336,13 +320,13 @@ class Attacks(Measured, name="attacks"):
     layers: Layers
     batch_norm: BatchNorm
     layer: Layer
-    unit: Unit
+    unit: integer(0, 1_000_000, "index of the attacked unit in its layer")
     start: Start
     interval: Interval
     repeats: Repeats
     multiplier: Multiplier
-    control: Control
-    watch: Watch
+    control: setting(bool, "true or false", "whether it is the attack's control")
+    watch: units("units whose values are kept")
     around: Around = []
     snapshots: Snapshots = False
 
@@ -370,7 +354,7 @@ class Rescoring(Training, name="rescoring"):
     """Of open question 1."""
 
     layers: Layers
-    ends: Ends
+    ends: rising(Whole, "integers from 1", "epochs after which it is done")
 
 
 class Grouping(Measured, name="grouping"):
@@ -384,7 +368,7 @@ class Averaging(Measured, name="averaging"):
     """Of open question 5."""
 
     layers: Layers
-    images: ImageCounts
+    images: distinct(Whole, "integers from 1 to 60,000", "images trained on to score with")
 
 
 class Rescaling(Training, name="rescaling"):
@@ -395,14 +379,14 @@ class Rescaling(Training, name="rescaling"):
     interval: Interval
     repeats: Repeats
     multiplier: Multiplier
-    after: After = 400
+    after: integer(1, 1_000_000, "steps from the first attack to the end") = 400
 
 
 class Revival(Measured, name="revival"):
     """Of open question 11."""
 
     layers: Layers
-    epoch: Epoch
+    epoch: integer(1, 1000, "after which dead units are looked for")
     below: Below
 
 
@@ -468,8 +452,8 @@ class WeightPruningChapter(Chapter, name="02-2-weight-pruning"):
 class DeadUnitsChapter(Settings, name="03-1-dead-units"):
     """3.1."""
 
-    points: Points = 400
-    noise: Noise = 0.1
+    points: integer(10, 1_000_000, "in the plane, in two groups") = 400
+    noise: setting(FractionNumber, "a number from 0 to 1", "share of wrong labels") = 0.1
     below: Below = 0.05
     epochs: Epochs = 40
     lr: LearningRate = 0.1
@@ -503,8 +487,8 @@ class BatchNormChapter(AttackChapter, name="03-2-batch-norm"):
     multiplier: Multiplier = 100
     timed: Timed = [["conv1", 0], ["conv2", 0]]
     starts: Starts = [20, 90]
-    multipliers: Multipliers = [10, 100]
-    slow_interval: SlowInterval = 5
+    multipliers: rising(Number, "numbers", "several multipliers, a run each") = [10, 100]
+    slow_interval: integer(1, 1_000_000, "the same for the attacks with several multipliers") = 5
 
 
 class TanhChapter(AttackChapter, name="03-3-tanh"):
@@ -524,8 +508,8 @@ class ReluChapter(AttackChapter, name="03-4-relu"):
     units: Units = 6
     timed: Timed = [["conv2", 0], ["conv2", 4]]
     multiplier: Multiplier = 10
-    milder: Milder = [3]
-    milder_seeds: MilderSeeds = 1
+    milder: rising(Number, "numbers", "smaller multipliers, on the same units", least=0) = [3]
+    milder_seeds: integer(1, 100, "how many seeds with the milder multipliers") = 1
 
 
 class DetectingChapter(Settings, name="03-5-detecting"):
@@ -563,7 +547,7 @@ class UnitsChapter(Chapter, name="04-1-units"):
     measure_every: MeasureEvery = 33
     fractions: Fractions = [0.1, 0.2, 0.4, 0.5, 0.6, 0.8]
     draws: Draws = 3
-    wider_seeds: WiderSeeds = 1
+    wider_seeds: integer(1, 100, "how many seeds with the second widths") = 1
 
 
 class UnitPruningChapter(Chapter, name="04-2-unit-pruning"):
@@ -630,10 +614,12 @@ def described(name: str) -> str:
     """Help on an experiment or a chapter: a line a setting, with its default, meaning and what it must be."""
     fields = (CHAPTERS.get(name) or experiment(name)).model_fields
     shown = {name: "required" if it.is_required() else repr(it.default) for name, it in fields.items()}
-    return "\n".join(
-        f"{name} ({shown[name]}): {field.description}. Must be {field.json_schema_extra['must']}."
-        for name, field in fields.items()
-    )
+    lines = (f"{name} ({shown[name]}): {it.description}. Must be {_must(it)}." for name, it in fields.items())
+    return "\n".join(lines)
+
+
+def _must(field: FieldInfo) -> str:
+    return field.json_schema_extra["must"]
 
 
 def shared(experiment: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -644,10 +630,8 @@ def shared(experiment: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
 def keyed(experiment: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run's key is made of: without those added later that have their default."""
     kind = EXPERIMENTS.get(experiment, Settings)
-    later = {
-        name: json.dumps(kind.model_fields[name].default)
-        for name in kind.added_later & set(kind.model_fields)
-    }
+    fields = {name: kind.model_fields[name] for name in kind.added_later & kind.model_fields.keys()}
+    later = {name: json.dumps(field.default) for name, field in fields.items()}
     return {name: value for name, value in values.items() if json.dumps(value) != later.get(name)}
 
 
@@ -671,13 +655,8 @@ def _lines(kind: type[Settings], values: Mapping[str, Any], error: ValidationErr
         elif not name:
             yield str(said)
         elif problem["type"] != "missing":
-            value = _short(values[name])
-            must = kind.model_fields[name].json_schema_extra["must"]
-            yield (
-                f"{name} = {value}: {said}"
-                if isinstance(said, Invalid)
-                else f"{name} = {value} must be {must}"
-            )
+            right = f": {said}" if isinstance(said, Invalid) else f" must be {_must(kind.model_fields[name])}"
+            yield f"{name} = {_short(values[name])}{right}"
     if missing := [problem["loc"][0] for problem in problems if problem["type"] == "missing"]:
         yield f"missing: {', '.join(missing)}"
 
@@ -727,12 +706,11 @@ def _unknown_units(values: Mapping[str, Any]) -> Iterator[str]:
     count: dict[str, float] = {}
     if values["network"] == "small_cnn":
         count = dict(zip(SMALL_CNN, [*values.get("widths", (8, 16, 64)), math.inf], strict=True))
-    for name in ("layers", "all_layers"):
-        for layer in values.get(name, ()):
-            if count and layer not in count:
-                yield f"{name}: small_cnn has no layer {layer!r}; it has {', '.join(SMALL_CNN)}"
-                return
-                return
+    layers = [(name, layer) for name in ("layers", "all_layers") for layer in values.get(name, ())]
+    for name, layer in layers:
+        if count and layer not in count:
+            yield f"{name}: small_cnn has no layer {layer!r}; it has {', '.join(SMALL_CNN)}"
+            return
     units = [(name, *pair) for name in ("watch", "attacked", "timed") for pair in values.get(name, ())]
     if values.get("layer"):
         units.append(("unit", values["layer"], values.get("unit", values.get("units", 1) - 1)))

@@ -121,14 +121,6 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, how):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_is_written_to_a_file_as_long_as_it_lasts(tmp_path, capfd):
-    with pool.Bar(4, "runs", tmp_path / "progress") as bar:
-        bar.show(1, 0.5)
-        assert (tmp_path / "progress").read_text() == "1.5 4"
-    assert not (tmp_path / "progress").exists()
-    assert capfd.readouterr() == ("", "")  # no terminal, no notebook
-
-
 def test_in_a_notebook_progress_vanishes(monkeypatch):
     import IPython.display
 

@@ -42,12 +42,9 @@ def refused(experiment: str, **wrong) -> str:
         ("saliency", {"dataset": "imagenet"}, "dataset = 'imagenet' must be one of digits, mnist"),
         ("saliency", {"epochs": 0}, "epochs = 0 must be an integer from 1 to 1,000"),
         ("saliency", {"epochs": 2.0}, "epochs = 2.0 must be an integer"),
-        ("saliency", {"epochs": True}, "epochs = True must be an integer"),
         ("saliency", {"lr": "0.1"}, "lr = '0.1' must be a number above 0"),
-        ("saliency", {"lr": float("nan")}, "lr = nan must be a number above 0"),
         ("saliency", {"lr": 10**400}, "... (401 characters) must be a number above 0"),
         ("saliency", {"fractions": [0.1, 1.5]}, "must be a list of different numbers from 0 to 1"),
-        ("saliency", {"fractions": []}, "must be a list of different numbers"),
         ("saliency", {"fractions": [0.1, 0.1]}, "must be a list of different numbers"),
         ("saliency", {"activation": "gelu"}, "must be one of relu, tanh"),
         ("saliency", {"lrr": 1}, "unknown parameter 'lrr' (did you mean lr?); there are: dataset"),
@@ -59,43 +56,23 @@ def refused(experiment: str, **wrong) -> str:
         ("attacks", {"unit": 8}, "unit: conv1 has units 0 to 7, not 8"),
         ("attacks", {"watch": [["fc2", 0]]}, "watch: 'fc2' must be one of layers = ['conv1', 'fc1']"),
         ("saliency", {"layers": []}, "a list of different names of layers"),
-        ("saliency", {"layers": ["conv1", "conv1"]}, "a list of different names of layers"),
-        ("saliency", {"layers": "conv1"}, "a list of different names of layers"),
         ("saliency", {"dataset": "pictures"}, "or the path of a folder with train/ and test/"),
         ("saliency", {"dataset": "./no/pictures", "probe_size": 3}, "pictures"),
         ("saliency", {"image_size": -1}, "image_size = -1 must be an integer from 0 to 4,096 (pixels)"),
         ("weight_pruning", {"schedule": [[2, 0.5], [2, 0.8]]}, "a list of [epoch, fraction], both rising"),
         ("weight_pruning", {"schedule": [[2, 0.5], [3, 0.4]]}, "both rising"),
-        ("weight_pruning", {"schedule": [[2, 1.5]]}, "fractions from 0 to 1"),
         ("weight_pruning", {"schedule": [2, 0.5]}, "both rising"),
         ("weight_pruning", {"schedule": [[1.0, 0.5]]}, "both rising"),
         ("weight_pruning", {"schedule": [[3, 0.5]]}, "after epoch 3, but there are only epochs = 2"),
-        ("weight_pruning", {"by": "unit"}, "must be one of layer, network"),
         ("background", {"sizes": [1, 0.1]}, "sizes = [1, 0.1] must be a rising list of numbers above 0"),
         ("attacks", {"batch_norm": 1}, "batch_norm = 1 must be true or false"),
-        ("attacks", {"control": "no"}, "control = 'no' must be true or false"),
         ("attacks", {"layer": 1}, "layer = 1 must be the name of a layer, as a text; empty: no attack"),
         ("attacks", {"unit": -1}, "unit = -1 must be an integer from 0 to"),
-        ("attacks", {"unit": 0.0}, "unit = 0.0 must be an integer"),
-        ("attacks", {"start": 0}, "start = 0 must be an integer from 1 to"),
-        ("attacks", {"interval": 0}, "interval = 0 must be an integer from 1 to"),
         ("attacks", {"repeats": -1}, "repeats = -1 must be an integer from 0 to"),
-        ("attacks", {"repeats": True}, "repeats = True must be an integer"),
         ("attacks", {"multiplier": float("inf")}, "multiplier = inf must be a finite number"),
-        ("attacks", {"multiplier": float("nan")}, "multiplier = nan must be a finite number"),
-        ("attacks", {"multiplier": "100"}, "multiplier = '100' must be a finite number"),
-        ("attacks", {"multiplier": 10**400}, "must be a finite number"),
         *(
             ("attacks", {"watch": wrong}, f"watch = {wrong!r} must be a list of [layer, unit]")
-            for wrong in (
-                "conv1",
-                ["conv1", 0],
-                [["conv1"]],
-                [["conv1", -1]],
-                [[0, "conv1"]],
-                [["conv1", True]],
-                [["conv1", 0], ["conv1", 0, 1]],
-            )
+            for wrong in ("conv1", [["conv1"]], [["conv1", -1]], [["conv1", True]], [["conv1", 0, 1]])
         ),
     ],
 )
@@ -164,12 +141,8 @@ def test_each_setting_is_described_once():
             assert field.json_schema_extra["must"]
             about = (field.description, field.json_schema_extra["must"], str(field.annotation))
             assert described.setdefault(name, about) == about, name
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_help_has_a_line_a_setting(name):
-    lines = settings.described(name).splitlines()
-    assert [line.partition(" ")[0] for line in lines] == list(MODELS[name].model_fields)
+    for name, kind in MODELS.items():  # a line of help each
+        assert [line.split()[0] for line in settings.described(name).splitlines()] == list(kind.model_fields)
 
 
 NUMBERS = st.one_of(st.integers(1, 10), st.floats(0.01, 10))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -32,16 +29,6 @@ def slow(shape, classes):
 def failing(shape, classes):
     if torch.initial_seed() == 1:
         raise ValueError("seed 1 is unlucky")
-    return quick(shape, classes)
-
-
-def dying(shape, classes):
-    """Kills its process as often as a file says."""
-    file = Path(os.environ["SWEEP_NETS_DEATHS"])
-    left = int(file.read_text())
-    file.write_text(str(left - 1))
-    if left > 0:
-        os.kill(os.getpid(), signal.SIGKILL)
     return quick(shape, classes)
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pandas.api.types import is_numeric_dtype
 
 from deadbook import runs
 
@@ -46,20 +44,11 @@ RUNS = {
 
 
 def difference(committed, computed) -> float:
-    """The largest difference of two tables, as a share of its column's largest number; times excepted."""
+    """`runs.difference` of all columns but times; words must be the same."""
     assert list(committed) == list(computed)
-    assert len(committed) == len(computed)
-    largest = 0.0
-    for name in set(committed) - TIMES:
-        if is_numeric_dtype(committed[name]):
-            old, new = (table[name].to_numpy(dtype=float) for table in (committed, computed))
-            np.testing.assert_array_equal(np.isnan(old), np.isnan(new))
-            largest = max(
-                largest, np.nanmax(abs(old - new), initial=0) / (np.nanmax(abs(old), initial=0) or 1)
-            )
-        else:
-            assert committed[name].tolist() == computed[name].tolist()
-    return largest
+    words = committed.select_dtypes(exclude=["number", "bool"])
+    assert words.equals(computed[list(words)])
+    return runs.difference(*(table.drop(columns=TIMES & set(table)) for table in (committed, computed)))
 
 
 @pytest.mark.parametrize("experiment", RUNS)

@@ -76,7 +76,7 @@ def some_units(chosen: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def committed(experiment: str, run: Mapping[str, Any]) -> bool:
     """Whether a run with exactly these settings is in the book: it is read as it was recorded."""
-    return (runs.top() / runs.PUBLISHED / runs.key(experiment, run)).is_dir()
+    return (runs.project_root() / runs.PUBLISHED / runs.key(experiment, run)).is_dir()
 
 
 def recorded(wanted: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

@@ -9,7 +9,6 @@ Everything is written under another name first and renamed when it is whole.
 from __future__ import annotations
 
 import ast
-import contextlib
 import html
 import json
 import os
@@ -18,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -36,10 +34,6 @@ FRONT = "book/assets/front.svg"  # the figure of the title page
 TABLES = "book/tables"  # one a chapter, for readers
 
 
-# the one of this environment, activated or not
-_JUPYTER_BOOK = (sys.executable, str(Path(sys.executable).with_name("jupyter-book")))
-
-
 _KERNELS = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning in every kernel
     "DEADUNITS_PAGE": "1",  # no kernel will be where the page is read: no live widgets
@@ -54,12 +48,14 @@ class Failed(RuntimeError):
 
 def chapters() -> list[str]:
     """Names of the chapters, in order."""
-    return sorted(path.stem for path in (runs.top() / "notebooks").glob("*.ipynb"))
+    return sorted(path.stem for path in (runs.project_root() / "notebooks").glob("*.ipynb"))
 
 
 def profiles() -> list[str]:
     """Names of the profiles."""
-    return sorted(path.name for path in (runs.top() / "notebooks/profiles").iterdir() if path.is_dir())
+    return sorted(
+        path.name for path in (runs.project_root() / "notebooks/profiles").iterdir() if path.is_dir()
+    )
 
 
 def known(chapter: str, profile: str) -> None:
@@ -72,7 +68,7 @@ def known(chapter: str, profile: str) -> None:
 def given(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The parameters that the profile sets, overruled by `own`; raise `Invalid` for an unknown chapter."""
     known(chapter, profile)
-    file = runs.top() / "notebooks/profiles" / profile / f"{chapter}.yaml"
+    file = runs.project_root() / "notebooks/profiles" / profile / f"{chapter}.yaml"
     mine = yaml.safe_load(file.read_text("utf8")) if file.is_file() else {}
     return dict(mine or {}) | dict(own or {})
 
@@ -89,9 +85,11 @@ def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -
         Invalid: as `chosen`; missing images, a folder not writable.
     """
     every = chosen(chapter, profile, own)
-    folder = runs.top() / every["results"]
+    folder = runs.project_root() / every["results"]
     runs.check_writable(folder)
-    if "dataset" in every and not runs.kept(every, folder):  # so it is computed, and needs its images
+    if "dataset" in every and not runs.has_matching_run(
+        every, folder
+    ):  # so it is computed, and needs its images
         datasets.check(root=every["data_root"], **datasets.chosen(every))
         runs.decode(every, every["data_root"])  # here, where its progress is seen
     return every
@@ -116,10 +114,10 @@ def execute(
         Invalid: see `complete`; before anything starts.
         Failed: a cell raised; names the chapter, the cell and the error. What was there before stays.
     """
-    elsewhere = {} if results in (None, "results") else {"results": results}
-    complete(chapter, profile, dict(own or {}) | elsewhere)
-    mine = given(chapter, profile, dict(own or {}) | elsewhere)
-    folder = folder or runs.top() / "_build" / ("own" if own else f"{profile}/chapters")
+    mine = dict(own or {}) | ({} if results in (None, "results") else {"results": results})
+    complete(chapter, profile, mine)
+    mine = given(chapter, profile, mine)
+    folder = folder or runs.project_root() / "_build" / ("own" if own else f"{profile}/chapters")
     runs.check_writable(folder)
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -127,19 +125,18 @@ def execute(
     runs.clean(folder)
     place = folder / f"{chapter}.ipynb"
     draft = folder / f".{chapter}.{runs.here()}" / place.name
-    quiet = not sys.stderr.isatty()
+    bar = {"desc": chapter, "unit": "cell", "leave": False} if sys.stderr.isatty() else False
     draft.parent.mkdir()
     try:
-        watched = contextlib.nullcontext() if quiet else _watch(runs.top() / mine.get("results", "results"))
-        with mock.patch.dict(os.environ, _KERNELS), watched:
+        with mock.patch.dict(os.environ, _KERNELS):
             papermill.execute_notebook(
-                runs.top() / f"notebooks/{chapter}.ipynb",
+                runs.project_root() / f"notebooks/{chapter}.ipynb",
                 draft,
                 parameters=mine,
-                cwd=runs.top(),
+                cwd=runs.project_root(),
                 kernel_name="python3",
                 extra_arguments=["--log-level=CRITICAL"],  # it warns of TCP at each start, and of Ctrl-C
-                progress_bar=False if quiet else {"desc": chapter, "unit": "cell", "leave": False},
+                progress_bar=bar,
                 **more,
             )
         draft.write_text(normalise(draft.read_text("utf8")), "utf8")
@@ -164,7 +161,7 @@ def execute_all(profile: str, results: str) -> Iterator[Path]:
         Failed: a run or a chapter failed; the chapters that are being executed come to their end first.
     """
     parameters = {chapter: complete(chapter, profile, {"results": results}) for chapter in chapters()}
-    _compute_runs(parameters, results)
+    compute_runs(parameters)
     with ProcessPoolExecutor(os.cpu_count()) as executor:
         futures = [executor.submit(execute, chapter, profile, results=results) for chapter in chapters()]
         try:
@@ -175,13 +172,19 @@ def execute_all(profile: str, results: str) -> Iterator[Path]:
                 future.cancel()
 
 
-def _compute_runs(parameters: Mapping[str, Mapping[str, Any]], results: str) -> None:
-    """The runs of chapters with these parameters, before the first one starts: several want the same ones."""
-    wanted: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for chapter, experiment, run in plans.every(parameters):
-        wanted.setdefault((experiment, parameters[chapter]["data_root"]), []).append(run)
-    for (experiment, data_root), planned in wanted.items():
-        at_once = int(experiment in plans.TIMED)  # nothing runs beside those that measure time
+def compute_runs(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """The runs of chapters with these parameters, before the first one starts: several want the same ones.
+
+    Raises:
+        Failed: a run failed.
+    """
+    wanted: dict[tuple, list[dict[str, Any]]] = {}
+    for chapter in (name for name in plans.PLANS if name in parameters):
+        how = tuple(parameters[chapter][name] for name in ("results", "data_root", "processes"))
+        for experiment, planned in plans.PLANS[chapter](parameters[chapter]).items():
+            wanted.setdefault((experiment, *how), []).extend(planned)
+    for (experiment, results, data_root, processes), planned in wanted.items():
+        at_once = 1 if experiment in plans.TIMED else processes  # nothing runs beside those that measure time
         try:
             runs.ensure(experiment, planned, results, data_root, at_once)
         except RuntimeError as error:
@@ -263,12 +266,18 @@ def _widgets(notebook: dict[str, Any]) -> list[str]:
 
 def errors(notebook: Path) -> list[str]:
     """Cells of an executed notebook that hold an error, in words."""
-    found = []
+    return [
+        f"{notebook.stem}, cell {number}: {output['ename']}: {output['evalue']}"
+        for number, output in _outputs(notebook)
+        if output["output_type"] == "error"
+    ]
+
+
+def _outputs(notebook: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The outputs of an executed notebook, each with the number of its cell."""
     for number, cell in enumerate(json.loads(notebook.read_text("utf8"))["cells"]):
         for output in cell.get("outputs", []):
-            if output["output_type"] == "error":
-                found.append(f"{notebook.stem}, cell {number}: {output['ename']}: {output['evalue']}")
-    return found
+            yield number, output
 
 
 def runs_shown(notebook: Path) -> list[str]:
@@ -286,7 +295,7 @@ def build(profile: str | None = None, results: str = "results") -> Path:
     Raises:
         Failed: a chapter is missing or holds an error, or Sphinx warns.
     """
-    source = runs.top() if profile is None else _stage(profile, runs.top() / results)
+    source = runs.project_root() if profile is None else _stage(profile, runs.project_root() / results)
     executed = sorted((source / "book/chapters").glob("*.ipynb"))
     missing = set(chapters()) - {path.stem for path in executed}
     wrong = [f"{name} is not executed" for name in sorted(missing)]
@@ -295,7 +304,7 @@ def build(profile: str | None = None, results: str = "results") -> Path:
         raise Failed("not published:\n" + "\n".join(wrong))
     runs.runs_in(source / runs.PUBLISHED)  # warns of damaged ones here, not in Sphinx's output
     html = _build_pages(source, "-W", "-n", "--keep-going")
-    return html if profile is None else _put(html, runs.top() / f"_build/{profile}/html")
+    return html if profile is None else _put(html, runs.project_root() / f"_build/{profile}/html")
 
 
 def build_page(executed: Path) -> Path:
@@ -304,7 +313,7 @@ def build_page(executed: Path) -> Path:
     Raises:
         Failed: Sphinx fails.
     """
-    top = runs.top()
+    top = runs.project_root()
     (top / "_build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".page-", dir=top / "_build") as folder:
         source = Path(folder)
@@ -319,13 +328,21 @@ def build_page(executed: Path) -> Path:
 
 def _build_pages(source: Path, *options: str) -> Path:
     done = subprocess.run(
-        [*_JUPYTER_BOOK, "build", source, *options, "--all", "-q"],
+        [
+            sys.executable,
+            Path(sys.executable).with_name("jupyter-book"),
+            "build",
+            source,
+            *options,
+            "--all",
+            "-q",
+        ],
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
     )
     if done.returncode:
-        raise Failed(f"the site was not built:\n{_telling(done.stdout + done.stderr)}")
+        raise Failed(f"the site was not built:\n{_error_lines(done.stdout + done.stderr)}")
     return source / "_build/html"
 
 
@@ -342,7 +359,7 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
     Runs that no chapter shows any more are removed from there. README.md gets today's numbers, the title page
     its figure, readers their tables.
     """
-    top, written, shown = runs.top(), [], set[str]()
+    top, written, shown = runs.project_root(), [], set[str]()
     for chapter in chapters():
         executed = top / f"_build/{profile}/chapters/{chapter}.ipynb"
         if not executed.is_file() or errors(executed):
@@ -389,9 +406,9 @@ def front(known: Sequence[runs.Run]) -> bytes | None:
     from deadbook import figures
 
     of = {"activation": "relu", "widths": [8, 16, 64], "dataset": "mnist"}
-    some = [run for run in known if run.info["experiment"] == "units"]
-    some = [run for run in some if of.items() <= run.info["settings"].items()]
-    tables = [table[table["step"] == table["step"].max()] for table in (run.table("scores") for run in some)]
+    units = [run for run in known if run.info["experiment"] == "units"]
+    tables = [run.table("scores") for run in units if of.items() <= run.info["settings"].items()]
+    tables = [table[table["step"] == table["step"].max()] for table in tables]
     return figures.svg(figures.worth(pd.concat(tables))) if tables else None
 
 
@@ -404,7 +421,7 @@ def with_numbers(text: str) -> str:
 
     def fill(found: re.Match[str]) -> str:
         chapter, name, how = found[1], found[2], found[3]
-        path = runs.top() / f"book/chapters/{chapter}.ipynb"
+        path = runs.project_root() / f"book/chapters/{chapter}.ipynb"
         known = glued(path) if path.is_file() else {}
         if name not in known:
             raise Failed(f"README.md wants {name} of {chapter}, which has: {', '.join(known) or 'nothing'}")
@@ -415,18 +432,17 @@ def with_numbers(text: str) -> str:
 
 def glued(notebook: Path) -> dict[str, Any]:
     """The numbers and words that an executed chapter keeps for the prose, by name."""
-    found = {}
-    for cell in json.loads(notebook.read_text("utf8"))["cells"]:
-        for output in cell.get("outputs", []):
-            if "scrapbook" in output.get("metadata", {}):
-                text = "".join(output["data"]["application/papermill.record/text/plain"])
-                found[output["metadata"]["scrapbook"]["name"]] = ast.literal_eval(text)
-    return found
+    numbers = {}
+    for _, output in _outputs(notebook):
+        if scrapbook := output.get("metadata", {}).get("scrapbook"):
+            record = "".join(output["data"]["application/papermill.record/text/plain"])
+            numbers[scrapbook["name"]] = ast.literal_eval(record)
+    return numbers
 
 
 def _stage(profile: str, results: Path) -> Path:
     """A source tree for the site with this profile's chapters and runs in the place of the committed."""
-    top = runs.top()
+    top = runs.project_root()
     source = top / f"_build/{profile}/src"
     shutil.rmtree(source, ignore_errors=True)
     _copy_prose(source)
@@ -443,46 +459,20 @@ def _stage(profile: str, results: Path) -> Path:
 def _copy_prose(source: Path) -> None:
     """The book without chapters and runs."""
     ignored = shutil.ignore_patterns("chapters", "results", "node_modules", "_build")
-    shutil.copytree(runs.top() / "book", source / "book", ignore=ignored)
+    shutil.copytree(runs.project_root() / "book", source / "book", ignore=ignored)
     for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(runs.top() / name, source / name)
+        shutil.copy(runs.project_root() / name, source / name)
 
 
 def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if name.startswith(".") or name.endswith(".failed.ipynb")]
 
 
-@contextlib.contextmanager
-def _watch(folder: Path) -> Iterator[None]:
-    """A second bar on the terminal while runs are being computed in `folder`."""
-    stop = threading.Event()
-
-    def look() -> None:
-        bar = None
-        while not stop.wait(0.5):
-            waited = runs.read_progress(folder)
-            bar = bar or (pool.Bar(int(waited[1]), "runs", position=1) if waited else None)
-            if waited:
-                bar.show(waited[0])
-            elif bar:
-                bar = bar.close()
-        if bar:
-            bar.close()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def _shown(path: Path) -> Path:
-    return path.relative_to(runs.top()) if path.is_relative_to(runs.top()) else path
+    return path.relative_to(runs.project_root()) if path.is_relative_to(runs.project_root()) else path
 
 
-def _telling(output: str) -> str:
+def _error_lines(output: str) -> str:
     """The lines of Sphinx's output that say what is wrong."""
     lines = [line for line in output.splitlines() if re.search(r"WARNING|ERROR|[Ee]rror:", line)]
     return "\n".join(lines[:20] or output.splitlines()[-20:])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -72,17 +71,17 @@ def _chapters(source: str) -> Path:
     return Path(source) / "book/chapters"
 
 
-def shown(chapter: Path) -> Iterator[tuple[str, str]]:
-    """Claims that an executed chapter shows: name and verdict."""
+@cache  # chapters are megabytes
+def shown(chapter: Path) -> dict[str, str]:
+    """Claims that an executed chapter shows, by name, and the verdicts."""
     words = glued(chapter)
-    for cell in json.loads(chapter.read_text("utf8"))["cells"]:
-        for name in re.findall(r'verdict-id\\?">([CO][\d.]+)<', json.dumps(cell.get("outputs", []))):
-            yield name, words[f"verdict_{name.lower().replace('.', '')}"]
+    names = re.findall(r'verdict-id[\\"]*>([CO][\d.]+)<', chapter.read_text("utf8"))
+    return {name: words[f"verdict_{name.lower().replace('.', '')}"] for name in names}
 
 
 def unshown(chapters: Path) -> list[str]:
     """The claims that no executed chapter shows."""
-    known = {name for path in chapters.glob("*.ipynb") for name, _ in shown(path)}
+    known = {name for path in chapters.glob("*.ipynb") for name in shown(path)}
     return [name for name in claims.CLAIMS if name not in known]
 
 
@@ -111,7 +110,7 @@ def verdicts(chapters: Path) -> str:
         return "\n".join(parts)
 
     for path in sorted(chapters.glob("*.ipynb")):
-        if found := {name: outcome(text) for name, text in shown(path)}:
+        if found := {name: outcome(text) for name, text in shown(path).items()}:
             lines.append(f"**{title(path)}**\\\n{marks(found)}")
     for prefix in ("C2", "C3", "C4", "O"):
         if found := {name: "not run yet" for name in unshown(chapters) if name.startswith(prefix)}:
@@ -131,10 +130,8 @@ def ledger(chapters: Path, known: list[Run]) -> str:
     """All claims in Markdown: each judged by its criterion from the tables of these runs."""
     parts = []
     for path in sorted(chapters.glob("*.ipynb")):
-        found = [name for name, _ in shown(path)]
-        if found:
-            parts.append(f"## {title(path)}")
-        for name in found:
+        parts += [f"## {title(path)}"] if shown(path) else []
+        for name in shown(path):
             see = f"{name}, from {{doc}}`the chapter <chapters/{path.stem}>`"
             figure = claims.CLAIMS[name].figure
             parts += _block(name, see + f", {{numref}}`{figure}`:" if figure else see + ":", known)
@@ -163,7 +160,7 @@ def tally(chapters: Path, known: list[Run]) -> dict[str, str]:
         f"seeds {path.stem}": str(len({of[name] for name in runs_shown(path)}))
         for path in chapters.glob("*.ipynb")
     }
-    words = [outcome(text) for path in chapters.glob("*.ipynb") for _, text in shown(path)]
+    words = [outcome(text) for path in chapters.glob("*.ipynb") for text in shown(path).values()]
     hours = sum(run.info["processor_seconds"] for run in known) / 3600
     counts = {word: str(words.count(word)) for word in MARKS}
     return counts | seeds | {"claims": str(len(words)), "runs": str(len(known)), "hours": f"{hours:.1f}"}

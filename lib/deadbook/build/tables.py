@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from deadbook.analysis import trials
-from deadbook.runs import Run, table, write
+from deadbook.runs import Run, write
 
 STEP = {"seed": "of weights and minibatches", "step": "of the training, from 1", "epoch": "passes so far"}
 ON = {
@@ -37,11 +37,13 @@ class Table:
 
 def _rows(experiment: str, name: str, runs: Sequence[Run]) -> pd.DataFrame:
     """A table of the runs of one experiment; of random choices the mean over the draws."""
-    runs = [run for run in runs if run.info["experiment"] == experiment]
-    rows = table(runs, name)
+    parts = []
+    for run in (run for run in runs if run.info["experiment"] == experiment):
+        widths = run.info["settings"].get("widths", [0])
+        parts.append(run.table(name).assign(hidden=widths[-1]))
+    rows = pd.concat(parts, ignore_index=True)
     if experiment == "units":
-        hidden = [run.info["settings"]["widths"][-1] for run in runs for _ in range(len(run.table(name)))]
-        rows = rows.assign(hidden=hidden)[rows["set"] == "other"].drop(columns="set")
+        rows = rows[rows["set"] == "other"].drop(columns="set")
     if "draw" in rows:
         by = [column for column in rows if column not in ("draw", "penalty")]
         rows = rows.groupby(by, sort=False)["penalty"].mean().reset_index()

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from deadbook.experiments.common import Row, build, load
+from deadbook.experiments.unit_pruning import file_size
 from deadbook.settings import UnitCosts
 from deadunits import compaction, pruning, unit_scorers
 from deadunits.data import Batch
@@ -38,7 +39,7 @@ def unit_costs(settings: UnitCosts, data_root: str = "") -> Iterator[Row]:
             file = Path(folder) / f"{name}.onnx"
             session = onnx_session(net, file, images.shape)
             row = {"network": name, "parameters": compaction.parameter_count(net)}
-            row["bytes"] = state_bytes(net, Path(folder) / "state.pt")
+            row["bytes"] = file_size(net)
             row["onnx_bytes"] = file.stat().st_size if session else 0
             yield "sizes", row | {"activation_bytes": activation_bytes(net, images.probe)}
             for layout, memory in LAYOUTS.items():
@@ -85,12 +86,6 @@ def onnx_session(net: nn.Module, file: Path, shape: tuple[int, int, int]) -> obj
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
-
-def state_bytes(net: nn.Module, file: Path) -> int:
-    """Bytes of its `state_dict` in a file."""
-    torch.save(net.state_dict(), file)
-    return file.stat().st_size
 
 
 @torch.no_grad()

@@ -25,17 +25,7 @@ from pydantic import Field
 
 from deadbook import runs, settings
 from deadbook.build import book
-from deadbook.settings import (
-    DataRoot,
-    Positive,
-    Processes,
-    Profile,
-    Results,
-    Settings,
-    choice,
-    integer,
-    setting,
-)
+from deadbook.settings import DataRoot, Positive, Processes, Profile, Results, choice, integer, setting
 from deadunits import Invalid, __version__
 
 MANY = 10_000  # jobs in one file: more is a slip
@@ -49,16 +39,19 @@ Mapped = setting(dict, "a mapping", "names and values")
 Sweeps = setting(dict, "a mapping of names to sweeps, at least one", "the sweeps", Field(min_length=1))
 Minutes = integer(1, 10**6, "time of a job, in minutes", " (minutes)")
 Memory = setting(Positive, "gigabytes, a number above 0", "memory of a job")
-Gpus = integer(0, 1000, "GPUs of a job")
 Partition = setting(str | None, "the name of a partition", "where the jobs are queued", Field(min_length=1))
-AtOnce = integer(1, 10**6, "jobs at a time")
 Name = setting(str | None, "the name of an experiment, or of a chapter", "whose jobs they are")
 
 
-class File(Settings):
-    """What may stand in a file."""
+class Part(settings.Settings):
+    """Of a file."""
 
     noun = "name"
+
+
+class File(Part):
+    """What may stand in a file."""
+
     where: Where = "local"
     processes: Processes = 0
     results: Results = "results"
@@ -67,22 +60,20 @@ class File(Settings):
     sweeps: Sweeps
 
 
-class Slurm(Settings):
+class Slurm(Part):
     """Resources on SLURM; `more` are further options of sbatch."""
 
-    noun = "name"
     minutes: Minutes = 24 * 60
     memory: Memory = 4
-    gpus: Gpus = 0
+    gpus: integer(0, 1000, "GPUs of a job") = 0
     partition: Partition = None
-    at_once: AtOnce = 100
+    at_once: integer(1, 10**6, "jobs at a time") = 100
     more: Mapped = Field({})
 
 
-class Sweep(Settings):
+class Sweep(Part):
     """A sweep in a file: an experiment or a chapter, what is the same in all jobs, and lists."""
 
-    noun = "name"
     experiment: Name = None
     chapter: Name = None
     profile: Profile = "quick"
@@ -98,14 +89,12 @@ class Job:
     experiment: str  #: "" for a chapter
     chapter: str
     profile: str  #: of a chapter
-    settings: dict[str, Any] = field(hash=False)
+    settings: dict[str, Any]
 
     @functools.cached_property
     def key(self) -> str:
         """Name of its result; of a run the same as everywhere."""
-        if self.experiment:
-            return runs.key(self.experiment, self.settings)
-        return runs.key(f"{self.chapter}:{self.profile}", self.settings)
+        return runs.key(self.experiment or f"{self.chapter}:{self.profile}", self.settings)
 
 
 @dataclass(frozen=True)
@@ -132,6 +121,10 @@ class Plan:
         folder = self.results / "chapters" / job.key
         return folder if folder.is_dir() else None
 
+    def missing(self) -> list[Job]:
+        """The jobs that are not done."""
+        return [job for job in self.jobs if self.result(job) is None]
+
     def parameters(self, job: Job) -> dict[str, Any]:
         """Those of a chapter; its runs lie beside the others, and it takes one core."""
         names = settings.chapter(job.chapter).model_fields
@@ -151,31 +144,31 @@ def read(file: Path, overrides: Mapping[str, Any] | None = None, **options: Any)
         Invalid: what is wrong, and what is valid.
     """
     whole = _loaded(file) | {name: value for name, value in options.items() if value is not None}
-    chosen = _checked(file.name, File, whole)
-    slurm = _checked(f"{file.name}, slurm", Slurm, chosen.slurm)
-    overrides, used, jobs, sweeps = overrides or {}, set[str](), list[Job](), dict[str, Any]()
-    for name, values in chosen.sweeps.items():
+    checked = _checked(file.name, File, whole)
+    slurm = _checked(f"{file.name}, slurm", Slurm, checked.slurm)
+    unused, jobs, sweeps = dict(overrides or {}), list[Job](), dict[str, Any]()
+    for name, values in checked.sweeps.items():
         where = f"{file.name}, {name}"
         if type(name) is not str or not re.fullmatch(r"\w[\w.-]*", name):
             raise Invalid(f"{where}: the name of a sweep must be of letters, digits, _, - and .")
-        sweeps[name] = _overruled(where, values, overrides, used)
-        jobs += _jobs(where, name, sweeps[name])
+        if type(values) is not dict or ("experiment" in values) == ("chapter" in values):
+            raise Invalid(f"{where} must name an experiment or a chapter, its settings and its lists")
+        sweep = _checked(where, Sweep, {key: value for key, value in values.items() if value is not None})
+        new = {key: value for key, value in (overrides or {}).items() if key in _model(sweep).model_fields}
+        unused = {key: value for key, value in unused.items() if key not in new}
+        lists = {key: value for key, value in sweep.lists.items() if key not in new}
+        sweep = sweep.model_copy(update={"settings": sweep.settings | new, "lists": lists})
+        sweeps[name] = sweep.model_dump(exclude_unset=True)
+        jobs += _jobs(where, name, sweep)
         if len(jobs) > MANY:
             raise Invalid(f"{file.name}: more than {MANY:,} jobs; a slip in a list?")
-    if unused := overrides.keys() - used:
+    if unused:
         raise Invalid(f"no sweep of {file.name} has a setting {', '.join(sorted(unused))}")
-    doubled = [key for key, times in Counter(job.key for job in jobs).items() if times > 1]
-    if doubled:
-        raise Invalid(f"{file.name}: {len(doubled)} jobs are there twice; the same value twice in a list?")
-    return Plan(
-        jobs,
-        runs.top() / chosen.results,
-        chosen.data_root,
-        chosen.where,
-        chosen.processes,
-        slurm,
-        whole | {"sweeps": {name: sweep.model_dump(exclude_unset=True) for name, sweep in sweeps.items()}},
-    )
+    if doubled := len(jobs) - len({job.key for job in jobs}):
+        raise Invalid(f"{file.name}: {doubled} jobs are there twice; the same value twice in a list?")
+    results = runs.project_root() / checked.results
+    how = checked.data_root, checked.where, checked.processes, slurm
+    return Plan(jobs, results, *how, whole | {"sweeps": sweeps})
 
 
 def check(plan: Plan) -> None:
@@ -184,8 +177,7 @@ def check(plan: Plan) -> None:
     Jobs that failed before are left alone: they fail again, or not, without the others.
     """
     runs.check_writable(plan.results)
-    new = [job for job in plan.jobs if not (plan.place(job) / "error").exists()]
-    missing = [job for job in new if plan.result(job) is None]
+    missing = [job for job in plan.missing() if not (plan.place(job) / "error").exists()]
     for job in missing:
         if job.chapter:
             book.complete(job.chapter, job.profile, plan.parameters(job))
@@ -214,9 +206,9 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = Counter(key.value for key, _ in node.value)
-        if twice := [name for name, times in names.items() if times > 1]:
-            raise yaml.YAMLError(f"{twice[0]} is there twice")
+        for name, times in Counter(key.value for key, _ in node.value).items():
+            if times > 1:
+                raise yaml.YAMLError(f"{name} is there twice")
         return super().construct_mapping(node, deep)
 
 
@@ -232,7 +224,7 @@ def _loaded(file: Path) -> dict[str, Any]:
     return whole
 
 
-def _model(sweep: Sweep) -> type[Settings]:
+def _model(sweep: Sweep) -> type[settings.Settings]:
     """What its settings must be; raise `Invalid` for an unknown experiment, chapter or profile."""
     if sweep.experiment:
         return settings.experiment(sweep.experiment)
@@ -242,56 +234,41 @@ def _model(sweep: Sweep) -> type[Settings]:
 
 def _jobs(where: str, name: str, sweep: Sweep) -> list[Job]:
     """The jobs of one sweep, each checked."""
-    experiment, chapter = sweep.experiment or "", sweep.chapter or ""
-    kind = _model(sweep)
+    chapter, profile = sweep.chapter or "", sweep.profile if sweep.chapter else ""
     lists = {setting: _values(f"{where}, {setting}", value) for setting, value in sweep.lists.items()}
     if math.prod(map(len, lists.values())) > MANY:
         raise Invalid(f"{where}: more than {MANY:,} jobs; a slip in a list?")
-    base = book.chosen(chapter, sweep.profile) if chapter else {}
-    jobs = []
-    for values in itertools.product(*lists.values()):
-        chosen = sweep.settings | dict(zip(lists, values, strict=True))
-        _checked(where, kind, base | chosen)
-        jobs.append(Job(name, experiment, chapter, sweep.profile if chapter else "", chosen))
-    return jobs
+    base = book.chosen(chapter, profile) if chapter else {}
+    combinations = runs.grid(sweep.settings, **lists)
+    for chosen in combinations:
+        _checked(where, _model(sweep), base | chosen)
+    return [Job(name, sweep.experiment or "", chapter, profile, chosen) for chosen in combinations]
 
 
 def _values(where: str, value: Any) -> list[Any]:
     """The values of a list: written out, or as `range`, `linspace` (low, high, number) or `logspace`."""
-    if type(value) is list and value:
-        return value
+    values = value if type(value) is list else []
     if type(value) is dict and len(value) == 1 and next(iter(value)) in LISTS:
         ((kind, numbers),) = value.items()
-        numbers, values = numbers if type(numbers) is list else [numbers], []
+        numbers = numbers if type(numbers) is list else [numbers]
         with contextlib.suppress(TypeError, ValueError, OverflowError):  # too few numbers, too large ones
-            if all(type(number) in ((int,) if kind == "range" else (int, float)) for number in numbers):
+            if all(type(number) in (int, float) for number in numbers):
                 values = list(itertools.islice(LISTS[kind](*numbers), MANY + 1))
-        if len(values) > MANY:
-            raise Invalid(f"{where}: {value} has more than {MANY:,} values")
-        if values and all(abs(number) < math.inf for number in values):
-            return values
-    raise Invalid(
-        f"{where} = {value!r} must be a list of values, or {{range: [start, stop, step]}}, "
-        "{linspace: [low, high, number]} or {logspace: [low, high, number]} (powers of 10)"
-    )
+    if len(values) > MANY:
+        raise Invalid(f"{where}: {value} has more than {MANY:,} values")
+    if not values:
+        raise Invalid(
+            f"{where} = {value!r} must be a list of values, or {{range: [start, stop, step]}}, "
+            "{linspace: [low, high, number]} or {logspace: [low, high, number]} (powers of 10)"
+        )
+    return values
 
 
 def _even(low: float, high: float, number: int, place: int) -> float:
     return low if number == 1 else low + (high - low) * place / (number - 1)
 
 
-def _overruled(where: str, values: Any, overrides: Mapping[str, Any], used: set[str]) -> Sweep:
-    """A sweep of the file with the command line's settings in the place of the file's."""
-    if type(values) is not dict or ("experiment" in values) == ("chapter" in values):
-        raise Invalid(f"{where} must name an experiment or a chapter, its settings and its lists")
-    sweep = _checked(where, Sweep, {name: value for name, value in values.items() if value is not None})
-    known = {name: value for name, value in overrides.items() if name in _model(sweep).model_fields}
-    used.update(known)
-    lists = {name: value for name, value in sweep.lists.items() if name not in known}
-    return sweep.model_copy(update={"settings": sweep.settings | known, "lists": lists})
-
-
-def _checked(where: str, kind: type[Settings], values: Mapping[str, Any]) -> Any:
+def _checked(where: str, kind: type[settings.Settings], values: Mapping[str, Any]) -> Any:
     try:
         return settings.check(kind, values)
     except Invalid as error:

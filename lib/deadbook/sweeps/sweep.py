@@ -1,11 +1,10 @@
-"""Grids of runs and of chapters, from a YAML file: on this machine or, with `where: slurm`, on SLURM."""
+"""Grids of runs and of chapters, done here or, with `where: slurm`, on SLURM; and what came out."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import os
 import re
 import shutil
 from collections import Counter
@@ -17,7 +16,8 @@ import yaml
 
 from deadbook import pool, runs, settings
 from deadbook.build import book
-from deadbook.sweeps import jobs, slurm
+from deadbook.chapters import plans
+from deadbook.sweeps import grids, queues
 from deadbook.sweeps.grids import Job, Plan
 from deadunits import Invalid
 
@@ -36,54 +36,67 @@ def launch(plan: Plan, retry: bool = False, show: Callable[[str], None] = print)
         (plan.place(job) / "error").unlink(missing_ok=True)
     runs.clean(plan.results)
     runs.clean(plan.results / "chapters")
-    left = [job for job in plan.jobs if not jobs.state(job, plan).startswith(("done", "failed"))]
+    left = [job for job in plan.jobs if not queues.state(job, plan).startswith(("done", "failed"))]
     total, starts = len(left), Counter[str]()
-    with slurm.Queue(plan) if plan.where == "slurm" else Here(plan) as queue, pool.Bar(total, "jobs") as bar:
+    kind = queues.Slurm if plan.where == "slurm" else queues.Here
+    with kind(plan) as queue, pool.Bar(total, "jobs") as bar:
         while left:
             queue.look()
             waiting = []
             for job in [job for job in left if not queue.has(job)]:
-                state = jobs.state(job, plan)  # `running`: by another launcher
+                state = queues.state(job, plan)  # `running`: by another launcher
                 if state == "waiting" and (error := queue.error(job, starts[job.key])):
-                    state = jobs.keep_error(job, plan, error)
+                    state = queues.keep_error(job, plan, error)
                 if state == "waiting":
                     waiting.append(job)
                 elif not state.startswith("running"):
                     left.remove(job)
                     bar.clear()
                     show(f"[{total - len(left)}/{total}] {job.sweep} {job.key}: {state}")
-            if waiting:
-                starts.update(job.key for job in waiting)
-                queue.begin(waiting, show)
+            starts.update(job.key for job in waiting)
+            if waiting and (submitted := queue.begin(waiting)):
+                show(submitted)
             bar.show(total - len(left), sum(runs.progress(plan.results)))
-    return Counter(re.match(r"\w+", jobs.state(job, plan))[0] for job in plan.jobs)
+    return Counter(re.match(r"\w+", queues.state(job, plan))[0] for job in plan.jobs)
 
 
-class Here(pool.Pool):
-    """Processes of this machine that do the jobs of a plan."""
+def all_chapters(
+    seeds: int | None = None, profile: str = book.PUBLISHED, data_root: str = "", processes: int = 0
+) -> Plan:
+    """The runs of all chapters, each once.
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan.processes or os.cpu_count() or 1)
-        self.plan, self.errors = dataclasses.replace(plan, jobs=[]), dict[str, str]()
+    Args:
+        seeds: of every chapter; None: as many as the profile says.
+        processes: runs at once; 0: one a core.
 
-    def begin(self, waiting: Sequence[Job], show: Callable[[str], None]) -> None:
-        """Do these jobs, each as soon as a process is free; what it prints is its log."""
-        for job in waiting:
-            place = self.plan.place(job)
-            place.mkdir(parents=True, exist_ok=True)
-            self.submit(job.key, jobs.execute, job, self.plan, log=place / "log")
+    Raises:
+        Invalid: a wrong number, or missing images.
+    """
+    settings.check(settings.Command, {"processes": processes, "seeds": 1 if seeds is None else seeds})
+    root = {"data_root": data_root}
+    overrides = root | ({} if seeds is None else {"seeds": seeds})
+    parameters = {chapter: book.chosen(chapter, profile, overrides) for chapter in plans.PLANS}
+    parameters[plans.OPEN] = book.chosen(plans.OPEN, profile, root)
+    jobs = [Job(chapter, experiment, "", "", run) for chapter, experiment, run in plans.every(parameters)]
+    first = {job.key: job for job in reversed(jobs)}  # several chapters want the same runs
+    jobs = [job for job in jobs if first[job.key] is job]
+    return Plan(jobs, runs.project_root() / "results", data_root, "local", processes)
 
-    def look(self) -> None:
-        """Wait a moment, and notice the jobs that ended."""
-        self.errors |= self.ended()
 
-    def has(self, job: Job) -> bool:
-        """Whether it waits or runs in this pool."""
-        return job.key in self.pending
+def launch_chapters(plan: Plan, show: Callable[[str], None] = print) -> bool:
+    """Compute what is missing of `all_chapters`; whether nothing is missing then.
 
-    def error(self, job: Job, starts: int) -> str:
-        """Why a job that was started that often, and is not done, failed; "": it is started again."""
-        return f"{self.errors[job.key]}, {starts} times" if starts >= jobs.TRIES else ""
+    Experiments that measure time come last, one at a time. What is finished stays if it is interrupted.
+
+    Raises:
+        Invalid: missing images, or no place for results; before anything is started.
+    """
+    grids.check(plan)
+    timed = [job for job in plan.jobs if job.experiment in plans.TIMED]
+    others = [job for job in plan.jobs if job not in timed]
+    for jobs, processes in ((others, plan.processes), (timed, 1)):
+        launch(dataclasses.replace(plan, jobs=jobs, processes=processes), retry=True, show=show)
+    return not plan.missing()
 
 
 def table(plan: Plan) -> pd.DataFrame:
@@ -93,43 +106,38 @@ def table(plan: Plan) -> pd.DataFrame:
     values: dict[str, set[str]] = {}
     for name, value in (pair for job in plan.jobs for pair in job.settings.items()):
         values.setdefault(name, set()).add(str(value))
-    varied = [name for name in values if len(values[name]) > 1]
     rows = []
     for job in plan.jobs:
         folder, log = plan.result(job), plan.place(job) / "log"
         minutes = round(runs.Run(folder).info["seconds"] / 60, 1) if folder and job.experiment else ""
         rows.append(
             {"sweep": job.sweep, "key": job.key}
-            | {name: job.settings.get(name, "") for name in varied}
-            | {"state": jobs.state(job, plan), "minutes": minutes, "log": str(log) if log.exists() else ""}
+            | {name: job.settings.get(name, "") for name in values if len(values[name]) > 1}
+            | {"state": queues.state(job, plan), "minutes": minutes, "log": str(log) if log.exists() else ""}
         )
     return pd.DataFrame(rows)
 
 
 def estimate(job: Job, known: Sequence[runs.Run]) -> float | None:
     """Seconds of a run, by its number of steps, from the most similar one that was done; None: unknown."""
-    kind, steps = (job.experiment, job.settings["dataset"]), settings.training_steps
-    infos = [run.info for run in known if (run.info["experiment"], run.info["settings"]["dataset"]) == kind]
-    infos = [info for info in infos if steps(info["settings"])]
-    if not infos or steps(job.settings) is None:
+    steps, infos = settings.training_steps, [run.info for run in known]
+    infos = [info for info in infos if info["experiment"] == job.experiment and steps(info["settings"])]
+    infos = [info for info in infos if info["settings"]["dataset"] == job.settings["dataset"]]
+    alike = [sum(info["settings"].get(name) == job.settings[name] for name in job.settings) for info in infos]
+    if not infos:
         return None
-    best = max(
-        infos, key=lambda info: sum(info["settings"].get(name) == job.settings[name] for name in job.settings)
-    )
+    best = infos[alike.index(max(alike))]
     return best["seconds"] * steps(job.settings) / steps(best["settings"])
 
 
 def forecast(plan: Plan) -> str:
     """How many jobs there are, and an estimate of the time of those that are not done."""
-    known = runs.runs_in(runs.top() / runs.PUBLISHED) + runs.runs_in(plan.results)
-    missing = [job for job in plan.jobs if plan.result(job) is None]
-    guesses = [estimate(job, known) if job.experiment else None for job in missing]
+    known = runs.runs_in(runs.project_root() / runs.PUBLISHED) + runs.runs_in(plan.results)
+    guesses = [estimate(job, known) for job in plan.missing()]
     seconds, unknown = sum(filter(None, guesses)), guesses.count(None)
-    text = f"{len(plan.jobs)} jobs, {len(plan.jobs) - len(missing)} of them done"
-    if missing:
-        text += f"; the others take about {seconds / 60:.0f} minutes of one core" if seconds else ""
-        text += f"; of {unknown} the time is not known" if unknown else ""
-    return text
+    text = f"{len(plan.jobs)} jobs, {len(plan.jobs) - len(guesses)} of them done"
+    text += f"; the others take about {seconds / 60:.0f} minutes of one core" if seconds else ""
+    return text + (f"; of {unknown} the time is not known" if unknown else "")
 
 
 def gather(plan: Plan, name: str) -> pd.DataFrame:
@@ -146,14 +154,13 @@ def gather(plan: Plan, name: str) -> pd.DataFrame:
     parts, names = [], set[str]()
     for job, run in _finished(plan):
         names |= {file.stem for file in run.folder.glob("*.parquet")}
-        if not run.has(name):
-            continue
-        rows = pd.read_parquet(run.folder / f"{name}.parquet")
-        columns = {"sweep": job.sweep, "run": run.folder.name}
-        for setting, value in run.info["settings"].items():
-            plain = json.dumps(value) if isinstance(value, list | dict) else value
-            columns[f"setting_{setting}" if setting in rows else setting] = plain
-        parts.append(rows.assign(**columns))
+        if run.has(name):
+            rows = pd.read_parquet(run.folder / f"{name}.parquet")
+            columns = {"sweep": job.sweep, "run": run.folder.name}
+            for setting, value in run.info["settings"].items():
+                plain = json.dumps(value) if isinstance(value, list | dict) else value
+                columns[f"setting_{setting}" if setting in rows else setting] = plain
+            parts.append(rows.assign(**columns))
     if not parts:
         tables = ", ".join(sorted(names)) or "none"
         raise Invalid(f"no finished run has a table {name!r}; there are: {tables}")
@@ -167,11 +174,8 @@ def tensorboard(plan: Plan, folder: Path) -> int:
     scorer, a set of images), averaged over what is left (units, weights, draws).
 
     Raises:
-        Invalid: TensorBoard is not installed, or the name of a sweep is a path out of the folder.
+        Invalid: TensorBoard is not installed.
     """
-    for job in plan.jobs:
-        if not (folder / job.sweep).resolve().is_relative_to(folder.resolve()):
-            raise Invalid(f"the name of a sweep must be that of a folder, not {job.sweep!r}")
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -192,16 +196,13 @@ def _scalars(file: Path) -> Iterator[tuple[str, int, float]]:
     import pandas as pd
 
     rows = pd.read_parquet(file)
+    rows = rows if "step" in rows else rows.assign(step=0)
     words = [name for name in rows if not pd.api.types.is_numeric_dtype(rows[name])]
     numbers = [name for name in rows if name not in (*words, "step", "epoch", "unit", "weight")]
-    steps = rows["step"] if "step" in rows else pd.Series(0, index=rows.index)
-    by = [steps.rename("step"), *(rows[name] for name in words)]
-    means = rows[numbers].astype(float).groupby(by, sort=False).mean()
-    for index, values in means.iterrows():
-        step, *names = index if isinstance(index, tuple) else (index,)
-        for name, value in values.items():
+    for names, group in rows.groupby(["step", *words], sort=False):
+        for name, value in group[numbers].astype(float).mean().items():
             if math.isfinite(value):
-                yield "/".join((file.stem, *map(str, names), str(name))), int(step), value
+                yield "/".join((file.stem, *map(str, names[1:]), name)), int(names[0]), value
 
 
 def _finished(plan: Plan) -> Iterator[tuple[Job, runs.Run]]:
