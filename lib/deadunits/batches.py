@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from deadunits.data import Batch
 
 Loss = Callable[[Tensor, Tensor], Tensor]  #: (outputs, labels) -> (N,), the loss of each sample
+_RANDOM = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)  # while in training mode
+
 Batches = Batch | Iterable[Batch]  #: a `Batch`, several, or any pairs (x, y), as a `DataLoader` gives them
 
 
@@ -103,6 +105,34 @@ def sample_wise(loss: Loss) -> Loss:
         return values
 
     return losses
+
+
+def sample_losses(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross entropy of each sample: (N, classes), (N,) -> (N,), in nats.
+
+    As `F.cross_entropy(logits, y, reduction="none")`, which is seven times slower on a CPU for ten classes.
+
+    Raises:
+        ValueError: outputs or labels of other shapes: they need a `loss` of their own.
+    """
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or y.shape != logits.shape[:1]:
+        shapes = (tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in (logits, y))
+        raise ValueError(
+            "the default loss takes outputs (N, classes) and labels (N,), got {} and {}: pass loss=, a "
+            "function of outputs and labels that gives the loss of each sample, (N,)".format(*shapes)
+        )
+    z = logits.T.contiguous()  # (classes, N)
+    return z.logsumexp(0) - z.gather(0, y[None])[0]
+
+
+def refuse_train_mode(net: nn.Module) -> None:
+    """Raise ValueError if a batch norm or dropout layer is in training mode.
+
+    There the score of one image would depend on the others of its batch, or on chance.
+    """
+    for name, module in net.named_modules():
+        if module.training and isinstance(module, _RANDOM):
+            raise ValueError(f"{name} ({type(module).__name__}) is in training mode: call net.eval() first")
 
 
 def losses_of(net: nn.Module, batch: Batch, loss: Loss) -> Tensor:

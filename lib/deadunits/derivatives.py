@@ -18,8 +18,17 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from deadunits import graph
-from deadunits.batches import Batches, Loss, batches_of, forward, losses_of, sample_wise, split
-from deadunits.counterfactual import chain_behind, refuse_train_mode, sample_losses
+from deadunits.batches import (
+    Batches,
+    Loss,
+    batches_of,
+    forward,
+    losses_of,
+    refuse_train_mode,
+    sample_losses,
+    sample_wise,
+    split,
+)
 from deadunits.data import Batch
 
 Tensors = dict[str, Tensor]
@@ -150,7 +159,7 @@ def gradient_and_diagonal(
 def gauss_newton_is_exact(net: nn.Module, name: str) -> bool:
     """Whether Gauss-Newton's diagonal is the Hessian's, for a layer's weights in a chain of known layers."""
     layer, _, kind = name.rpartition(".")
-    behind = chain_behind(net, layer)
+    behind = graph.plain_behind(net, layer)
     return kind == "weight" and behind is not None and all(type(one) in _PIECEWISE_LINEAR for one in behind)
 
 

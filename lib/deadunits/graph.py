@@ -60,6 +60,20 @@ def behind(net: nn.Module, layer: str) -> dict[str, nn.Module] | None:
     return {name: modules[name] for name in names[names.index(layer) + 1 :]}
 
 
+def plain_behind(net: nn.Module, layer: str) -> list[nn.Module] | None:
+    """The same of a linear or convolutional layer of no other kind, whose weight is used once."""
+    modules, module = behind(net, layer), net.get_submodule(layer)
+    groups = getattr(module, "groups", 1) > 1 or isinstance(getattr(module, "padding", 0), str)
+    if modules is None or type(module) not in LINEAR or groups or is_shared(net, layer):
+        return None
+    return list(modules.values())
+
+
+def unit_axis(module: nn.Module) -> int:
+    """The dimension of the units in what a module gives."""
+    return -1 if isinstance(module, (nn.Linear, nn.LayerNorm)) else 1
+
+
 def next_linear(net: nn.Module, layer: str) -> str | None:
     """Name of the linear map that takes a layer's units, if there is one.
 

@@ -12,8 +12,7 @@ and the output gradient, in one forward and backward pass a batch. `mean_replace
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -31,20 +30,15 @@ from deadunits.batches import (
     forward,
     losses_of,
     mapped,
+    refuse_train_mode,
+    sample_losses,
     sample_wise,
     split,
     warn_of_rounding,
 )
-from deadunits.counterfactual import (
-    Counterfactual,
-    Passing,
-    fitting,
-    pass_through,
-    refuse_train_mode,
-    sample_losses,
-)
 from deadunits.data import Batch
-from deadunits.incremental import Snapshot, Ways, replacing
+from deadunits.graph import unit_axis
+from deadunits.incremental import Snapshot, Ways, by_position, replacing, warn_of_passes
 
 Constants = str | Mapping[str, Tensor]  #: "mean", "median", "zero", or a value for each unit
 
@@ -297,19 +291,6 @@ class _Sums:
         return Units(mean, variance, c, sizes.mean(0), changes.mean(0), torch.cat(self.norms).mean(0))
 
 
-def unit_axis(module: nn.Module) -> int:
-    """The dimension of the units in what a module gives."""
-    return -1 if isinstance(module, (nn.Linear, nn.LayerNorm)) else 1
-
-
-def by_position(h: Tensor, axis: int = 1, images: int = 0, n: int | None = None) -> Tensor:
-    """(N, units, ...), or with its dimensions in another order, -> (N, units, positions)."""
-    if (axis == -1 and h.dim() > 2) or images != 0 or n not in (None, len(h)):
-        h = h.movedim(images, 0) if axis == -1 else h.movedim((images, axis), (0, -1))
-        h = h.unflatten(0, (n, -1)).flatten(1, -2).transpose(1, 2)
-    return h.flatten(2) if h.dim() > 2 else h[:, :, None]
-
-
 def _image_axis(layer: str, shape: torch.Size, few: torch.Size) -> int:
     """The dimension that grows with the number of images."""
     grows = [dim for dim, (one, other) in enumerate(zip(shape, few, strict=True)) if one != other]
@@ -389,37 +370,33 @@ def mean_replacement_penalty(
     """The exact change of the loss when a unit gives the same for every image, for each unit alone.
 
     MRP_i = E_n |ℓ_n(h_i = c_i) - ℓ_n|, in nats (thesis: Eq. 3.1, `mrpScorer`), or without the absolute value.
-    Layers in a chain of known ones take the fast way of `Counterfactual`, those of any other network that
-    `torch.fx` traces the one of `Incremental`; all others a forward pass a unit, which a warning says.
-    Batches are kept, since they are needed twice. Arguments and errors as for `MeanReplacement`.
+    Layers of a network that `torch.fx` traces take the fast way of `Incremental`, all others a forward pass a
+    unit, which a warning says. Batches are kept, since they are needed twice. Arguments and errors as for
+    `MeanReplacement`.
 
     Returns: name of a layer -> (units,), float64.
     """
     warn_of_rounding(net, "mean replacement penalty")
     asked = Replacements(net, batches, layers, constant=constant, loss=loss)
-    totals: dict[str, Tensor] = {}
-    for batch in asked.portions():
-        shared = asked.shared(batch)
+    totals = {layer: torch.zeros_like(constants) for layer, constants in asked.constants.items()}
+    for portion in asked.portions():
         for layer in layers:
-            changes = asked.changes(shared, layer)  # (units, N)
-            total = (changes.abs() if absolute else changes).double().sum(1)
-            totals[layer] = totals[layer] + total if layer in totals else total
-    return {layer: total / asked.images for layer, total in totals.items()}
+            changes = asked.changes(portion, layer)  # (units, N)
+            totals[layer] += (changes.abs() if absolute else changes).double().sum(1)
+    return {layer: totals[layer] / asked.images for layer in layers}
 
 
-class Shared(NamedTuple):
-    """A batch, and what its layers share of it."""
+class Portion(NamedTuple):
+    """Images, and what all layers of a traced network share of them."""
 
     batch: Batch
-    passing: Passing | None  # for the layers of a chain
-    snapshot: Snapshot | None  # for those of a traced network
+    snapshot: Snapshot | None
 
-    def at(self, images: Tensor) -> Shared:
+    def at(self, images: Tensor) -> Portion:
         """The same of some of the images."""
         images = images.to(self.batch.y.device)
-        passing = self.passing and {place: x[images] for place, x in self.passing.items()}
         batch = Batch(*(mapped(lambda x: x[images], part) for part in self.batch))
-        return Shared(batch, passing, self.snapshot and self.snapshot.at(images))
+        return Portion(batch, self.snapshot and self.snapshot.at(images))
 
 
 class Replacements:
@@ -430,87 +407,77 @@ class Replacements:
     Attributes:
         batches: all of them.
         images: their number.
-        constants: what stands for each unit, by layer, (units,).
+        constants: what stands for each unit, by layer, (units,), float64.
     """
 
     def __init__(
         self, net: nn.Module, batches: Batches, layers: Sequence[str], *, constant: Constants, loss: Loss
     ):
-        _check(net, (), constant)
+        _check(net, layers, constant)
         refuse_train_mode(net)
         self.net, self.loss = net, loss
         self.batches = [batch for batch in batches_of(net, batches) if len(batch.y)]
         self.images = sum(len(batch.y) for batch in self.batches)
         if self.images == 0:
             raise ValueError("no images were observed")
-        self.axes = {layer: unit_axis(_known(net, layer)) for layer in layers}
-        self.fast = fitting(net, self.batches[0], layers)
-        others = {layer: axis for layer, axis in self.axes.items() if layer not in self.fast}
-        seen = observe(net, self.batches, list(others), constant=constant, loss=loss) if others else {}
-        self._ways = Ways(net, self.batches[0], others) if others else None
-        self._warn({layer: len(seen[layer].mean) for layer in others})
-        # the pass that finds the means of a single batch serves again; several would fill the memory
-        whole = len(self.batches) == 1 and self.fast
-        self._first = pass_through(net, self.batches[0], self.fast) if whole else None
-        passings = [self._first] if whole else (pass_through(net, one, self.fast) for one in self.batches)
-        self.constants = {layer: units.constant for layer, units in seen.items()}
-        self.constants |= _constants(net, passings, self.fast, constant)
-
-    def _warn(self, units: Mapping[str, int]) -> None:
-        slow = [layer for layer in units if layer not in self._ways.traced]
+        self._ways, self._only = Ways(net, self.batches[0], layers), None
+        slow = [layer for layer in layers if layer not in self._ways.traced]
+        seen = observe(net, self.batches, slow, constant=constant, loss=loss) if slow else {}
         if slow:
-            passes = sum(units[layer] for layer in slow)
-            reasons = sorted({self._ways.by_layer[layer] for layer in slow})
-            warnings.warn(
-                f"mean replacement of {', '.join(slow)}: {passes:,} forward passes a batch, one a unit, "
-                f"because of {', '.join(reasons)}",
-                stacklevel=5,
-            )
+            units = sum(len(seen[layer].mean) for layer in slow)
+            reasons = [self._ways.by_layer[layer] for layer in slow]
+            warn_of_passes("mean replacement", slow, "unit", units, reasons)
+        self.constants = {layer: units.constant for layer, units in seen.items()}
+        self.constants |= self._constants(constant)
 
-    def portions(self) -> Iterator[Batch]:
+    def _constants(self, constant: Constants) -> dict[str, Tensor]:
+        """What stands for each unit of the traced layers."""
+        layers = self._ways.traced
+        if not isinstance(constant, str):
+            return {layer: constant[layer].double() for layer in layers}
+        kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+        for portion in self.portions() if layers else ():
+            for layer, values in kept.items():
+                h = self._ways.units(portion.snapshot, layer)  # (N, units, positions)
+                check_units(layer, self.net.get_submodule(layer), h, 1)
+                # sums over the positions of an image as the network computes, over images in float64
+                values.append(h if constant == "median" else h.sum(2).double() / h.shape[2])
+            if len(portion.batch.y) == self.images:  # serves again; several would fill the memory
+                self._only = portion
+        if constant == "median":
+            return {layer: _median(values) for layer, values in kept.items()}
+        means = {layer: torch.cat(values).mean(0) for layer, values in kept.items()}
+        return {
+            layer: mean if constant == "mean" else torch.zeros_like(mean) for layer, mean in means.items()
+        }
+
+    def portions(self) -> Iterator[Portion]:
         """The batches, in parts of which a traced network's results fit into the memory."""
+        if self._only is not None:
+            yield self._only
+            return
         for batch in self.batches:
-            whole = self._ways is None or len(batch.y) <= self._ways.portion
-            yield from [batch] if whole else split(batch, self._ways.portion)
-
-    def shared(self, batch: Batch) -> Shared:
-        """What is computed once for a portion."""
-        passing = snapshot = None
-        if self.fast:
-            first = self._first is not None and batch is self.batches[0]
-            passing = self._first if first else pass_through(self.net, batch, self.fast)
-        if self._ways is not None and self._ways.traced:
-            snapshot = self._ways.snapshot(batch, self.loss)
-        return Shared(batch, passing, snapshot)
+            for part in split(batch, self._ways.portion):
+                yield Portion(part, self._ways.snapshot(part, self.loss) if self._ways.traced else None)
 
     @torch.no_grad()
-    def changes(self, shared: Shared, layer: str, units: Tensor | None = None) -> Tensor:
+    def changes(self, portion: Portion, layer: str, units: Tensor | None = None) -> Tensor:
         """ℓ_n(h_i = c_i) - ℓ_n of all units, or of those: (units, N)."""
-        every = torch.arange(len(self.constants[layer]))
-        units = every if units is None else units
+        units = torch.arange(len(self.constants[layer])) if units is None else units
         values = self.constants[layer][units]
-        if layer in self.fast:
-            way = Counterfactual(self.net, shared.batch, layer, self.loss, shared.passing)
-            same = way.baseline.new_ones(1, 1, *way.positions)  # a candidate that is the same for all images
-            pairs = zip(units.tolist(), values.tolist(), strict=True)
-            changes = [way.losses(unit, value * same)[0] - way.baseline for unit, value in pairs]
-            return torch.stack(changes) if changes else way.baseline.new_empty(0, len(way.baseline))
         if layer in self._ways.traced:
-            way = self._ways.losses(shared.snapshot, layer)
+            way = self._ways.losses(portion.snapshot, layer)
             return way.losses(units.to(values.device), way.constants(values)) - way.baseline
-        return self._slow(shared.batch, layer, units, values)
-
-    def sizes(self, shared: Shared, layer: str, units: Tensor) -> Tensor:
-        """Σ_n |ℓ_n(h_i = c_i) - ℓ_n| over a batch: (units,), float64, on the CPU."""
-        return self.changes(shared, layer, units).abs().double().sum(1).cpu()
-
-    def _slow(self, batch: Batch, layer: str, units: Tensor, values: Tensor) -> Tensor:
-        before = losses_of(self.net, batch, self.loss)
+        before = losses_of(self.net, portion.batch, self.loss)
         changes = [before.new_empty(0, len(before))]
         for unit, value in zip(units.tolist(), values.tolist(), strict=True):
             with replaced(self.net, {layer: {unit: value}}):
-                changes.append((losses_of(self.net, batch, self.loss) - before)[None])
+                changes.append((losses_of(self.net, portion.batch, self.loss) - before)[None])
         return torch.cat(changes)
+
+    def sizes(self, portion: Portion, layer: str, units: Tensor) -> Tensor:
+        """Σ_n |ℓ_n(h_i = c_i) - ℓ_n| over a portion: (units,), float64, on the CPU."""
+        return self.changes(portion, layer, units).abs().double().sum(1).cpu()
 
 
 class Lowest(NamedTuple):
@@ -553,50 +520,25 @@ def lowest(
             seen.observe(batch, loss)
     terms = seen.first_order(layer).cpu()  # (N, units)
     order = terms.sum(0).argsort(stable=True)
-    first, rest, totals = order[:k], order[k:].tolist(), torch.zeros(count, dtype=torch.float64)
-    portions, evaluations = list(asked.portions()), k * asked.images
-    for batch in portions:
-        totals[first] += asked.sizes(asked.shared(batch), layer, first)
+    first, rest, totals = order[:k], order[k:].tolist() if k else [], torch.zeros(count, dtype=torch.float64)
+    evaluations, start = k * asked.images, 0
+    for portion in asked.portions():
+        totals[first] += asked.sizes(portion, layer, first)
     complete = totals[first].sort().values
-    for batch, shares in zip(portions, terms.split([len(batch.y) for batch in portions]), strict=True):
-        shared = asked.shared(batch) if k else None
-        for unit in rest if k else ():
-            parts = shares[:, unit].argsort(descending=True).split(max(1, asked.images // _PARTS))
+    for portion in asked.portions():
+        end = start + len(portion.batch.y)
+        for unit in rest:
+            parts = terms[start:end, unit].argsort(descending=True).split(max(1, asked.images // _PARTS))
             while parts and totals[unit] <= complete[-1] * _ROUNDING:
                 images, *parts = parts
-                totals[unit] += asked.sizes(shared.at(images), layer, torch.tensor([unit]))[0]
+                totals[unit] += asked.sizes(portion.at(images), layer, torch.tensor([unit]))[0]
                 evaluations += len(images)
-            if len(portions) == 1 and not parts:  # perhaps a lower bound than that of the first k
+            if end - start == asked.images and not parts:  # perhaps a lower bound than that of the first k
                 complete = torch.cat([complete, totals[unit : unit + 1]]).sort().values[:k]
-        rest = [unit for unit in rest if k and totals[unit] <= complete[-1] * _ROUNDING]
+        rest, start = [unit for unit in rest if totals[unit] <= complete[-1] * _ROUNDING], end
     left = torch.cat([first, torch.tensor(rest, dtype=torch.long)]).sort().values
     units = left[totals[left].argsort(stable=True)][:k]
     return Lowest(units, totals[units] / asked.images, evaluations / (count * asked.images))
-
-
-def _known(net: nn.Module, layer: str) -> nn.Module:
-    _check(net, [layer], "mean")
-    return net.get_submodule(layer)
-
-
-def _constants(
-    net: nn.Sequential, passings: Iterable[Passing], layers: Sequence[str], constant: Constants
-) -> dict[str, Tensor]:
-    """What stands for each unit: name of a layer -> (units,), float64."""
-    if not isinstance(constant, str):
-        return {layer: constant[layer].double() for layer in layers}
-    names = list(graph.chain(net) or ())
-    behind = {layer: names.index(layer) + 1 for layer in layers}
-    kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    for passing in passings if layers else ():
-        for layer, values in kept.items():
-            h = by_position(passing[behind[layer]])
-            # sums over the positions of an image as the network computes, over images in float64
-            values.append(h if constant == "median" else h.sum(2).double() / h.shape[2])
-    if constant == "median":
-        return {layer: _median(values) for layer, values in kept.items()}
-    means = {layer: torch.cat(values).mean(0) for layer, values in kept.items()}
-    return means if constant == "mean" else {layer: torch.zeros_like(mean) for layer, mean in means.items()}
 
 
 def dead(
@@ -660,7 +602,8 @@ def replaced(net: nn.Module, constants: Mapping[str, Mapping[int, float]]) -> It
     with ExitStack() as stack:
         counts = {}
         for layer, of in constants.items():
-            module = _known(net, layer)
+            _check(net, [layer], "mean")
+            module = net.get_submodule(layer)
             counts[layer] = stack.enter_context(replacing(module, unit_axis(module), of))
         runs: list[nn.Module] = []
         stack.callback(net.register_forward_hook(lambda net, *_: runs.append(net)).remove)

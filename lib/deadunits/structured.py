@@ -27,10 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from deadunits.batches import Batches, batches_of, forward
+from deadunits.batches import Batches, Loss, batches_of, forward, refuse_train_mode, sample_losses
 from deadunits.channels import BATCH_NORM, LINEAR, OUTPUT, Channels, components, out_dim
 from deadunits.compaction import copy_without_hooks, fit, join, pick, replace, tensors
-from deadunits.counterfactual import Loss, refuse_train_mode, sample_losses
 from deadunits.counting import count
 from deadunits.data import Batch
 from deadunits.unit_scorers import UNIT_SCORERS, UnitScorer

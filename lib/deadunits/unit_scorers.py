@@ -13,15 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from deadunits import graph
-from deadunits.batches import Batches, Loss, batches_of, forward
-from deadunits.counterfactual import refuse_train_mode, sample_losses
-from deadunits.graph import activation_of
+from deadunits.batches import Batches, Loss, batches_of, forward, refuse_train_mode, sample_losses
+from deadunits.graph import activation_of, unit_axis
 from deadunits.mean_replacement import (
     check_units,
     mean_replacement_penalty,
     observe,
     refuse_compiled,
-    unit_axis,
 )
 
 UnitScores = dict[str, Tensor]
