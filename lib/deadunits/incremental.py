@@ -475,7 +475,7 @@ class _Run:
         if image and (target in _POOLS or kind in graph.POOLS):
             return x._replace(value=self.call(node, x.value))
         if kind in graph.BATCH_NORM and module.running_mean is not None and x.axis == 1:
-            return x._replace(value=_normed(module, x))
+            return x._replace(value=graph.normed(module, x.value, x.index.flatten()))
         return self.moved(node, x) if target in _MOVES else self.joined(node)
 
     def call(self, node: fx.Node, first: object, *others: object, **named: object) -> object:
@@ -743,15 +743,6 @@ def _convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, g
 def _pad(conv: nn.Conv2d, x: Tensor) -> Tensor:
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
     return F.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
-
-
-def _normed(norm: nn.Module, x: Channels) -> Tensor:
-    """Batch norm in eval mode of the changed channels."""
-    index = x.index.flatten()
-    weight, bias = (None if p is None else p[index] for p in (norm.weight, norm.bias))
-    return F.batch_norm(
-        x.value, norm.running_mean[index], norm.running_var[index], weight, bias, eps=norm.eps
-    )
 
 
 def _innermost(x: Tensor) -> bool:

@@ -23,40 +23,27 @@ from deadunits.mean_replacement import (
 )
 
 UnitScores = dict[str, Tensor]
+Names = Sequence[str]  #: of layers
+Chance = torch.Generator | None  #: only `random` needs it
 UnitScorer = Callable[..., UnitScores]
 
 
 def mrp(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """The exact loss change when a unit is replaced by its mean, E_n |ℓ_n(c_i) - ℓ_n| (Eq. 3.1), in nats."""
     return mean_replacement_penalty(net, batches, layers, loss=loss)
 
 
 def mrs(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """First-order estimate of `mrp` for all units in one backward pass (Eq. 3.3), in nats; for ranking."""
     return {layer: units.mrs for layer, units in observe(net, batches, layers, loss=loss).items()}
 
 
 def taylor(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """First-order estimate of removing a unit: MRS with 0 for the mean, E_n |Σ_p h_p ∂ℓ/∂h_p|, in nats.
 
@@ -67,12 +54,7 @@ def taylor(
 
 
 def taylor_squared(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """The squared first-order change of the mean loss when a unit gives 0, (E_n Σ_p h_p ∂ℓ/∂h_p)², in nats².
 
@@ -84,12 +66,7 @@ def taylor_squared(
 
 
 def mean_activation(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """The mean size of a unit's activation over that of its layer, E|a_i| / mean_k E|a_k|.
 
@@ -134,36 +111,21 @@ def mean_activation(
 
 
 def norm_l1(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """‖w_i‖₁ of the incoming weights (thesis: Table 4.1, `normScorerL1`); no images are looked at."""
     return {layer: weight.abs().sum(1) for layer, weight in _incoming(net, layers).items()}
 
 
 def norm_l2(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """‖w_i‖₂² of the incoming weights, squared as in the thesis (Table 4.1, `normScorerL2`)."""
     return {layer: weight.square().sum(1) for layer, weight in _incoming(net, layers).items()}
 
 
 def random(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """Uniform in [0, 1), drawn from `generator` (thesis: Table 4.1, `randomScorer`)."""
     if generator is None:
