@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from deadunits.data import Batch
 
@@ -40,8 +42,8 @@ def batches_of(net: nn.Module, batches: Batches) -> Iterator[Batch]:
             dict of them, for which the network is called as `net(*x)` or `net(**x)`; y is a tensor.
 
     Raises:
-        ValueError: not pairs; images and labels of different number; floating-point inputs of another type
-            than the network's weights.
+        ValueError: batch norm or dropout in training mode; not pairs; images and labels of different number;
+            floating-point inputs of another type than the network's weights.
     """
     random = torch.get_rng_state()
     try:
@@ -53,17 +55,15 @@ def batches_of(net: nn.Module, batches: Batches) -> Iterator[Batch]:
 
 def checked(net: nn.Module, pair: Batch) -> Batch:
     """One pair as a `Batch` on the network's device; errors as for `batches_of`."""
+    refuse_train_mode(net)
     if not _is_pair(pair):
-        raise ValueError(
-            f"a batch must be a pair (x, y) with a tensor of labels y, got {type(pair).__name__}"
-        )
+        got = type(pair).__name__
+        raise ValueError(f"a batch must be a pair (x, y) with a tensor of labels y, got {got}")
     weights = [weight for weight in net.parameters() if weight.is_floating_point()]
     devices, types = ({getattr(weight, of) for weight in weights} for of in ("device", "dtype"))
-    batch = (
-        Batch(*(mapped(lambda x: x.to(*devices), part) for part in pair))
-        if len(devices) == 1
-        else Batch(*pair)
-    )
+    batch = Batch(*pair)
+    if len(devices) == 1:
+        batch = Batch(*(mapped(lambda x: x.to(*devices), part) for part in pair))
     for x in tensors(batch.x):
         if x.is_floating_point() and types and x.dtype not in types and not _autocast(x):
             (dtype, *_) = types
@@ -84,6 +84,28 @@ def forward(net: nn.Module, x: object) -> object:
     if isinstance(x, dict):
         return net(**x)
     return net(*x) if isinstance(x, (tuple, list)) else net(x)
+
+
+@contextmanager
+def removing(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks when the block ends, however it ends."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """The network in eval mode while the block lasts."""
+    training = [module for module in net.modules() if module.training]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def sample_wise(loss: Loss) -> Loss:

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from deadunits.batches import evaluating, removing
+
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LINEAR = (nn.Linear, *_CONV, *_TRANSPOSED)  #: layers whose units can be removed, and which take constants
@@ -49,18 +51,13 @@ class Channels:
 
     def __init__(self, net: nn.Module, x: Tensor):
         trace = _Trace(net)
-        training, fast = [m for m in net.modules() if m.training], torch.backends.mha.get_fastpath_enabled()
-        net.eval()
+        fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # attention in steps that are known
         try:
-            with torch.no_grad(), trace:
+            with evaluating(net), removing(trace.handles), torch.no_grad(), trace:
                 out = net(x)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-            for module in training:
-                module.training = True
-            for handle in trace.handles:
-                handle.remove()
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):
                 trace.stay(trace.ids(tensor), OUTPUT)

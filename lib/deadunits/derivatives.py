@@ -22,9 +22,10 @@ from deadunits.batches import (
     Batches,
     Loss,
     batches_of,
+    checked,
     forward,
     losses_of,
-    refuse_train_mode,
+    removing,
     sample_losses,
     sample_wise,
     split,
@@ -179,7 +180,7 @@ def signals(net: nn.Module, batch: Batch, layer: str, *, loss: Loss = sample_los
     Raises:
         ValueError: another kind of layer, batch norm or dropout in training mode.
     """
-    refuse_train_mode(net)
+    batch = checked(net, batch)
     inputs, h, z = _captured(net, batch, layer)
     with torch.enable_grad():
         (outputs,) = torch.autograd.grad(sample_wise(loss)(z, batch.y).sum(), h)
@@ -200,7 +201,6 @@ def over_batches(
         ValueError: an unknown name, no images, batch norm or dropout in training mode.
     """
     parameters(net, names)
-    refuse_train_mode(net)
     totals: Tensors = {}
     images = 0
     for batch in batches_of(net, batches):
@@ -342,12 +342,8 @@ def _captured(net: nn.Module, batch: Batch, layer: str) -> tuple[Tensor, Tensor,
         seen.extend((inputs[0].detach(), h))
         return h.clone()  # what follows may work in place
 
-    handle = module.register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            z = forward(net, batch.x)
-    finally:
-        handle.remove()
+    with removing([module.register_forward_hook(keep)]), torch.enable_grad():
+        z = forward(net, batch.x)
     if len(seen) != 2:
         raise ValueError(f"{layer} is used {len(seen) // 2} times in a forward pass; once is needed")
     x, h = seen

@@ -31,7 +31,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from deadunits import graph
-from deadunits.batches import Loss, forward, mapped, sample_wise, tensors
+from deadunits.batches import Loss, forward, mapped, removing, sample_wise, tensors
 from deadunits.data import Batch
 from deadunits.graph import Trace
 
@@ -155,7 +155,7 @@ class Map:
             places = matrix.unflatten(0, (self.module.in_channels, -1))  # (channels, H W, units H' W')
             columns, rows = delta.movedim(1, 2).flatten(2), places[index].flatten(1, 2)
             before = before.flatten(1)
-        elif index.shape[1] == 1 and _innermost(before) and not isinstance(self.module.padding, str):
+        elif index.shape[1] == 1 and _innermost(before) and self._padded_by_zeros:
             return self._by_rows(index, delta, before)
         else:
             columns, rows = self._windows(delta), self.weight[:, index]  # (units, K, w, kH, kW)
@@ -168,6 +168,10 @@ class Map:
         if not self.conv:
             return out
         return out.unflatten(2, shape) if matrix is not None else out.permute(0, 1, 4, 2, 3)
+
+    @property
+    def _padded_by_zeros(self) -> bool:
+        return self.module.padding_mode == "zeros" and not isinstance(self.module.padding, str)
 
     def _by_rows(self, index: Tensor, delta: Tensor, before: Tensor) -> Tensor:
         """The same, the images innermost: all columns of an output row are a matrix times some input rows."""
@@ -551,20 +555,10 @@ class _Run:
             return x._replace(value=function(*(self.met(operand, x, before.dim()) for operand in operands)))
         if any(self.of.images(arg) != 0 for arg in (node, *changed)):
             return None
-        wide = [arg in changed and not isinstance(known[arg], Channels) for arg in node.args]
-        for i, (arg, operand) in enumerate(zip(node.args, operands, strict=True)):
-            if wide[i]:
-                operands[i] = operand.unflatten(0, (self.k, -1))  # (K, N, ...)
-            elif isinstance(operand, Channels):
-                operands[i] = self.of.values[arg]
-        out = function(*operands)
-        if x is not None:  # the changed channels once more, now with their change
-            at = torch.arange(self.k, device=x.index.device)[:, None], x.index
-            for i, operand in enumerate(operands):
-                channels = operand.movedim(x.axis + 1, 1) if wide[i] else x.apart()
-                operands[i] = channels[at] if wide[i] and channels.shape[1] > 1 else channels
-            out.movedim(x.axis + 1, 1)[at] = function(*operands)  # (K, w, N, ...)
-        return out.flatten(0, 1)
+        for i, arg in enumerate(node.args):
+            if arg in changed:
+                operands[i] = self.full(arg).unflatten(0, (self.k, -1))  # (K, N, ...)
+        return function(*operands).flatten(0, 1)
 
     def met(self, operand: object, x: Channels, dims: int) -> object:
         """An operand's part that meets the changed channels."""
@@ -683,11 +677,8 @@ def replacing(module: nn.Module, axis: int, constants: Mapping[int, Tensor | flo
             h.select(axis, unit).fill_(value)
         return h
 
-    handle = module.register_forward_hook(put)
-    try:
+    with removing([module.register_forward_hook(put)]):
         yield calls
-    finally:
-        handle.remove()
 
 
 def coverage(net: nn.Module, x: object) -> dict[str, str]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import NamedTuple
 
 import torch
@@ -30,7 +29,6 @@ from deadunits.batches import (
     forward,
     losses_of,
     mapped,
-    refuse_train_mode,
     sample_losses,
     sample_wise,
     split,
@@ -101,44 +99,37 @@ class MeanReplacement:
             raise ValueError(f"absolute must be one of {', '.join(ABSOLUTES)}, got {absolute!r}")
         self.net, self.constant, self.absolute = net, constant, absolute
         self._modules = {layer: net.get_submodule(layer) for layer in layers}
-        self._sums = self._empty()
+        self._parts: dict[str, list[_Part]] = {layer: [] for layer in layers}
         self._loss, self._images = 0.0, 0  # Σ over images
         self._pass = _Pass()
         self._shapes: dict[str, torch.Size] | None = None  # what two (or three) images give
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._hooks = ExitStack()
 
     def __enter__(self) -> MeanReplacement:
         for layer, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(_Keep(self._pass, layer)))
+            self._hooks.callback(module.register_forward_hook(_Keep(self._pass, layer)).remove)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def __exit__(self, *error: object) -> None:
+        self._hooks.close()
 
     def observe(self, batch: Batch, loss: Loss = sample_losses) -> None:
         """A forward and backward pass over the images; `loss` is (outputs, labels) -> (N,)."""
-        refuse_train_mode(self.net)
         batch = checked(self.net, batch)
-        trained = [one for one in self.net.parameters() if one.requires_grad]
-        sums, total = self._empty(), 0.0
+        keep = self.constant == "median" or self.absolute == "element"
+        parts, total = {layer: [] for layer in self._modules}, 0.0
         try:
-            for one in trained:  # so that no gradients of parameters are computed
-                one.requires_grad_(False)
             for portion in split(batch, _CHUNK):
                 part, pairs = self._observe(portion, sample_wise(loss))
                 total += part
                 for layer, values in pairs.items():
-                    sums[layer].add([self._by_position(layer, h, g, portion) for h, g in values])
+                    runs = zip(*(self._by_position(layer, h, g, portion) for h, g in values), strict=True)
+                    h, g = (side[0] if len(side) == 1 else torch.cat(side, 2) for side in runs)
+                    parts[layer].append(_Part.of(h, g, keep))
         finally:
             self._pass.outputs = None
-            for one in trained:
-                one.requires_grad_(True)
-        for layer, more in sums.items():  # here, so that an exception leaves no half of a batch behind
-            self._sums[layer].merge(more)
+        for layer, more in parts.items():  # here, so that an exception leaves no half of a batch behind
+            self._parts[layer] += more
         self._loss, self._images = self._loss + total, self._images + len(batch.y)
 
     def _observe(self, batch: Batch, loss: Loss) -> tuple[float, dict[str, list[tuple[Tensor, Tensor]]]]:
@@ -173,44 +164,46 @@ class MeanReplacement:
         axis, n = unit_axis(self._modules[layer]), len(batch.y)
         images = 0
         if h.shape[:1] != (n,) or (axis == -1 and h.dim() > 2):
-            images = _image_axis(layer, h.shape, self._few(batch)[layer])
-        check_units(layer, self._modules[layer], h, axis)
-        return tuple(by_position(x, axis, images, n) for x in (h, g))
-
-    def _few(self, batch: Batch) -> dict[str, torch.Size]:
-        """What the layers give for another number of images."""
-        if self._shapes is None:
-            few = [0] * (3 if len(batch.y) == 2 else 2)
-            self._pass.outputs = seen = {}
-            try:
+            if self._shapes is None:
+                self._pass.outputs, few = {}, [0] * (3 if n == 2 else 2)
                 with torch.no_grad():
                     forward(self.net, mapped(lambda x: x[few], batch.x))
-            finally:
-                self._pass.outputs = None
-            self._shapes = {layer: pairs[0][0].shape for layer, pairs in seen.items()}
-        return self._shapes
+                self._shapes = {name: runs[0][0].shape for name, runs in self._pass.outputs.items()}
+            pairs = enumerate(zip(h.shape, self._shapes[layer], strict=True))
+            grows = [dim for dim, (size, other) in pairs if size != other]
+            if len(grows) != 1:
+                raise ValueError(f"{layer} gives {tuple(h.shape)}: one dimension must be that of the images")
+            (images,) = grows
+        check_units(layer, self._modules[layer], h, axis)
+        return tuple(by_position(x, axis, images, n) for x in (h, g))
 
     @property
     def loss(self) -> float:
         """Mean loss of the images seen so far; not a number if there are none."""
         return self._loss / self._images if self._images else float("nan")
 
-    def _empty(self) -> dict[str, _Sums]:
-        keep = self.constant == "median" or self.absolute == "element"
-        return {layer: _Sums(keep) for layer in self._modules}
-
     def first_order(self, layer: str) -> Tensor:
         """|Σ_p (c - h_p) ∂ℓ_n/∂h_p| of each image and unit, (N, units), whose mean over images is MRS."""
-        return self._sums[layer].changes(self.seen()[layer].constant).abs()
+        return _changes(self._parts[layer], self.seen()[layer].constant).abs()
 
     def seen(self) -> dict[str, Units]:
         """What was seen so far, by layer."""
-        return {
-            layer: sums.units(
-                self.constant if isinstance(self.constant, str) else self.constant[layer], self.absolute
-            )
-            for layer, sums in self._sums.items()
-        }
+        if not self._images:
+            raise ValueError("no images were observed")
+        return {layer: self._units(layer, parts) for layer, parts in self._parts.items()}
+
+    def _units(self, layer: str, parts: list[_Part]) -> Units:
+        count, first, second = (sum(part[i] for part in parts) for i in range(3))
+        mean = first / count
+        variance = (second / count - mean.square()).clamp_min(0)
+        c = _constant(self.constant, layer, mean, [part.kept[0] for part in parts if part.kept])
+        changes = _changes(parts, c)
+        sizes = changes.abs()
+        if self.absolute == "element":
+            kept = [(h.double(), g.double()) for h, g in (part.kept for part in parts)]
+            sizes = torch.cat([((c[:, None] - h) * g).abs().sum(2) for h, g in kept])
+        norms = torch.cat([part.norms for part in parts])
+        return Units(mean, variance, c, sizes.mean(0), changes.mean(0), norms.mean(0))
 
 
 @dataclass
@@ -237,66 +230,39 @@ class _Keep:
         return h.clone() if self.current.copies else h
 
 
-class _Sums:
-    """Running sums over images, in float64; a module that runs twice in a pass counts as more positions."""
+class _Part(NamedTuple):
+    """What is kept of some images, float64; a module that runs twice in a pass counts as more positions."""
 
-    def __init__(self, keep: bool):
-        self.keep = keep
-        self.count, self.first, self.second = 0, 0.0, 0.0  # values, Σ h, Σ h²
-        self.gradients: list[Tensor] = []  # Σ_p g, (N, units) a batch
-        self.products: list[Tensor] = []  # Σ_p h g, (N, units) a batch
-        self.norms: list[Tensor] = []  # (N, units) a batch
-        self.kept: list[tuple[Tensor, Tensor]] = []  # h and g, (N, units, positions) a batch
+    count: int  # values of a unit
+    first: Tensor  # Σ h, (units,)
+    second: Tensor  # Σ h², (units,)
+    gradients: Tensor  # Σ_p g, (N, units)
+    products: Tensor  # Σ_p h g, (N, units)
+    norms: Tensor  # (N, units)
+    kept: tuple[Tensor, Tensor] | None  # h and g, (N, units, positions)
 
-    def add(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-        sides = zip(*pairs, strict=True)  # each (N, units, positions)
-        h, g = (side[0] if len(side) == 1 else torch.cat(side, 2) for side in sides)
-        self.count += h.shape[0] * h.shape[2]
+    @classmethod
+    def of(cls, h: Tensor, g: Tensor, keep: bool) -> _Part:
         # sums over the positions of an image as the network computes, over images in float64
-        self.first = self.first + h.sum(2).double().sum(0)
-        self.second = self.second + h.square().sum(2).double().sum(0)
-        self.gradients.append(g.sum(2).double())
-        self.products.append(torch.linalg.vecdot(h, g).double())
-        self.norms.append(torch.linalg.vecdot(g, g).double().sqrt())
-        if self.keep:
-            self.kept.append((h, g))
-
-    def merge(self, more: _Sums) -> None:
-        self.count += more.count
-        self.first, self.second = self.first + more.first, self.second + more.second
-        for name in ("gradients", "products", "norms", "kept"):
-            getattr(self, name).extend(getattr(more, name))
-
-    def changes(self, c: Tensor) -> Tensor:
-        """The first-order change of each image's loss: (units,) -> (N, units)."""
-        return c * torch.cat(self.gradients) - torch.cat(self.products)
-
-    def units(self, constant: str | Tensor, absolute: str) -> Units:
-        if self.count == 0:
-            raise ValueError("no images were observed")
-        mean = self.first / self.count
-        variance = (self.second / self.count - mean.square()).clamp_min(0)
-        if isinstance(constant, Tensor):
-            c = constant.to(mean)
-        elif constant == "median":
-            c = _median([h for h, _ in self.kept])
-        else:
-            c = mean if constant == "mean" else torch.zeros_like(mean)
-        changes = self.changes(c)
-        sizes = changes.abs()
-        if absolute == "element":
-            sizes = torch.cat(
-                [((c[:, None] - h.double()).abs() * g.double().abs()).sum(2) for h, g in self.kept]
-            )
-        return Units(mean, variance, c, sizes.mean(0), changes.mean(0), torch.cat(self.norms).mean(0))
+        first, second = (x.sum(2).double().sum(0) for x in (h, h.square()))
+        products, squares = (torch.linalg.vecdot(x, g).double() for x in (h, g))
+        gradients, kept = g.sum(2).double(), (h, g) if keep else None
+        return cls(h.shape[0] * h.shape[2], first, second, gradients, products, squares.sqrt(), kept)
 
 
-def _image_axis(layer: str, shape: torch.Size, few: torch.Size) -> int:
-    """The dimension that grows with the number of images."""
-    grows = [dim for dim, (one, other) in enumerate(zip(shape, few, strict=True)) if one != other]
-    if len(grows) != 1:
-        raise ValueError(f"{layer} gives {tuple(shape)}: one dimension must be that of the images")
-    return grows[0]
+def _changes(parts: Sequence[_Part], c: Tensor) -> Tensor:
+    """The first-order change of each image's loss: (units,) -> (N, units)."""
+    return c * torch.cat([part.gradients for part in parts]) - torch.cat([part.products for part in parts])
+
+
+def _constant(constant: Constants, layer: str, mean: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """What stands for each unit, (units,), float64; `values`, (N, units, positions) each, for the median."""
+    if not isinstance(constant, str):
+        return constant[layer].to(mean)
+    if constant == "median":
+        by_unit = torch.cat([h.movedim(1, 0).flatten(1) for h in values], 1)  # (units, values)
+        return by_unit.double().median(1).values
+    return mean if constant == "mean" else torch.zeros_like(mean)
 
 
 def check_units(layer: str, module: nn.Module, h: Tensor, axis: int) -> None:
@@ -308,16 +274,10 @@ def check_units(layer: str, module: nn.Module, h: Tensor, axis: int) -> None:
                 "give (N, units, ...), a linear layer (N, ..., units)"
             )
     elif h.dim() < 2 or (h.dim() == 3 and type(module) in (*graph.ELEMENTWISE, *graph.NOTHING)):
-        raise ValueError(
-            f"{layer} gives {tuple(h.shape)}, in which units cannot be told from positions: name the "
-            "linear or convolutional layer before it"
+        way_out = (
+            "in which units cannot be told from positions: name the linear or convolutional layer before it"
         )
-
-
-def _median(values: Sequence[Tensor]) -> Tensor:
-    """Of each unit over all images and positions: several (N, units, positions) -> (units,)."""
-    by_unit = torch.cat([h.movedim(1, 0).flatten(1) for h in values], 1)  # (units, values)
-    return by_unit.double().median(1).values
+        raise ValueError(f"{layer} gives {tuple(h.shape)}, {way_out}")
 
 
 def _check(net: nn.Module, layers: Sequence[str], constant: Constants) -> None:
@@ -414,7 +374,6 @@ class Replacements:
         self, net: nn.Module, batches: Batches, layers: Sequence[str], *, constant: Constants, loss: Loss
     ):
         _check(net, layers, constant)
-        refuse_train_mode(net)
         self.net, self.loss = net, loss
         self.batches = [batch for batch in batches_of(net, batches) if len(batch.y)]
         self.images = sum(len(batch.y) for batch in self.batches)
@@ -433,23 +392,18 @@ class Replacements:
     def _constants(self, constant: Constants) -> dict[str, Tensor]:
         """What stands for each unit of the traced layers."""
         layers = self._ways.traced
-        if not isinstance(constant, str):
-            return {layer: constant[layer].double() for layer in layers}
+        sums = dict.fromkeys(layers, 0.0)
         kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         for portion in self.portions() if layers else ():
-            for layer, values in kept.items():
+            for layer in layers:
                 h = self._ways.units(portion.snapshot, layer)  # (N, units, positions)
                 check_units(layer, self.net.get_submodule(layer), h, 1)
                 # sums over the positions of an image as the network computes, over images in float64
-                values.append(h if constant == "median" else h.sum(2).double() / h.shape[2])
+                sums[layer] = sums[layer] + h.sum(2).double().sum(0) / h.shape[2]
+                kept[layer] += [h] if constant == "median" else []
             if len(portion.batch.y) == self.images:  # serves again; several would fill the memory
                 self._only = portion
-        if constant == "median":
-            return {layer: _median(values) for layer, values in kept.items()}
-        means = {layer: torch.cat(values).mean(0) for layer, values in kept.items()}
-        return {
-            layer: mean if constant == "mean" else torch.zeros_like(mean) for layer, mean in means.items()
-        }
+        return {layer: _constant(constant, layer, sums[layer] / self.images, kept[layer]) for layer in layers}
 
     def portions(self) -> Iterator[Portion]:
         """The batches, in parts of which a traced network's results fit into the memory."""
@@ -542,42 +496,31 @@ def lowest(
 
 
 def dead(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    below: float = 0.05,
-    constant: Constants = "mean",
-    loss: Loss = sample_losses,
+    net: nn.Module, batches: Batches, layers: Sequence[str], *, below: float = 0.05, **options: object
 ) -> dict[str, Tensor]:
     """Units that hardly matter: MRP_i ≤ `below` times the mean of their layer (thesis: Def. 3.2.2).
 
     The thesis sets no threshold, because penalties depend on the loss and on the size of a layer; relative to
-    the layer's mean, one number serves all. In a layer whose penalties are all 0, all are dead. Arguments and
-    errors as for `mean_replacement_penalty`.
+    the layer's mean, one number serves all. In a layer whose penalties are all 0, all are dead. Arguments
+    (`constant` and `loss` too) and errors as for `mean_replacement_penalty`.
 
     Returns: name of a layer -> (units,), bool.
     """
-    penalties = mean_replacement_penalty(net, batches, layers, constant=constant, loss=loss)
+    penalties = mean_replacement_penalty(net, batches, layers, **options)
     return {layer: small(penalty, below) for layer, penalty in penalties.items()}
 
 
 def frozen(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    below: float = 0.05,
-    loss: Loss = sample_losses,
+    net: nn.Module, batches: Batches, layers: Sequence[str], *, below: float = 0.05, **options: object
 ) -> dict[str, Tensor]:
     """Units that hardly get a gradient: E_n ‖∂ℓ_n/∂h_i‖ ≤ `below` times the layer's mean (Def. 3.2.1).
 
     A frozen unit's weights stay as they are; it may still matter, and a dead one may still learn. Arguments
-    and errors as for `observe`.
+    (`loss` too) and errors as for `observe`.
 
     Returns: name of a layer -> (units,), bool.
     """
-    seen = observe(net, batches, layers, loss=loss)
+    seen = observe(net, batches, layers, **options)
     return {layer: small(units.gradient, below) for layer, units in seen.items()}
 
 

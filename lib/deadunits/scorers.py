@@ -19,16 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from deadunits import derivatives, graph
-from deadunits.batches import (
-    Batches,
-    Loss,
-    batches_of,
-    losses_of,
-    refuse_train_mode,
-    sample_losses,
-    split,
-    warn_of_rounding,
-)
+from deadunits.batches import Batches, Loss, batches_of, losses_of, sample_losses, split, warn_of_rounding
 from deadunits.data import Batch
 from deadunits.derivatives import inputs_by_position, over_batches, parameters
 from deadunits.incremental import Snapshot, Ways, warn_of_passes
@@ -77,7 +68,6 @@ def loss_change(
         ValueError: an unknown name, no images, batch norm or dropout in training mode.
     """
     known = parameters(net, names)
-    refuse_train_mode(net)
     warn_of_rounding(net, "loss change")
     batches = [batch for batch in batches_of(net, batches) if len(batch.y)]
     layers = {layer: net.get_submodule(layer) for layer in map(_layer, names)}
@@ -194,15 +184,7 @@ def taylor2(
     return {name: dw * (first[name] + lam * product[name]) for name, dw in moves.items()}
 
 
-def magnitude(
-    net: nn.Module,
-    batches: Batches,
-    names: Sequence[str],
-    *,
-    delta: Delta = removal,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
-) -> Scores:
+def magnitude(net: nn.Module, batches: Batches, names: Sequence[str], **_: object) -> Scores:
     """S_i = |w_i| (thesis: Table 2.1, `magnitudeScorer`); no images are looked at."""
     known = parameters(net, names)
     return {name: known[name].detach().abs() for name in names}
@@ -213,9 +195,8 @@ def random(
     batches: Batches,
     names: Sequence[str],
     *,
-    delta: Delta = removal,
-    loss: Loss = sample_losses,
     generator: torch.Generator | None = None,
+    **_: object,
 ) -> Scores:
     """S_i uniform in [0, 1), drawn from `generator` (thesis: 2.1, `randomScorer`).
 
@@ -241,13 +222,7 @@ def absolute(scorer: Scorer) -> Scorer:
     return scores
 
 
-_SIGNED = {
-    "loss_change": loss_change,
-    "taylor1": taylor1,
-    "diagonal": diagonal,
-    "taylor2": taylor2,
-    "hessian": hessian,
-}
+_SIGNED = {scorer.__name__: scorer for scorer in (loss_change, taylor1, diagonal, taylor2, hessian)}
 #: Scorers by name.
 SCORERS: dict[str, Scorer] = (
     _SIGNED

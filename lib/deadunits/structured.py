@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from deadunits.batches import Batches, Loss, batches_of, forward, refuse_train_mode, sample_losses
+from deadunits.batches import Batches, Loss, batches_of, evaluating, forward, removing, sample_losses
 from deadunits.channels import BATCH_NORM, LINEAR, OUTPUT, Channels, components, out_dim
 from deadunits.compaction import copy_without_hooks, cut, join, set_bias
 from deadunits.counting import count
@@ -95,7 +95,6 @@ def prune(
         ValueError: batch norm or dropout in training mode; a fraction outside 0 to 1; an unknown scorer,
             `constant` or layer; no images; groups that cannot be pruned, all of them with the reasons.
     """
-    refuse_train_mode(net)
     count(fraction, 1)  # raises for what is no fraction
     if constant not in CONSTANTS:
         raise ValueError(f"constant must be one of {', '.join(CONSTANTS)}, got {constant!r}")
@@ -149,17 +148,9 @@ def recalibrate(net: nn.Module, batches: Batches) -> None:
         sums[norm] = before[0] + x.shape[1], before[1] + x.sum(1), before[2] + x.square().sum(1)
         return F.batch_norm(inputs[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
 
-    training = [module for module in net.modules() if module.training]
-    handles = [norm.register_forward_hook(see) for norm in norms]
-    try:
-        net.eval()
+    with evaluating(net), removing([norm.register_forward_hook(see) for norm in norms]):
         for batch in batches_of(net, batches):
             forward(net, batch.x)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module in training:
-            module.training = True
     if not sums:
         raise ValueError("no images to estimate the statistics from")
     for norm, (n, first, second) in sums.items():
@@ -351,11 +342,9 @@ def _means(
         values += x.numel() // x.shape[channel]
         seen[module] = before + total, values, x.shape[channel + 1 :]
 
-    handles = [module.register_forward_hook(see) for module in layers]
-    for batch in batches:
-        forward(net, batch.x)
-    for handle in handles:  # only after success: the network is a copy
-        handle.remove()
+    with removing([module.register_forward_hook(see) for module in layers]):
+        for batch in batches:
+            forward(net, batch.x)
     return {module: (total / values, size) for module, (total, values, size) in seen.items()}
 
 
