@@ -19,10 +19,9 @@ from torch.nn import functional as F
 
 from deadunits import graph, models, scorers, training, unit_scorers
 from deadunits.attack import Attack, Schedule
-from deadunits.counterfactual import sample_losses
+from deadunits.batches import sample_losses
 from deadunits.data import Batch
 from deadunits.incremental import Ways
-from deadunits.mean_replacement import unit_axis
 from deadunits.recorder import Recorder
 
 NAMES = ["conv1.weight", "conv2.weight", "fc1.weight"]
@@ -127,7 +126,6 @@ def any_network() -> None:
     for name, asked in (("resnet18", 7), ("vgg11_bn", 7), ("mobilenet_v3_small", 2.5)):
         net = torchvision.models.get_model(name).eval()
         layers = {layer: len(module.weight) for layer, module in graph.linear_layers(net).items()}
-        axes = {layer: unit_axis(net.get_submodule(layer)) for layer in layers}
 
         @torch.no_grad()
         def forward(x: torch.Tensor = x, net: torch.nn.Module = net) -> None:
@@ -136,7 +134,7 @@ def any_network() -> None:
         fast = x.contiguous(memory_format=torch.channels_last)
         passes = compare(3, plain=forward, channels_last=lambda fast=fast, forward=forward: forward(fast))
         start = time.process_time()
-        ways = Ways(net, Batch(x, y), axes)
+        ways = Ways(net, Batch(x, y), layers)
         snapshot = ways.snapshot(Batch(x, y), sample_losses)
         total = time.process_time() - start
         for layer, units in layers.items():

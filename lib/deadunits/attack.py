@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 
 import torch
 from torch import Tensor, nn
@@ -97,21 +97,15 @@ class Attack:
         self.step = 0
         self._kept: Tensor | None = None  # (units attacked, ...): weights, or gradients, before this step
         self._linear = False  # whether this step's attack is on the gradient
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._hooks = ExitStack()
 
     def __enter__(self) -> Attack:
-        self._handles = [
-            self.optimizer.register_step_pre_hook(self._before),
-            self.optimizer.register_step_post_hook(self._after),
-        ]
+        self._hooks.callback(self.optimizer.register_step_pre_hook(self._before).remove)
+        self._hooks.callback(self.optimizer.register_step_post_hook(self._after).remove)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def __exit__(self, *error: object) -> None:
+        self._hooks.close()
 
     @torch.no_grad()
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:

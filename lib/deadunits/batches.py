@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from deadunits.data import Batch
 
 Loss = Callable[[Tensor, Tensor], Tensor]  #: (outputs, labels) -> (N,), the loss of each sample
+_RANDOM = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)  # while in training mode
+
 Batches = Batch | Iterable[Batch]  #: a `Batch`, several, or any pairs (x, y), as a `DataLoader` gives them
 
 
@@ -38,8 +42,8 @@ def batches_of(net: nn.Module, batches: Batches) -> Iterator[Batch]:
             dict of them, for which the network is called as `net(*x)` or `net(**x)`; y is a tensor.
 
     Raises:
-        ValueError: not pairs; images and labels of different number; floating-point inputs of another type
-            than the network's weights.
+        ValueError: batch norm or dropout in training mode; not pairs; images and labels of different number;
+            floating-point inputs of another type than the network's weights.
     """
     random = torch.get_rng_state()
     try:
@@ -51,17 +55,15 @@ def batches_of(net: nn.Module, batches: Batches) -> Iterator[Batch]:
 
 def checked(net: nn.Module, pair: Batch) -> Batch:
     """One pair as a `Batch` on the network's device; errors as for `batches_of`."""
+    refuse_train_mode(net)
     if not _is_pair(pair):
-        raise ValueError(
-            f"a batch must be a pair (x, y) with a tensor of labels y, got {type(pair).__name__}"
-        )
+        got = type(pair).__name__
+        raise ValueError(f"a batch must be a pair (x, y) with a tensor of labels y, got {got}")
     weights = [weight for weight in net.parameters() if weight.is_floating_point()]
     devices, types = ({getattr(weight, of) for weight in weights} for of in ("device", "dtype"))
-    batch = (
-        Batch(*(mapped(lambda x: x.to(*devices), part) for part in pair))
-        if len(devices) == 1
-        else Batch(*pair)
-    )
+    batch = Batch(*pair)
+    if len(devices) == 1:
+        batch = Batch(*(mapped(lambda x: x.to(*devices), part) for part in pair))
     for x in tensors(batch.x):
         if x.is_floating_point() and types and x.dtype not in types and not _autocast(x):
             (dtype, *_) = types
@@ -84,6 +86,28 @@ def forward(net: nn.Module, x: object) -> object:
     return net(*x) if isinstance(x, (tuple, list)) else net(x)
 
 
+@contextmanager
+def removing(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks when the block ends, however it ends."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """The network in eval mode while the block lasts."""
+    training = [module for module in net.modules() if module.training]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def sample_wise(loss: Loss) -> Loss:
     """The same loss, with an error where it is no loss of each sample.
 
@@ -103,6 +127,34 @@ def sample_wise(loss: Loss) -> Loss:
         return values
 
     return losses
+
+
+def sample_losses(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross entropy of each sample: (N, classes), (N,) -> (N,), in nats.
+
+    As `F.cross_entropy(logits, y, reduction="none")`, which is seven times slower on a CPU for ten classes.
+
+    Raises:
+        ValueError: outputs or labels of other shapes: they need a `loss` of their own.
+    """
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or y.shape != logits.shape[:1]:
+        shapes = (tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in (logits, y))
+        raise ValueError(
+            "the default loss takes outputs (N, classes) and labels (N,), got {} and {}: pass loss=, a "
+            "function of outputs and labels that gives the loss of each sample, (N,)".format(*shapes)
+        )
+    z = logits.T.contiguous()  # (classes, N)
+    return z.logsumexp(0) - z.gather(0, y[None])[0]
+
+
+def refuse_train_mode(net: nn.Module) -> None:
+    """Raise ValueError if a batch norm or dropout layer is in training mode.
+
+    There the score of one image would depend on the others of its batch, or on chance.
+    """
+    for name, module in net.named_modules():
+        if module.training and isinstance(module, _RANDOM):
+            raise ValueError(f"{name} ({type(module).__name__}) is in training mode: call net.eval() first")
 
 
 def losses_of(net: nn.Module, batch: Batch, loss: Loss) -> Tensor:

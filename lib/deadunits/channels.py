@@ -13,7 +13,8 @@ written. What depends on the image is seen for that image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+from deadunits.batches import evaluating, removing
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -35,6 +38,7 @@ _PLAIN = (*LINEAR, *_NORMS, nn.PReLU)
 OUTPUT = "output"  #: the reason why the outputs of the network stay
 
 Ids = np.ndarray | None  #: the numbers along a dimension, (size,); None: no channels
+Rule = Callable[["_Call"], list[list[Ids]]]  #: what an operation does to the numbers
 
 
 class Channels:
@@ -47,18 +51,13 @@ class Channels:
 
     def __init__(self, net: nn.Module, x: Tensor):
         trace = _Trace(net)
-        training, fast = [m for m in net.modules() if m.training], torch.backends.mha.get_fastpath_enabled()
-        net.eval()
+        fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # attention in steps that are known
         try:
-            with torch.no_grad(), trace:
+            with evaluating(net), removing(trace.handles), torch.no_grad(), trace:
                 out = net(x)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-            for module in training:
-                module.training = True
-            for handle in trace.handles:
-                handle.remove()
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):
                 trace.stay(trace.ids(tensor), OUTPUT)
@@ -307,12 +306,6 @@ def _batch_norm(call: _Call) -> list[list[Ids]]:
     return [call.x]
 
 
-def _layer_norm(call: _Call) -> list[list[Ids]]:
-    normalised = len(call.args[1])
-    call.stay(*call.x[-normalised:])
-    return [call.x]
-
-
 def _group_norm(call: _Call) -> list[list[Ids]]:
     (x, weight, bias), groups = call.labels[:3], call.args[6]
     if groups == 1 or weight is None or x[1] is None:
@@ -325,84 +318,54 @@ def _group_norm(call: _Call) -> list[list[Ids]]:
     return [x]
 
 
-def _along(argument: int) -> Callable[[_Call], list[list[Ids]]]:
-    """What mixes the entries along some dimensions, as softmax does."""
+def _mixing(dims: Callable[[_Call], int | Sequence[int]]) -> Rule:
+    """What mixes the entries along some dimensions, changes their number or takes some: those stay."""
 
     def rule(call: _Call) -> list[list[Ids]]:
-        dims = call.args[argument] if len(call.args) > argument else range(len(call.x))
-        call.stay(*(call.x[dim] for dim in (dims if isinstance(dims, Sequence) else [dims])))
-        return [call.x]
+        among = dims(call)
+        among = {dim % len(call.x) for dim in (among if isinstance(among, Iterable) else [among])}
+        call.stay(*(call.x[dim] for dim in among))
+        kept = [None if dim in among else ids for dim, ids in enumerate(call.x)]
+        fewer = [ids for dim, ids in enumerate(call.x) if dim not in among]
+        return [kept if len(shape) == len(kept) else fewer for shape in call.shapes]
 
     return rule
 
 
-def _reduction(argument: int) -> Callable[[_Call], list[list[Ids]]]:
-    """A sum, mean or norm over some dimensions."""
+def _argument(place: int, default: int | None = None) -> Callable[[_Call], int | Sequence[int]]:
+    """The dimensions that an argument says; by default all."""
 
-    def rule(call: _Call) -> list[list[Ids]]:
-        dims = call.args[argument] if len(call.args) > argument else None
-        dims = range(len(call.x)) if dims is None else dims
-        dims = {dim % len(call.x) for dim in (dims if isinstance(dims, Sequence) else [dims])}
-        call.stay(*(call.x[dim] for dim in dims))
-        kept = len(call.shapes[0]) == len(call.x)
-        return [[None if i in dims else ids for i, ids in enumerate(call.x) if kept or i not in dims]]
+    def dims(call: _Call) -> int | Sequence[int]:
+        value = call.args[place] if len(call.args) > place else default
+        return range(len(call.x)) if value is None else value
 
-    return rule
+    return dims
 
 
-def _local(dims: int) -> Callable[[_Call], list[list[Ids]]]:
-    """What acts along the last dimensions alone, as pooling does."""
-
-    def rule(call: _Call) -> list[list[Ids]]:
-        call.stay(*call.x[-dims:])
-        out = [*call.x[:-dims], *[None] * dims]
-        return [out for _ in call.shapes]
-
-    return rule
+def _last(n: int) -> Callable[[_Call], Sequence[int]]:
+    """The last dimensions, along which pooling acts."""
+    return lambda call: range(-n, 0)
 
 
-def _same_size(call: _Call) -> list[list[Ids]]:
-    """What acts along the dimensions that change in size, as padding, slices and parts do."""
-    changed = [a != b for a, b in zip(call.sizes[0], call.shapes[0], strict=True)]
-    call.stay(*(ids for ids, change in zip(call.x, changed, strict=True) if change))
-    return [
-        [None if change else ids for ids, change in zip(call.x, changed, strict=True)] for _ in call.shapes
-    ]
-
-
-def _without(argument: int) -> Callable[[_Call], list[list[Ids]]]:
-    """What takes single entries along a dimension, which is gone then."""
-
-    def rule(call: _Call) -> list[list[Ids]]:
-        dim = call.dim(argument)
-        call.stay(call.x[dim])
-        return [[*call.x[:dim], *call.x[dim + 1 :]] for _ in call.shapes]
-
-    return rule
+def _changed(call: _Call) -> list[int]:
+    """The dimensions that change in size, as padding, slices and parts do."""
+    sizes = zip(call.sizes[0], call.shapes[0], strict=True)
+    return [dim for dim, (before, after) in enumerate(sizes) if before != after]
 
 
 def _cat(call: _Call) -> list[list[Ids]]:
-    tensors, trace = call.args[0], call.trace
-    tensors = [tensor for tensor in tensors if tensor.dim() == len(call.shapes[0])]
-    labels = [trace.ids(tensor) for tensor in tensors]
-    dim = (call.args[1] if len(call.args) > 1 else 0) % tensors[0].dim()
-    out: list[Ids] = []
-    for i in range(tensors[0].dim()):
-        sides = [ids[i] for ids in labels]
-        if i != dim:
-            ids = sides[0]
-            for side in sides[1:]:
-                ids = call.pair(ids, side) if ids is not None or side is not None else None
-        elif all(side is None for side in sides):
-            ids = None
-        else:
-            for j, tensor in enumerate(tensors):
-                if sides[j] is None:  # what has no channels stands among some that do
-                    sides[j] = np.arange(trace.size, trace.size + tensor.shape[i])
-                    trace.size += tensor.shape[i]
-                    call.stay(sides[j])
-            ids = np.concatenate(sides)
-        out.append(ids)
+    trace, shape = call.trace, call.shapes[0]
+    tensors = [tensor for tensor in call.args[0] if tensor.dim() == len(shape)]
+    call.sizes, call.labels = [tuple(tensor.shape) for tensor in tensors], [*map(trace.ids, tensors)]
+    dim = (call.args[1] if len(call.args) > 1 else 0) % len(shape)
+    out, sides = call.aligned(shape, range(len(tensors))), [labels[dim] for labels in call.labels]
+    if any(side is not None for side in sides):
+        for j, tensor in enumerate(tensors):
+            if sides[j] is None:  # what has no channels stands among some that do
+                sides[j] = np.arange(trace.size, trace.size + tensor.shape[dim])
+                trace.size += tensor.shape[dim]
+                call.stay(sides[j])
+        out[dim] = np.concatenate(sides)
     return [out]
 
 
@@ -432,22 +395,23 @@ def _reshape(call: _Call) -> list[list[Ids]]:
     return [out]
 
 
-def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[list[list[int]]]:
     """The dimensions of two shapes, without those of size 1, in the smallest parts of equal size."""
-    sides = [[i for i, size in enumerate(shape) if size != 1] for shape in (before, after)]
-    while sides[0] and sides[1]:
-        parts, sizes = [[sides[0].pop(0)], [sides[1].pop(0)]], [1, 1]
-        sizes = [before[parts[0][0]], after[parts[1][0]]]
-        while sizes[0] != sizes[1]:
-            side = int(sizes[1] < sizes[0])
-            i = sides[side].pop(0)
-            parts[side].append(i)
-            sizes[side] *= (before, after)[side][i]
-        yield parts[0], parts[1]
+    shapes = before, after
+    sides = [[i for i, size in enumerate(shape) if size != 1] for shape in shapes]
+    while all(sides):
+        parts = [[side.pop(0)] for side in sides]
+        while True:
+            sizes = [math.prod(shape[i] for i in part) for shape, part in zip(shapes, parts, strict=True)]
+            if sizes[0] == sizes[1]:
+                break
+            smaller = int(sizes[1] < sizes[0])
+            parts[smaller].append(sides[smaller].pop(0))
+        yield parts
 
 
 _IGNORED = ("_assert_async", "_local_scalar_dense")
-_RULES: dict[str, Callable[[_Call], list[list[Ids]]]] = {
+_RULES: dict[str, Rule] = {
     name: rule
     for rule, names in {
         _pointwise: "clone _to_copy detach alias lift_fresh contiguous hardswish _prelu_kernel rsub "
@@ -458,17 +422,16 @@ _RULES: dict[str, Callable[[_Call], list[list[Ids]]]] = {
         _convolution: "convolution",
         _batch_norm: "native_batch_norm cudnn_batch_norm _native_batch_norm_legit "
         "_native_batch_norm_legit_no_training",
-        _layer_norm: "native_layer_norm",
         _group_norm: "native_group_norm",
-        _along(1): "_softmax _log_softmax",
-        _along(2): "roll",
-        _reduction(1): "mean sum amax amin argmax",
-        _reduction(2): "linalg_vector_norm norm",
-        _local(2): "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d",
-        _local(3): "max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d",
-        _same_size: "constant_pad_nd slice repeat split split_with_sizes reflection_pad1d reflection_pad2d "
-        "replication_pad1d replication_pad2d upsample_nearest1d upsample_nearest2d upsample_bilinear2d",
-        _without(1): "select unbind",
+        _mixing(lambda call: range(-len(call.args[1]), 0)): "native_layer_norm",
+        _mixing(_argument(1)): "_softmax _log_softmax mean sum amax amin argmax",
+        _mixing(_argument(2)): "roll linalg_vector_norm norm",
+        _mixing(_argument(1, 0)): "select unbind",
+        _mixing(_last(2)): "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d",
+        _mixing(_last(3)): "max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d",
+        _mixing(_changed): "constant_pad_nd slice repeat split split_with_sizes reflection_pad1d "
+        "reflection_pad2d replication_pad1d replication_pad2d upsample_nearest1d upsample_nearest2d "
+        "upsample_bilinear2d",
         _cat: "cat",
         _permute: "permute",
         _transpose: "transpose t",

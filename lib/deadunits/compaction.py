@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deadunits import graph
 from deadunits.channels import LINEAR, out_dim
@@ -31,18 +30,18 @@ class _Link(NamedTuple):
     """A linear map, the layers of each channel alone behind it, and the next linear map."""
 
     name: str
-    layer: nn.Conv2d | nn.Linear
+    layer: graph.Linear
     between: list[tuple[str, nn.Module]]
-    next: nn.Conv2d | nn.Linear
+    next_name: str
+    next: graph.Linear
 
     @property
     def units(self) -> int:
         return len(self.layer.weight)
 
-    def inputs(self, index: Tensor, width: int) -> Tensor:
-        """Those of the units in a layer with `width` inputs: (K,) -> (K positions,), 1 or H W positions."""
-        each = width // self.units
-        return (index[:, None] * each + torch.arange(each, device=index.device)).flatten()
+    def along(self, mask: Tensor, width: int) -> Tensor:
+        """A mask of the units for a tensor with 1 or H W positions of each: (units,) -> (width,)."""
+        return mask.to(self.layer.weight.device).repeat_interleave(width // self.units)
 
     def outgoing(self) -> Tensor:
         """Weights of the next linear map: (outputs, units, positions or kernel window)."""
@@ -79,7 +78,7 @@ def compact(
             norm in training mode.
     """
     small = propagate(net, keep, h=h, a=a)
-    _slice(small, {name: mask.nonzero().flatten() for name, mask in keep.items()})
+    cut(small, {place: mask.nonzero().flatten() for place, mask in _places(small, keep).items()})
     return small
 
 
@@ -106,13 +105,8 @@ def propagate(
         gone = ~keep[link.name].to(weight.device)
         constant = _constant(link, gone, h or {}, a or {})  # (units removed, 1 or positions)
         delta = (link.outgoing()[:, gone] * constant).sum((1, 2))  # (outputs,)
-        zeroed = weight.clone()
-        zeroed[:, link.inputs(gone.nonzero().flatten(), weight.shape[1])] = 0
-        replace(link.next, "weight", zeroed)
-        if link.next.bias is not None:
-            replace(link.next, "bias", link.next.bias + delta)
-        elif delta.any():
-            link.next.bias = nn.Parameter(delta, weight.requires_grad)
+        weight[:, link.along(gone, weight.shape[1])] = 0
+        set_bias(link.next, delta if link.next.bias is None else link.next.bias + delta)
     return twin
 
 
@@ -143,23 +137,12 @@ def remove(
         raise ValueError(f"{', '.join(new.keys() - known.keys())} would be new: give that layer a bias first")
     for name, parameter in known.items():
         parameter.copy_(new[name])
-    masks = {}
-    for link in _links(net):
-        if link.name not in keep:
-            continue
-        gone = ~keep[link.name].to(link.layer.weight.device)
-        names = {id(parameter): name for name, parameter in known.items()}
-        into = torch.ones_like(link.layer.weight, dtype=torch.bool)
-        into[gone] = False
-        away = torch.ones_like(link.next.weight, dtype=torch.bool)
-        away[:, link.inputs(gone.nonzero().flatten(), away.shape[1])] = False
-        found = {id(link.layer.weight): into, id(link.next.weight): away}
-        if link.layer.bias is not None:
-            found[id(link.layer.bias)] = ~gone
-        for one, mask in found.items():
-            name = names[one]
-            masks[name] = masks[name] & mask if name in masks else mask
-            known[name].masked_fill_(~mask, 0)
+    masks: dict[str, Tensor] = {}
+    for (name, dim), mask in _places(net, keep, norms=False).items():
+        if name in known:
+            masks.setdefault(name, torch.ones_like(known[name], dtype=torch.bool))
+            masks[name].movedim(dim, 0)[~mask] = False
+            known[name].masked_fill_(~masks[name], 0)
     return masks
 
 
@@ -270,6 +253,27 @@ def _last(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, memory_format=torch.channels_last)
 
 
+def set_bias(layer: nn.Module, bias: Tensor) -> None:
+    """Give a layer a bias: it gets one if it has none, and what it is to take is not 0."""
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
+    elif bias.any():
+        layer.bias = nn.Parameter(bias, layer.weight.requires_grad)
+
+
+def cut(net: nn.Module, kept: Mapping[tuple[str, int], Tensor]) -> None:
+    """Make tensors smaller, in place: (name, dimension) -> indices that stay."""
+    for prefix, module in net.named_modules():
+        for name, tensor in tensors(module):
+            new = tensor
+            for dim in range(tensor.dim()):
+                if (place := (join(prefix, name), dim)) in kept:
+                    new = pick(new, dim, kept[place])
+            if new is not tensor:
+                replace(module, name, new)
+        fit(module)
+
+
 def fit(module: nn.Module) -> None:
     """Make the sizes that a layer keeps beside its tensors those of its tensors."""
     sizes = {name: len(tensor) for name, tensor in tensors(module) if tensor.dim()}
@@ -289,68 +293,46 @@ def fit(module: nn.Module) -> None:
         module.num_parameters = size
 
 
-def _linear(net: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """Convolutions and linear layers of a chain, by name."""
-    chain = graph.chain(net)
-    if chain is None:
-        raise ValueError(f"{type(net).__name__} is not a chain: an nn.Sequential is needed")
-    layers = {name: module for name, module in chain.items() if isinstance(module, graph.LINEAR)}
-    if not layers:
-        raise ValueError("no Conv2d or Linear in the chain")
-    return layers
-
-
 def _links(net: nn.Module) -> list[_Link]:
     """The linear maps but the last, each with what is behind it, or ValueError: not known, and which."""
-    _linear(net)  # it is a chain
-    chain = list(graph.chain(net).items())
+    if (known := graph.chain(net)) is None:
+        raise ValueError(f"{type(net).__name__} is not a chain: an nn.Sequential is needed")
+    chain = list(known.items())
     at = [i for i, (_, module) in enumerate(chain) if isinstance(module, graph.LINEAR)]
+    if not at:
+        raise ValueError("no Conv2d or Linear in the chain")
     for name, module in chain[at[0] : at[-1] + 1]:
-        _check_alone(net, chain, name, module)
-    links = [_Link(*chain[i], chain[i + 1 : j], chain[j][1]) for i, j in itertools.pairwise(at)]
-    for link, j in zip(links, at[1:], strict=True):
-        _check_between(link, [*link.between, chain[j]])
+        kind, parameters = f"{name!r} ({type(module).__name__})", module._parameters.keys()
+        plain = type(module) in graph.LINEAR and {"weight", "bias"} <= parameters
+        if isinstance(module, graph.LINEAR) and not (plain and getattr(module, "groups", 1) == 1):
+            raise ValueError(
+                f"{kind} is no plain Conv2d or Linear with one group of channels: make pruning or "
+                "parametrizations permanent first"
+            )
+        if graph.is_shared(net, name):
+            raise ValueError(f"{kind} stands twice in the chain or shares its weights: give it its own")
+    links = [_Link(*chain[i], chain[i + 1 : j], *chain[j]) for i, j in itertools.pairwise(at)]
+    for link in links:
+        _check_between(link)
     return links
 
 
-def _check_alone(net: nn.Module, chain: list[tuple[str, nn.Module]], name: str, module: nn.Module) -> None:
-    """Raise ValueError if a layer is no plain one, or if what changes in it changes elsewhere."""
-    kind = f"{name!r} ({type(module).__name__})"
-    plain = type(module) in graph.LINEAR and {"weight", "bias"} <= module._parameters.keys()
-    if isinstance(module, graph.LINEAR) and not plain:
-        raise ValueError(
-            f"{kind} is no plain Conv2d or Linear: make pruning or parametrizations permanent first"
-        )
-    if isinstance(module, nn.Conv2d) and module.groups != 1:
-        raise ValueError(f"{kind} has {module.groups} groups of channels: only 1 is known here")
-    own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
-    owners = sum(id(parameter) in own for one in net.modules() for parameter in one._parameters.values())
-    twice = own and sum(one is module for _, one in chain) > 1  # without tensors it may
-    if twice or owners > len(list(module.parameters())):
-        raise ValueError(f"{kind} stands twice in the chain or shares its weights: give it its own")
-
-
-def _check_between(link: _Link, behind: list[tuple[str, nn.Module]]) -> None:
+def _check_between(link: _Link) -> None:
     """Raise ValueError if a layer behind does not act on each channel alone, as far as is known here."""
     image, flat = isinstance(link.layer, nn.Conv2d), False
-    for name, module in behind:
-        known = type(module) in (
-            *graph.ELEMENTWISE,
-            *graph.NOTHING,
-            *graph.BATCH_NORM,
-            nn.Conv2d if image else nn.Linear,
-        )
-        known |= type(module) in graph.POOLS and image and not getattr(module, "return_indices", False)
-        if isinstance(module, nn.Flatten):
-            known &= (module.start_dim, module.end_dim) == (1, -1)
+    for name, module in [*link.between, (link.next_name, link.next)]:
+        kind, following = type(module), nn.Conv2d if image else nn.Linear
+        known = kind in (*graph.ELEMENTWISE, *graph.NOTHING, *graph.BATCH_NORM, following)
+        known |= kind in graph.POOLS and image and not getattr(module, "return_indices", False)
+        if kind is nn.Flatten:
+            known = (module.start_dim, module.end_dim) == (1, -1)
             flat, image = flat or image, False
         if not known:
             raise ValueError(
                 f"the structure of {name!r}, {module}, behind {link.name!r} is not known: nonlinearities, "
                 "2d pooling, batch norm, Dropout, Identity are, and Flatten() between a Conv2d and a Linear"
             )
-        width = getattr(module, "num_features", link.units)
-        width = module.weight.shape[1] if type(module) in graph.LINEAR else width
+        width = module.weight.shape[1] if kind is following else getattr(module, "num_features", link.units)
         if width % link.units if flat else width != link.units:
             raise ValueError(f"{name!r} takes {width} inputs, {link.name!r} has {link.units} units")
 
@@ -367,20 +349,15 @@ def _check(
                 "Linear but the last, whose units are the outputs"
             )
     for name, mask in keep.items():
-        right = f"the mask of {name!r} must be a bool tensor of shape ({known[name].units},)"
-        if not isinstance(mask, Tensor):
-            raise ValueError(f"{right}, got {type(mask).__name__}")
-        if mask.dtype != torch.bool or mask.shape != (known[name].units,):
-            raise ValueError(f"{right}, got {mask.dtype} of shape {tuple(mask.shape)}")
-        if not mask.any():
-            raise ValueError(f"the mask of {name!r} keeps none of {known[name].units} units: one must stay")
+        fits = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == (known[name].units,)
+        if not fits or not mask.any():
+            right = f"a bool tensor of shape ({known[name].units},) that keeps at least one unit"
+            raise ValueError(f"the mask of {name!r} must be {right}, got {mask}")
     for name in h.keys() & a.keys():
         raise ValueError(f"both h and a are given for {name!r}: one of them is enough")
     for name, constant in (*h.items(), *a.items()):
-        units, linear = known[name].units, isinstance(known[name].next, nn.Linear)
-        shapes = [(units,)]
-        if name in a and linear:
-            shapes.append((units, known[name].next.in_features // units))
+        units = known[name].units
+        shapes = [(units,), *([(units, known[name].next.weight.shape[1] // units)] if name in a else [])]
         if tuple(constant.shape) not in shapes:
             right = " or ".join(map(str, shapes))
             raise ValueError(f"constants of {name!r} have shape {tuple(constant.shape)}, not {right}")
@@ -395,7 +372,7 @@ def _constant(link: _Link, gone: Tensor, h: Mapping[str, Tensor], a: Mapping[str
         constant = weight.new_zeros(link.units) if link.layer.bias is None else link.layer.bias
         constant = h.get(link.name, constant).to(weight)[:, None]  # (units, 1)
         for name, module in link.between:
-            constant = _through(name, module, constant, gone)
+            constant = _through(f"{name!r}, {module},", module, constant, gone)
     if not constant[gone].isfinite().all():
         raise ValueError(f"the constant of a removed unit of {link.name!r} is not finite")
     return constant[gone]
@@ -408,39 +385,31 @@ def _through(name: str, module: nn.Module, constant: Tensor, gone: Tensor) -> Te
     if type(module) in graph.BATCH_NORM:
         if module.training or module.running_mean is None:
             raise ValueError(
-                f"{name!r} ({type(module).__name__}) is in training mode or without running statistics, so "
-                "nothing is constant behind it: call net.eval() first, or give `a`"
+                f"{name} is in training mode or without running statistics, so nothing is constant behind "
+                "it: call net.eval() first, or give `a`"
             )
         rows = constant.expand(-1, module.num_features // len(constant)).reshape(1, -1)  # (1, features)
-        statistics = module.running_mean, module.running_var
-        rows = F.batch_norm(rows, *statistics, module.weight, module.bias, eps=module.eps)
-        return rows.view(len(constant), -1)  # (1, features) -> (units, 1 or positions)
+        return graph.normed(module, rows).view(len(constant), -1)
     if type(module) is nn.AvgPool2d and constant[gone].any():
         padded = module.padding not in (0, (0, 0)) and module.count_include_pad
         if padded or module.divisor_override:
             raise ValueError(
-                f"{name!r}, {module}, averages zeros in or divides by another number: give `a`, what it gives"
+                f"{name} averages zeros in or divides by another number: give `a`, what it gives"
             )
     return constant
 
 
-def _slice(net: nn.Sequential, kept: Mapping[str, Tensor]) -> None:
-    """Take out all units but those of the given indices, in place."""
+def _places(net: nn.Module, keep: Mapping[str, Tensor], norms: bool = True) -> dict[tuple[str, int], Tensor]:
+    """Where units stand in tensors: (name, dimension) -> mask of its indices, True keeps."""
+    places = {}
     for link in _links(net):
-        if link.name not in kept:
-            continue
-        index = kept[link.name].to(link.layer.weight.device)
-        for _, module in link.between:
-            if type(module) in graph.BATCH_NORM:
-                features = link.inputs(index, module.num_features)
-                for name, tensor in tensors(module):
+        if link.name in keep:
+            mask = keep[link.name]
+            for name, _ in tensors(link.layer):
+                places[join(link.name, name), 0] = link.along(mask, link.units)
+            places[join(link.next_name, "weight"), 1] = link.along(mask, link.next.weight.shape[1])
+            for at, module in link.between:
+                for name, tensor in tensors(module) if norms else ():
                     if tensor.dim():
-                        replace(module, name, pick(tensor, 0, features))
-                fit(module)
-        inputs = link.inputs(index, link.next.weight.shape[1])
-        replace(link.next, "weight", pick(link.next.weight, 1, inputs))
-        # last: until here the link counts by the units that the layer had
-        for name, tensor in tensors(link.layer):
-            replace(link.layer, name, pick(tensor, 0, index))
-        fit(link.layer)
-        fit(link.next)
+                        places[join(at, name), 0] = link.along(mask, len(tensor))
+    return places

@@ -18,8 +18,18 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from deadunits import graph
-from deadunits.batches import Batches, Loss, batches_of, forward, losses_of, sample_wise, split
-from deadunits.counterfactual import chain_behind, refuse_train_mode, sample_losses
+from deadunits.batches import (
+    Batches,
+    Loss,
+    batches_of,
+    checked,
+    forward,
+    losses_of,
+    removing,
+    sample_losses,
+    sample_wise,
+    split,
+)
 from deadunits.data import Batch
 
 Tensors = dict[str, Tensor]
@@ -150,7 +160,7 @@ def gradient_and_diagonal(
 def gauss_newton_is_exact(net: nn.Module, name: str) -> bool:
     """Whether Gauss-Newton's diagonal is the Hessian's, for a layer's weights in a chain of known layers."""
     layer, _, kind = name.rpartition(".")
-    behind = chain_behind(net, layer)
+    behind = graph.plain_behind(net, layer)
     return kind == "weight" and behind is not None and all(type(one) in _PIECEWISE_LINEAR for one in behind)
 
 
@@ -170,7 +180,7 @@ def signals(net: nn.Module, batch: Batch, layer: str, *, loss: Loss = sample_los
     Raises:
         ValueError: another kind of layer, batch norm or dropout in training mode.
     """
-    refuse_train_mode(net)
+    batch = checked(net, batch)
     inputs, h, z = _captured(net, batch, layer)
     with torch.enable_grad():
         (outputs,) = torch.autograd.grad(sample_wise(loss)(z, batch.y).sum(), h)
@@ -191,7 +201,6 @@ def over_batches(
         ValueError: an unknown name, no images, batch norm or dropout in training mode.
     """
     parameters(net, names)
-    refuse_train_mode(net)
     totals: Tensors = {}
     images = 0
     for batch in batches_of(net, batches):
@@ -333,12 +342,8 @@ def _captured(net: nn.Module, batch: Batch, layer: str) -> tuple[Tensor, Tensor,
         seen.extend((inputs[0].detach(), h))
         return h.clone()  # what follows may work in place
 
-    handle = module.register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            z = forward(net, batch.x)
-    finally:
-        handle.remove()
+    with removing([module.register_forward_hook(keep)]), torch.enable_grad():
+        z = forward(net, batch.x)
     if len(seen) != 2:
         raise ValueError(f"{layer} is used {len(seen) // 2} times in a forward pass; once is needed")
     x, h = seen

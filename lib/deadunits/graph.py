@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 Inputs = Tensor | tuple | dict  #: of a network: `net(x)`, `net(*x)` or `net(**x)`
 Linear = nn.Conv2d | nn.Linear  #: a linear map: each row of its weight is a unit
@@ -60,6 +61,20 @@ def behind(net: nn.Module, layer: str) -> dict[str, nn.Module] | None:
     return {name: modules[name] for name in names[names.index(layer) + 1 :]}
 
 
+def plain_behind(net: nn.Module, layer: str) -> list[nn.Module] | None:
+    """The same of a linear or convolutional layer of no other kind, whose weight is used once."""
+    modules, module = behind(net, layer), net.get_submodule(layer)
+    groups = getattr(module, "groups", 1) > 1 or isinstance(getattr(module, "padding", 0), str)
+    if modules is None or type(module) not in LINEAR or groups or is_shared(net, layer):
+        return None
+    return list(modules.values())
+
+
+def unit_axis(module: nn.Module) -> int:
+    """The dimension of the units in what a module gives."""
+    return -1 if isinstance(module, (nn.Linear, nn.LayerNorm)) else 1
+
+
 def next_linear(net: nn.Module, layer: str) -> str | None:
     """Name of the linear map that takes a layer's units, if there is one.
 
@@ -86,10 +101,18 @@ def activation_of(net: nn.Module, layer: str) -> str | None:
 
 
 def is_shared(net: nn.Module, layer: str) -> bool:
-    """Whether a layer is used twice, or another one has its weight: a change acts in both places."""
-    module = net.get_submodule(layer)
-    owners = sum(weight is module.weight for other in net.modules() for weight in other._parameters.values())
-    return owners > 1 or sum(other is module for other in (chain(net) or {}).values()) > 1
+    """Whether a layer is used twice, or another one has its tensors: a change acts in both places."""
+    module, every = net.get_submodule(layer), list(net.modules())
+    held = [tensor for other in every for tensor in (other._parameters | other._buffers).values()]
+    own = [tensor for tensor in (module._parameters | module._buffers).values() if tensor is not None]
+    twice = sum(other is module for other in (chain(net) or {}).values()) > 1
+    return bool(own) and (twice or sum(one is tensor for one in held for tensor in own) > len(own))
+
+
+def normed(norm: nn.Module, x: Tensor, index: Tensor | slice = slice(None)) -> Tensor:
+    """What batch norm in eval mode makes of some of its channels, (N, channels, ...)."""
+    of = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    return F.batch_norm(x, *(None if tensor is None else tensor[index] for tensor in of), eps=norm.eps)
 
 
 def _is_chain(net: nn.Module) -> bool:

@@ -12,11 +12,9 @@ and the output gradient, in one forward and backward pass a batch. `mean_replace
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import NamedTuple
 
 import torch
@@ -31,20 +29,14 @@ from deadunits.batches import (
     forward,
     losses_of,
     mapped,
+    sample_losses,
     sample_wise,
     split,
     warn_of_rounding,
 )
-from deadunits.counterfactual import (
-    Counterfactual,
-    Passing,
-    fitting,
-    pass_through,
-    refuse_train_mode,
-    sample_losses,
-)
 from deadunits.data import Batch
-from deadunits.incremental import Snapshot, Ways, replacing
+from deadunits.graph import unit_axis
+from deadunits.incremental import Snapshot, Ways, by_position, replacing, warn_of_passes
 
 Constants = str | Mapping[str, Tensor]  #: "mean", "median", "zero", or a value for each unit
 
@@ -107,44 +99,37 @@ class MeanReplacement:
             raise ValueError(f"absolute must be one of {', '.join(ABSOLUTES)}, got {absolute!r}")
         self.net, self.constant, self.absolute = net, constant, absolute
         self._modules = {layer: net.get_submodule(layer) for layer in layers}
-        self._sums = self._empty()
+        self._parts: dict[str, list[_Part]] = {layer: [] for layer in layers}
         self._loss, self._images = 0.0, 0  # Σ over images
         self._pass = _Pass()
         self._shapes: dict[str, torch.Size] | None = None  # what two (or three) images give
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._hooks = ExitStack()
 
     def __enter__(self) -> MeanReplacement:
         for layer, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(_Keep(self._pass, layer)))
+            self._hooks.callback(module.register_forward_hook(_Keep(self._pass, layer)).remove)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def __exit__(self, *error: object) -> None:
+        self._hooks.close()
 
     def observe(self, batch: Batch, loss: Loss = sample_losses) -> None:
         """A forward and backward pass over the images; `loss` is (outputs, labels) -> (N,)."""
-        refuse_train_mode(self.net)
         batch = checked(self.net, batch)
-        trained = [one for one in self.net.parameters() if one.requires_grad]
-        sums, total = self._empty(), 0.0
+        keep = self.constant == "median" or self.absolute == "element"
+        parts, total = {layer: [] for layer in self._modules}, 0.0
         try:
-            for one in trained:  # so that no gradients of parameters are computed
-                one.requires_grad_(False)
             for portion in split(batch, _CHUNK):
                 part, pairs = self._observe(portion, sample_wise(loss))
                 total += part
                 for layer, values in pairs.items():
-                    sums[layer].add([self._by_position(layer, h, g, portion) for h, g in values])
+                    runs = zip(*(self._by_position(layer, h, g, portion) for h, g in values), strict=True)
+                    h, g = (side[0] if len(side) == 1 else torch.cat(side, 2) for side in runs)
+                    parts[layer].append(_Part.of(h, g, keep))
         finally:
             self._pass.outputs = None
-            for one in trained:
-                one.requires_grad_(True)
-        for layer, more in sums.items():  # here, so that an exception leaves no half of a batch behind
-            self._sums[layer].merge(more)
+        for layer, more in parts.items():  # here, so that an exception leaves no half of a batch behind
+            self._parts[layer] += more
         self._loss, self._images = self._loss + total, self._images + len(batch.y)
 
     def _observe(self, batch: Batch, loss: Loss) -> tuple[float, dict[str, list[tuple[Tensor, Tensor]]]]:
@@ -179,44 +164,46 @@ class MeanReplacement:
         axis, n = unit_axis(self._modules[layer]), len(batch.y)
         images = 0
         if h.shape[:1] != (n,) or (axis == -1 and h.dim() > 2):
-            images = _image_axis(layer, h.shape, self._few(batch)[layer])
-        check_units(layer, self._modules[layer], h, axis)
-        return tuple(by_position(x, axis, images, n) for x in (h, g))
-
-    def _few(self, batch: Batch) -> dict[str, torch.Size]:
-        """What the layers give for another number of images."""
-        if self._shapes is None:
-            few = [0] * (3 if len(batch.y) == 2 else 2)
-            self._pass.outputs = seen = {}
-            try:
+            if self._shapes is None:
+                self._pass.outputs, few = {}, [0] * (3 if n == 2 else 2)
                 with torch.no_grad():
                     forward(self.net, mapped(lambda x: x[few], batch.x))
-            finally:
-                self._pass.outputs = None
-            self._shapes = {layer: pairs[0][0].shape for layer, pairs in seen.items()}
-        return self._shapes
+                self._shapes = {name: runs[0][0].shape for name, runs in self._pass.outputs.items()}
+            pairs = enumerate(zip(h.shape, self._shapes[layer], strict=True))
+            grows = [dim for dim, (size, other) in pairs if size != other]
+            if len(grows) != 1:
+                raise ValueError(f"{layer} gives {tuple(h.shape)}: one dimension must be that of the images")
+            (images,) = grows
+        check_units(layer, self._modules[layer], h, axis)
+        return tuple(by_position(x, axis, images, n) for x in (h, g))
 
     @property
     def loss(self) -> float:
         """Mean loss of the images seen so far; not a number if there are none."""
         return self._loss / self._images if self._images else float("nan")
 
-    def _empty(self) -> dict[str, _Sums]:
-        keep = self.constant == "median" or self.absolute == "element"
-        return {layer: _Sums(keep) for layer in self._modules}
-
     def first_order(self, layer: str) -> Tensor:
         """|Σ_p (c - h_p) ∂ℓ_n/∂h_p| of each image and unit, (N, units), whose mean over images is MRS."""
-        return self._sums[layer].changes(self.seen()[layer].constant).abs()
+        return _changes(self._parts[layer], self.seen()[layer].constant).abs()
 
     def seen(self) -> dict[str, Units]:
         """What was seen so far, by layer."""
-        return {
-            layer: sums.units(
-                self.constant if isinstance(self.constant, str) else self.constant[layer], self.absolute
-            )
-            for layer, sums in self._sums.items()
-        }
+        if not self._images:
+            raise ValueError("no images were observed")
+        return {layer: self._units(layer, parts) for layer, parts in self._parts.items()}
+
+    def _units(self, layer: str, parts: list[_Part]) -> Units:
+        count, first, second = (sum(part[i] for part in parts) for i in range(3))
+        mean = first / count
+        variance = (second / count - mean.square()).clamp_min(0)
+        c = _constant(self.constant, layer, mean, [part.kept[0] for part in parts if part.kept])
+        changes = _changes(parts, c)
+        sizes = changes.abs()
+        if self.absolute == "element":
+            kept = [(h.double(), g.double()) for h, g in (part.kept for part in parts)]
+            sizes = torch.cat([((c[:, None] - h) * g).abs().sum(2) for h, g in kept])
+        norms = torch.cat([part.norms for part in parts])
+        return Units(mean, variance, c, sizes.mean(0), changes.mean(0), norms.mean(0))
 
 
 @dataclass
@@ -243,79 +230,39 @@ class _Keep:
         return h.clone() if self.current.copies else h
 
 
-class _Sums:
-    """Running sums over images, in float64; a module that runs twice in a pass counts as more positions."""
+class _Part(NamedTuple):
+    """What is kept of some images, float64; a module that runs twice in a pass counts as more positions."""
 
-    def __init__(self, keep: bool):
-        self.keep = keep
-        self.count, self.first, self.second = 0, 0.0, 0.0  # values, Σ h, Σ h²
-        self.gradients: list[Tensor] = []  # Σ_p g, (N, units) a batch
-        self.products: list[Tensor] = []  # Σ_p h g, (N, units) a batch
-        self.norms: list[Tensor] = []  # (N, units) a batch
-        self.kept: list[tuple[Tensor, Tensor]] = []  # h and g, (N, units, positions) a batch
+    count: int  # values of a unit
+    first: Tensor  # Σ h, (units,)
+    second: Tensor  # Σ h², (units,)
+    gradients: Tensor  # Σ_p g, (N, units)
+    products: Tensor  # Σ_p h g, (N, units)
+    norms: Tensor  # (N, units)
+    kept: tuple[Tensor, Tensor] | None  # h and g, (N, units, positions)
 
-    def add(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-        sides = zip(*pairs, strict=True)  # each (N, units, positions)
-        h, g = (side[0] if len(side) == 1 else torch.cat(side, 2) for side in sides)
-        self.count += h.shape[0] * h.shape[2]
+    @classmethod
+    def of(cls, h: Tensor, g: Tensor, keep: bool) -> _Part:
         # sums over the positions of an image as the network computes, over images in float64
-        self.first = self.first + h.sum(2).double().sum(0)
-        self.second = self.second + h.square().sum(2).double().sum(0)
-        self.gradients.append(g.sum(2).double())
-        self.products.append(torch.linalg.vecdot(h, g).double())
-        self.norms.append(torch.linalg.vecdot(g, g).double().sqrt())
-        if self.keep:
-            self.kept.append((h, g))
-
-    def merge(self, more: _Sums) -> None:
-        self.count += more.count
-        self.first, self.second = self.first + more.first, self.second + more.second
-        for name in ("gradients", "products", "norms", "kept"):
-            getattr(self, name).extend(getattr(more, name))
-
-    def changes(self, c: Tensor) -> Tensor:
-        """The first-order change of each image's loss: (units,) -> (N, units)."""
-        return c * torch.cat(self.gradients) - torch.cat(self.products)
-
-    def units(self, constant: str | Tensor, absolute: str) -> Units:
-        if self.count == 0:
-            raise ValueError("no images were observed")
-        mean = self.first / self.count
-        variance = (self.second / self.count - mean.square()).clamp_min(0)
-        if isinstance(constant, Tensor):
-            c = constant.to(mean)
-        elif constant == "median":
-            c = _median([h for h, _ in self.kept])
-        else:
-            c = mean if constant == "mean" else torch.zeros_like(mean)
-        changes = self.changes(c)
-        sizes = changes.abs()
-        if absolute == "element":
-            sizes = torch.cat(
-                [((c[:, None] - h.double()).abs() * g.double().abs()).sum(2) for h, g in self.kept]
-            )
-        return Units(mean, variance, c, sizes.mean(0), changes.mean(0), torch.cat(self.norms).mean(0))
+        first, second = (x.sum(2).double().sum(0) for x in (h, h.square()))
+        products, squares = (torch.linalg.vecdot(x, g).double() for x in (h, g))
+        gradients, kept = g.sum(2).double(), (h, g) if keep else None
+        return cls(h.shape[0] * h.shape[2], first, second, gradients, products, squares.sqrt(), kept)
 
 
-def unit_axis(module: nn.Module) -> int:
-    """The dimension of the units in what a module gives."""
-    return -1 if isinstance(module, (nn.Linear, nn.LayerNorm)) else 1
+def _changes(parts: Sequence[_Part], c: Tensor) -> Tensor:
+    """The first-order change of each image's loss: (units,) -> (N, units)."""
+    return c * torch.cat([part.gradients for part in parts]) - torch.cat([part.products for part in parts])
 
 
-def by_position(h: Tensor, axis: int = 1, images: int = 0, n: int | None = None) -> Tensor:
-    """(N, units, ...), or with its dimensions in another order, -> (N, units, positions)."""
-    if (axis == -1 and h.dim() > 2) or images != 0 or n not in (None, len(h)):
-        h = h.movedim(images, 0) if axis == -1 else h.movedim((images, axis), (0, -1))
-        h = h.unflatten(0, (n, -1)).flatten(1, -2).transpose(1, 2)
-    return h.flatten(2) if h.dim() > 2 else h[:, :, None]
-
-
-def _image_axis(layer: str, shape: torch.Size, few: torch.Size) -> int:
-    """The dimension that grows with the number of images."""
-    grows = [dim for dim, (one, other) in enumerate(zip(shape, few, strict=True)) if one != other]
-    if len(grows) != 1:
-        raise ValueError(f"{layer} gives {tuple(shape)}: one dimension must be that of the images")
-    return grows[0]
+def _constant(constant: Constants, layer: str, mean: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """What stands for each unit, (units,), float64; `values`, (N, units, positions) each, for the median."""
+    if not isinstance(constant, str):
+        return constant[layer].to(mean)
+    if constant == "median":
+        by_unit = torch.cat([h.movedim(1, 0).flatten(1) for h in values], 1)  # (units, values)
+        return by_unit.double().median(1).values
+    return mean if constant == "mean" else torch.zeros_like(mean)
 
 
 def check_units(layer: str, module: nn.Module, h: Tensor, axis: int) -> None:
@@ -327,16 +274,10 @@ def check_units(layer: str, module: nn.Module, h: Tensor, axis: int) -> None:
                 "give (N, units, ...), a linear layer (N, ..., units)"
             )
     elif h.dim() < 2 or (h.dim() == 3 and type(module) in (*graph.ELEMENTWISE, *graph.NOTHING)):
-        raise ValueError(
-            f"{layer} gives {tuple(h.shape)}, in which units cannot be told from positions: name the "
-            "linear or convolutional layer before it"
+        way_out = (
+            "in which units cannot be told from positions: name the linear or convolutional layer before it"
         )
-
-
-def _median(values: Sequence[Tensor]) -> Tensor:
-    """Of each unit over all images and positions: several (N, units, positions) -> (units,)."""
-    by_unit = torch.cat([h.movedim(1, 0).flatten(1) for h in values], 1)  # (units, values)
-    return by_unit.double().median(1).values
+        raise ValueError(f"{layer} gives {tuple(h.shape)}, {way_out}")
 
 
 def _check(net: nn.Module, layers: Sequence[str], constant: Constants) -> None:
@@ -389,37 +330,33 @@ def mean_replacement_penalty(
     """The exact change of the loss when a unit gives the same for every image, for each unit alone.
 
     MRP_i = E_n |ℓ_n(h_i = c_i) - ℓ_n|, in nats (thesis: Eq. 3.1, `mrpScorer`), or without the absolute value.
-    Layers in a chain of known ones take the fast way of `Counterfactual`, those of any other network that
-    `torch.fx` traces the one of `Incremental`; all others a forward pass a unit, which a warning says.
-    Batches are kept, since they are needed twice. Arguments and errors as for `MeanReplacement`.
+    Layers of a network that `torch.fx` traces take the fast way of `Incremental`, all others a forward pass a
+    unit, which a warning says. Batches are kept, since they are needed twice. Arguments and errors as for
+    `MeanReplacement`.
 
     Returns: name of a layer -> (units,), float64.
     """
     warn_of_rounding(net, "mean replacement penalty")
     asked = Replacements(net, batches, layers, constant=constant, loss=loss)
-    totals: dict[str, Tensor] = {}
-    for batch in asked.portions():
-        shared = asked.shared(batch)
+    totals = {layer: torch.zeros_like(constants) for layer, constants in asked.constants.items()}
+    for portion in asked.portions():
         for layer in layers:
-            changes = asked.changes(shared, layer)  # (units, N)
-            total = (changes.abs() if absolute else changes).double().sum(1)
-            totals[layer] = totals[layer] + total if layer in totals else total
-    return {layer: total / asked.images for layer, total in totals.items()}
+            changes = asked.changes(portion, layer)  # (units, N)
+            totals[layer] += (changes.abs() if absolute else changes).double().sum(1)
+    return {layer: totals[layer] / asked.images for layer in layers}
 
 
-class Shared(NamedTuple):
-    """A batch, and what its layers share of it."""
+class Portion(NamedTuple):
+    """Images, and what all layers of a traced network share of them."""
 
     batch: Batch
-    passing: Passing | None  # for the layers of a chain
-    snapshot: Snapshot | None  # for those of a traced network
+    snapshot: Snapshot | None
 
-    def at(self, images: Tensor) -> Shared:
+    def at(self, images: Tensor) -> Portion:
         """The same of some of the images."""
         images = images.to(self.batch.y.device)
-        passing = self.passing and {place: x[images] for place, x in self.passing.items()}
         batch = Batch(*(mapped(lambda x: x[images], part) for part in self.batch))
-        return Shared(batch, passing, self.snapshot and self.snapshot.at(images))
+        return Portion(batch, self.snapshot and self.snapshot.at(images))
 
 
 class Replacements:
@@ -430,87 +367,71 @@ class Replacements:
     Attributes:
         batches: all of them.
         images: their number.
-        constants: what stands for each unit, by layer, (units,).
+        constants: what stands for each unit, by layer, (units,), float64.
     """
 
     def __init__(
         self, net: nn.Module, batches: Batches, layers: Sequence[str], *, constant: Constants, loss: Loss
     ):
-        _check(net, (), constant)
-        refuse_train_mode(net)
+        _check(net, layers, constant)
         self.net, self.loss = net, loss
         self.batches = [batch for batch in batches_of(net, batches) if len(batch.y)]
         self.images = sum(len(batch.y) for batch in self.batches)
         if self.images == 0:
             raise ValueError("no images were observed")
-        self.axes = {layer: unit_axis(_known(net, layer)) for layer in layers}
-        self.fast = fitting(net, self.batches[0], layers)
-        others = {layer: axis for layer, axis in self.axes.items() if layer not in self.fast}
-        seen = observe(net, self.batches, list(others), constant=constant, loss=loss) if others else {}
-        self._ways = Ways(net, self.batches[0], others) if others else None
-        self._warn({layer: len(seen[layer].mean) for layer in others})
-        # the pass that finds the means of a single batch serves again; several would fill the memory
-        whole = len(self.batches) == 1 and self.fast
-        self._first = pass_through(net, self.batches[0], self.fast) if whole else None
-        passings = [self._first] if whole else (pass_through(net, one, self.fast) for one in self.batches)
-        self.constants = {layer: units.constant for layer, units in seen.items()}
-        self.constants |= _constants(net, passings, self.fast, constant)
-
-    def _warn(self, units: Mapping[str, int]) -> None:
-        slow = [layer for layer in units if layer not in self._ways.traced]
+        self._ways, self._only = Ways(net, self.batches[0], layers), None
+        slow = [layer for layer in layers if layer not in self._ways.traced]
+        seen = observe(net, self.batches, slow, constant=constant, loss=loss) if slow else {}
         if slow:
-            passes = sum(units[layer] for layer in slow)
-            reasons = sorted({self._ways.by_layer[layer] for layer in slow})
-            warnings.warn(
-                f"mean replacement of {', '.join(slow)}: {passes:,} forward passes a batch, one a unit, "
-                f"because of {', '.join(reasons)}",
-                stacklevel=5,
-            )
+            units = sum(len(seen[layer].mean) for layer in slow)
+            reasons = [self._ways.by_layer[layer] for layer in slow]
+            warn_of_passes("mean replacement", slow, "unit", units, reasons)
+        self.constants = {layer: units.constant for layer, units in seen.items()}
+        self.constants |= self._constants(constant)
 
-    def portions(self) -> Iterator[Batch]:
+    def _constants(self, constant: Constants) -> dict[str, Tensor]:
+        """What stands for each unit of the traced layers."""
+        layers = self._ways.traced
+        sums = dict.fromkeys(layers, 0.0)
+        kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+        for portion in self.portions() if layers else ():
+            for layer in layers:
+                h = self._ways.units(portion.snapshot, layer)  # (N, units, positions)
+                check_units(layer, self.net.get_submodule(layer), h, 1)
+                # sums over the positions of an image as the network computes, over images in float64
+                sums[layer] = sums[layer] + h.sum(2).double().sum(0) / h.shape[2]
+                kept[layer] += [h] if constant == "median" else []
+            if len(portion.batch.y) == self.images:  # serves again; several would fill the memory
+                self._only = portion
+        return {layer: _constant(constant, layer, sums[layer] / self.images, kept[layer]) for layer in layers}
+
+    def portions(self) -> Iterator[Portion]:
         """The batches, in parts of which a traced network's results fit into the memory."""
+        if self._only is not None:
+            yield self._only
+            return
         for batch in self.batches:
-            whole = self._ways is None or len(batch.y) <= self._ways.portion
-            yield from [batch] if whole else split(batch, self._ways.portion)
-
-    def shared(self, batch: Batch) -> Shared:
-        """What is computed once for a portion."""
-        passing = snapshot = None
-        if self.fast:
-            first = self._first is not None and batch is self.batches[0]
-            passing = self._first if first else pass_through(self.net, batch, self.fast)
-        if self._ways is not None and self._ways.traced:
-            snapshot = self._ways.snapshot(batch, self.loss)
-        return Shared(batch, passing, snapshot)
+            for part in split(batch, self._ways.portion):
+                yield Portion(part, self._ways.snapshot(part, self.loss) if self._ways.traced else None)
 
     @torch.no_grad()
-    def changes(self, shared: Shared, layer: str, units: Tensor | None = None) -> Tensor:
+    def changes(self, portion: Portion, layer: str, units: Tensor | None = None) -> Tensor:
         """ℓ_n(h_i = c_i) - ℓ_n of all units, or of those: (units, N)."""
-        every = torch.arange(len(self.constants[layer]))
-        units = every if units is None else units
+        units = torch.arange(len(self.constants[layer])) if units is None else units
         values = self.constants[layer][units]
-        if layer in self.fast:
-            way = Counterfactual(self.net, shared.batch, layer, self.loss, shared.passing)
-            same = way.baseline.new_ones(1, 1, *way.positions)  # a candidate that is the same for all images
-            pairs = zip(units.tolist(), values.tolist(), strict=True)
-            changes = [way.losses(unit, value * same)[0] - way.baseline for unit, value in pairs]
-            return torch.stack(changes) if changes else way.baseline.new_empty(0, len(way.baseline))
         if layer in self._ways.traced:
-            way = self._ways.losses(shared.snapshot, layer)
+            way = self._ways.losses(portion.snapshot, layer)
             return way.losses(units.to(values.device), way.constants(values)) - way.baseline
-        return self._slow(shared.batch, layer, units, values)
-
-    def sizes(self, shared: Shared, layer: str, units: Tensor) -> Tensor:
-        """Σ_n |ℓ_n(h_i = c_i) - ℓ_n| over a batch: (units,), float64, on the CPU."""
-        return self.changes(shared, layer, units).abs().double().sum(1).cpu()
-
-    def _slow(self, batch: Batch, layer: str, units: Tensor, values: Tensor) -> Tensor:
-        before = losses_of(self.net, batch, self.loss)
+        before = losses_of(self.net, portion.batch, self.loss)
         changes = [before.new_empty(0, len(before))]
         for unit, value in zip(units.tolist(), values.tolist(), strict=True):
             with replaced(self.net, {layer: {unit: value}}):
-                changes.append((losses_of(self.net, batch, self.loss) - before)[None])
+                changes.append((losses_of(self.net, portion.batch, self.loss) - before)[None])
         return torch.cat(changes)
+
+    def sizes(self, portion: Portion, layer: str, units: Tensor) -> Tensor:
+        """Σ_n |ℓ_n(h_i = c_i) - ℓ_n| over a portion: (units,), float64, on the CPU."""
+        return self.changes(portion, layer, units).abs().double().sum(1).cpu()
 
 
 class Lowest(NamedTuple):
@@ -553,89 +474,53 @@ def lowest(
             seen.observe(batch, loss)
     terms = seen.first_order(layer).cpu()  # (N, units)
     order = terms.sum(0).argsort(stable=True)
-    first, rest, totals = order[:k], order[k:].tolist(), torch.zeros(count, dtype=torch.float64)
-    portions, evaluations = list(asked.portions()), k * asked.images
-    for batch in portions:
-        totals[first] += asked.sizes(asked.shared(batch), layer, first)
+    first, rest, totals = order[:k], order[k:].tolist() if k else [], torch.zeros(count, dtype=torch.float64)
+    evaluations, start = k * asked.images, 0
+    for portion in asked.portions():
+        totals[first] += asked.sizes(portion, layer, first)
     complete = totals[first].sort().values
-    for batch, shares in zip(portions, terms.split([len(batch.y) for batch in portions]), strict=True):
-        shared = asked.shared(batch) if k else None
-        for unit in rest if k else ():
-            parts = shares[:, unit].argsort(descending=True).split(max(1, asked.images // _PARTS))
+    for portion in asked.portions():
+        end = start + len(portion.batch.y)
+        for unit in rest:
+            parts = terms[start:end, unit].argsort(descending=True).split(max(1, asked.images // _PARTS))
             while parts and totals[unit] <= complete[-1] * _ROUNDING:
                 images, *parts = parts
-                totals[unit] += asked.sizes(shared.at(images), layer, torch.tensor([unit]))[0]
+                totals[unit] += asked.sizes(portion.at(images), layer, torch.tensor([unit]))[0]
                 evaluations += len(images)
-            if len(portions) == 1 and not parts:  # perhaps a lower bound than that of the first k
+            if end - start == asked.images and not parts:  # perhaps a lower bound than that of the first k
                 complete = torch.cat([complete, totals[unit : unit + 1]]).sort().values[:k]
-        rest = [unit for unit in rest if k and totals[unit] <= complete[-1] * _ROUNDING]
+        rest, start = [unit for unit in rest if totals[unit] <= complete[-1] * _ROUNDING], end
     left = torch.cat([first, torch.tensor(rest, dtype=torch.long)]).sort().values
     units = left[totals[left].argsort(stable=True)][:k]
     return Lowest(units, totals[units] / asked.images, evaluations / (count * asked.images))
 
 
-def _known(net: nn.Module, layer: str) -> nn.Module:
-    _check(net, [layer], "mean")
-    return net.get_submodule(layer)
-
-
-def _constants(
-    net: nn.Sequential, passings: Iterable[Passing], layers: Sequence[str], constant: Constants
-) -> dict[str, Tensor]:
-    """What stands for each unit: name of a layer -> (units,), float64."""
-    if not isinstance(constant, str):
-        return {layer: constant[layer].double() for layer in layers}
-    names = list(graph.chain(net) or ())
-    behind = {layer: names.index(layer) + 1 for layer in layers}
-    kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    for passing in passings if layers else ():
-        for layer, values in kept.items():
-            h = by_position(passing[behind[layer]])
-            # sums over the positions of an image as the network computes, over images in float64
-            values.append(h if constant == "median" else h.sum(2).double() / h.shape[2])
-    if constant == "median":
-        return {layer: _median(values) for layer, values in kept.items()}
-    means = {layer: torch.cat(values).mean(0) for layer, values in kept.items()}
-    return means if constant == "mean" else {layer: torch.zeros_like(mean) for layer, mean in means.items()}
-
-
 def dead(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    below: float = 0.05,
-    constant: Constants = "mean",
-    loss: Loss = sample_losses,
+    net: nn.Module, batches: Batches, layers: Sequence[str], *, below: float = 0.05, **options: object
 ) -> dict[str, Tensor]:
     """Units that hardly matter: MRP_i ≤ `below` times the mean of their layer (thesis: Def. 3.2.2).
 
     The thesis sets no threshold, because penalties depend on the loss and on the size of a layer; relative to
-    the layer's mean, one number serves all. In a layer whose penalties are all 0, all are dead. Arguments and
-    errors as for `mean_replacement_penalty`.
+    the layer's mean, one number serves all. In a layer whose penalties are all 0, all are dead. Arguments
+    (`constant` and `loss` too) and errors as for `mean_replacement_penalty`.
 
     Returns: name of a layer -> (units,), bool.
     """
-    penalties = mean_replacement_penalty(net, batches, layers, constant=constant, loss=loss)
+    penalties = mean_replacement_penalty(net, batches, layers, **options)
     return {layer: small(penalty, below) for layer, penalty in penalties.items()}
 
 
 def frozen(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    below: float = 0.05,
-    loss: Loss = sample_losses,
+    net: nn.Module, batches: Batches, layers: Sequence[str], *, below: float = 0.05, **options: object
 ) -> dict[str, Tensor]:
     """Units that hardly get a gradient: E_n ‖∂ℓ_n/∂h_i‖ ≤ `below` times the layer's mean (Def. 3.2.1).
 
     A frozen unit's weights stay as they are; it may still matter, and a dead one may still learn. Arguments
-    and errors as for `observe`.
+    (`loss` too) and errors as for `observe`.
 
     Returns: name of a layer -> (units,), bool.
     """
-    seen = observe(net, batches, layers, loss=loss)
+    seen = observe(net, batches, layers, **options)
     return {layer: small(units.gradient, below) for layer, units in seen.items()}
 
 
@@ -660,7 +545,8 @@ def replaced(net: nn.Module, constants: Mapping[str, Mapping[int, float]]) -> It
     with ExitStack() as stack:
         counts = {}
         for layer, of in constants.items():
-            module = _known(net, layer)
+            _check(net, [layer], "mean")
+            module = net.get_submodule(layer)
             counts[layer] = stack.enter_context(replacing(module, unit_axis(module), of))
         runs: list[nn.Module] = []
         stack.callback(net.register_forward_hook(lambda net, *_: runs.append(net)).remove)

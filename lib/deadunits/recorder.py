@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deadunits import graph
+from deadunits.batches import evaluating, removing
 from deadunits.data import Batch
 from deadunits.mean_replacement import MeanReplacement, mean_replacement_penalty
 
@@ -30,10 +31,9 @@ class Recorder:
 
     def __init__(self, net: nn.Module, layers: Sequence[str]):
         self.net, self.layers = net, list(layers)
-        self._modules: dict[str, nn.Module] = {}
+        self._modules = {layer: graph.linear_layer(net, layer) for layer in layers}
         self._next: dict[str, nn.Module] = {}
         for layer in layers:
-            self._modules[layer] = graph.linear_layer(net, layer)
             following = graph.next_linear(net, layer)
             if following is None:
                 raise ValueError(f"behind {layer!r} there is no layer that takes its units")
@@ -69,14 +69,10 @@ class Recorder:
         minibatch's gradient by the incoming weights, its mean over the steps since the last measurement.
         The network's mode is as it was.
         """
-        training = self.net.training
-        self.net.eval()
-        try:
+        with evaluating(self.net):
             exact = mean_replacement_penalty(self.net, batch, self.layers)
             with MeanReplacement(self.net, self.layers) as seen:
                 seen.observe(batch)
-        finally:
-            self.net.train(training)
         found = {
             layer: {"mrp": exact[layer], "mrs": units.mrs, "gradient": units.gradient} | self._norms(layer)
             for layer, units in seen.seen().items()
@@ -105,16 +101,10 @@ class Recorder:
         def entering(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             seen["a"] = inputs[0].unflatten(1, (units, -1)).movedim(1, 0).flatten(1)
 
-        training = self.net.training
         handles = [
             self._modules[layer].register_forward_hook(keep),
             self._next[layer].register_forward_pre_hook(entering),
         ]
-        self.net.eval()
-        try:
+        with evaluating(self.net), removing(handles):
             self.net(batch.x)
-        finally:
-            self.net.train(training)
-            for handle in handles:
-                handle.remove()
         return seen["h"], seen["a"]

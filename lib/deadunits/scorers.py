@@ -13,19 +13,16 @@ from __future__ import annotations
 
 import functools
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deadunits import derivatives, graph
-from deadunits.batches import Batches, batches_of, losses_of, split, warn_of_rounding
-from deadunits.counterfactual import Counterfactual, Loss, fitting, refuse_train_mode, sample_losses
+from deadunits.batches import Batches, Loss, batches_of, losses_of, sample_losses, split, warn_of_rounding
 from deadunits.data import Batch
 from deadunits.derivatives import inputs_by_position, over_batches, parameters
-from deadunits.incremental import Snapshot, Ways
+from deadunits.incremental import Snapshot, Ways, warn_of_passes
 
 Scores = dict[str, Tensor]
 Delta = Callable[[Tensor], Tensor]  #: from a weight tensor to its change Δw
@@ -56,9 +53,8 @@ def loss_change(
     S_i = L(w + Δw_i e_i) - L(w), in nats (thesis: 1.2.4, `lossChangeScorer`). Negative: the network is
     better off without that weight.
 
-    Layers in a chain of known ones (`is_fast` tells) take the fast way of `Counterfactual`, those of any
-    other network that `torch.fx` traces the one of `Incremental`, all others one full forward pass a weight;
-    a warning says so.
+    Layers of a network that `torch.fx` traces take the fast way of `Incremental`, all others one full forward
+    pass a weight; a warning says so.
 
     Args:
         net: the network, not in training mode where that matters (batch norm, dropout).
@@ -74,22 +70,19 @@ def loss_change(
     known = parameters(net, names)
     warn_of_rounding(net, "loss change")
     batches = [batch for batch in batches_of(net, batches) if len(batch.y)]
-    fast, ways = _ways(net, batches[0], names) if batches else ((), {})
-    traced = [name for name in names if ways and _layer(name) in ways.traced and name not in fast]
-    slow = [name for name in names if name not in (*fast, *traced)]
+    layers = {layer: net.get_submodule(layer) for layer in map(_layer, names)}
+    for layer, module in list(layers.items()):
+        if type(module) not in graph.LINEAR or not graph.is_plain(module) or graph.is_shared(net, layer):
+            del layers[layer]
+    ways = Ways(net, batches[0], layers) if batches else None
+    traced = [name for name in names if ways and _layer(name) in ways.traced]
+    slow = [name for name in names if name not in traced]
     if slow and batches:
-        passes = sum(known[name].numel() for name in slow)
-        by_layer = ways.by_layer if ways else {}
-        reasons = {by_layer.get(_layer(name), "no plain layer, or a shared weight") for name in slow}
-        warnings.warn(
-            f"loss_change of {', '.join(slow)}: {passes:,} forward passes a batch, one a weight, because of "
-            f"{', '.join(sorted(reasons))}",
-            stacklevel=2,
-        )
+        reasons = {ways.by_layer.get(_layer(name), "no plain layer, or a shared weight") for name in slow}
+        warn_of_passes("loss_change", slow, "weight", sum(known[name].numel() for name in slow), reasons)
 
     def part(batch: Batch) -> Scores:
-        scores = {name: _loss_change_fast(net, batch, name, delta, loss) for name in fast}
-        scores |= {name: loss_change_slow(net, batch, name, delta, loss) for name in slow}
+        scores = {name: loss_change_slow(net, batch, name, delta, loss) for name in slow}
         for portion in split(batch, ways.portion) if traced else ():
             snapshot = ways.snapshot(portion, loss)
             for name in traced:
@@ -101,29 +94,8 @@ def loss_change(
     return over_batches(net, batches, names, part, every)
 
 
-def _ways(net: nn.Module, batch: Batch, names: Sequence[str]) -> tuple[list[str], Ways | None]:
-    """The parameters that `Counterfactual` can take; the ways of all other layers."""
-    refuse_train_mode(net)
-    layers = list(dict.fromkeys(map(_layer, names)))
-    fitted = fitting(net, batch, layers)
-    fast = [name for name in names if is_fast(net, name) and _layer(name) in fitted]
-    axes = {}
-    for layer in layers:
-        module = net.get_submodule(layer)
-        plain = type(module) in graph.LINEAR and graph.is_plain(module) and not graph.is_shared(net, layer)
-        if plain and layer not in fitted:
-            axes[layer] = -1 if type(module) is nn.Linear else 1
-    return fast, Ways(net, batch, axes) if axes else None
-
-
 def _layer(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def is_fast(net: nn.Module, name: str) -> bool:
-    """Whether `loss_change` takes the fast way (`Counterfactual`) for a parameter, not a pass a weight."""
-    layer, _, kind = name.rpartition(".")
-    return kind in ("weight", "bias") and Counterfactual.supports(net, layer)
 
 
 def taylor1(
@@ -212,15 +184,7 @@ def taylor2(
     return {name: dw * (first[name] + lam * product[name]) for name, dw in moves.items()}
 
 
-def magnitude(
-    net: nn.Module,
-    batches: Batches,
-    names: Sequence[str],
-    *,
-    delta: Delta = removal,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
-) -> Scores:
+def magnitude(net: nn.Module, batches: Batches, names: Sequence[str], **_: object) -> Scores:
     """S_i = |w_i| (thesis: Table 2.1, `magnitudeScorer`); no images are looked at."""
     known = parameters(net, names)
     return {name: known[name].detach().abs() for name in names}
@@ -231,9 +195,8 @@ def random(
     batches: Batches,
     names: Sequence[str],
     *,
-    delta: Delta = removal,
-    loss: Loss = sample_losses,
     generator: torch.Generator | None = None,
+    **_: object,
 ) -> Scores:
     """S_i uniform in [0, 1), drawn from `generator` (thesis: 2.1, `randomScorer`).
 
@@ -259,13 +222,7 @@ def absolute(scorer: Scorer) -> Scorer:
     return scores
 
 
-_SIGNED = {
-    "loss_change": loss_change,
-    "taylor1": taylor1,
-    "diagonal": diagonal,
-    "taylor2": taylor2,
-    "hessian": hessian,
-}
+_SIGNED = {scorer.__name__: scorer for scorer in (loss_change, taylor1, diagonal, taylor2, hessian)}
 #: Scorers by name.
 SCORERS: dict[str, Scorer] = (
     _SIGNED
@@ -300,60 +257,25 @@ def loss_change_slow(
 
 
 @torch.no_grad()
-def _loss_change_fast(net: nn.Module, batch: Batch, name: str, delta: Delta, loss: Loss) -> Tensor:
+def _loss_change_traced(net: nn.Module, ways: Ways, snapshot: Snapshot, name: str, delta: Delta) -> Tensor:
     """`loss_change` of a layer: when weight k moves by Δw_k, the unit's h moves by Δw_k times its input."""
     layer, _, kind = name.rpartition(".")
-    asked = Counterfactual(net, batch, layer, loss)
-    module = net.get_submodule(layer)
-    moves = delta(net.get_parameter(name)).flatten(1) if kind == "weight" else delta(module.bias)[:, None]
-    # a bias is the weight of an input that is 1 everywhere
-    inputs = _inputs(module, asked.inputs) if kind == "weight" else asked.inputs.new_ones(1, 1)
-    scores = torch.empty_like(moves, memory_format=torch.contiguous_format)  # (units, fan-in)
-    for unit in range(len(moves)):
-        h = asked.h[:, unit].movedim(0, -1).unsqueeze(-2)  # (N, ...) -> (..., 1, N)
-        for k in range(0, moves.shape[1], asked.step):
-            some = slice(k, k + asked.step)
-            dw, x = moves[unit, some, None], inputs[..., some, :]
-            # into memory of its own, so that the images stay innermost
-            shape = torch.broadcast_shapes(h.shape, x.shape)
-            moved = torch.addcmul(h, x, dw, out=h.new_empty(shape))  # (..., K, N)
-            losses = asked.losses(unit, moved.movedim((-2, -1), (0, 1)))  # (K, N)
-            scores[unit, some] = (losses - asked.baseline).sum(1)
-    return scores.view(net.get_parameter(name).shape)
-
-
-@torch.no_grad()
-def _loss_change_traced(net: nn.Module, ways: Ways, snapshot: Snapshot, name: str, delta: Delta) -> Tensor:
-    """The same in a traced network."""
-    layer, _, kind = name.rpartition(".")
     way, module = ways.losses(snapshot, layer), net.get_submodule(layer)
-    moves = delta(net.get_parameter(name)).flatten(1) if kind == "weight" else delta(module.bias)[:, None]
     h = way.h.movedim(way.axis, 0)  # (units, N, ...)
+    moves = delta(net.get_parameter(name)).flatten(1 if kind == "weight" else 0).view(len(h), -1)
     if kind == "weight":
-        x = inputs_by_position(module, way.x).movedim(1, 0)  # (inputs, N, positions)
+        x = inputs_by_position(module, way.x)  # (N, inputs, positions)
+        x = x.permute(2, 1, 0).contiguous().permute(1, 2, 0) if way.innermost else x.movedim(1, 0)
         x = x.unflatten(0, (getattr(module, "groups", 1), -1)).unflatten(3, h.shape[2:] or (1,))
         x = x if h.dim() > 2 else x.squeeze(3)  # (groups, fan-in, N, ...)
-    else:
+    else:  # a bias is the weight of an input that is 1 everywhere
         x = h.new_ones(1, 1, *[1] * (h.dim() - 1))
     scores = torch.empty_like(moves, memory_format=torch.contiguous_format)  # (units, fan-in)
     for unit, move in enumerate(moves):
         inputs = x[unit * len(x) // len(moves)]
         for k in range(0, len(move), way.step):
             dw = move[k : k + way.step]
-            moved = h[unit] + dw.view(-1, *[1] * (h.dim() - 1)) * inputs[k : k + way.step]  # (K, N, ...)
+            moved = torch.addcmul(h[unit], inputs[k : k + way.step], dw.view(-1, *[1] * (h.dim() - 1)))
             same = torch.full((len(dw),), unit, device=h.device)
             scores[unit, k : k + way.step] = (way.losses(same, moved) - way.baseline).sum(1)
     return scores.view(net.get_parameter(name).shape)
-
-
-def _inputs(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
-    """What each weight of a unit is multiplied with: (fan-in, N) or, at each position, (H, W, fan-in, N)."""
-    if isinstance(module, nn.Linear):
-        return x.T
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
-    for dim, size, dilation, stride in zip(
-        (2, 3), module.kernel_size, module.dilation, module.stride, strict=True
-    ):
-        x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    return x.permute(2, 3, 1, 4, 5, 0).flatten(2, 4)  # (N, C, H, W, kH, kW) -> (H, W, C kH kW, N)

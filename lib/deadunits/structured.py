@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from deadunits.batches import Batches, batches_of, forward
+from deadunits.batches import Batches, Loss, batches_of, evaluating, forward, removing, sample_losses
 from deadunits.channels import BATCH_NORM, LINEAR, OUTPUT, Channels, components, out_dim
-from deadunits.compaction import copy_without_hooks, fit, join, pick, replace, tensors
-from deadunits.counterfactual import Loss, refuse_train_mode, sample_losses
+from deadunits.compaction import copy_without_hooks, cut, join, set_bias
 from deadunits.counting import count
 from deadunits.data import Batch
 from deadunits.unit_scorers import UNIT_SCORERS, UnitScorer
@@ -95,7 +95,6 @@ def prune(
         ValueError: batch norm or dropout in training mode; a fraction outside 0 to 1; an unknown scorer,
             `constant` or layer; no images; groups that cannot be pruned, all of them with the reasons.
     """
-    refuse_train_mode(net)
     count(fraction, 1)  # raises for what is no fraction
     if constant not in CONSTANTS:
         raise ValueError(f"constant must be one of {', '.join(CONSTANTS)}, got {constant!r}")
@@ -143,29 +142,15 @@ def recalibrate(net: nn.Module, batches: Batches) -> None:
         raise ValueError(f"{type(net).__name__} has no batch norm with running statistics")
     sums: dict[nn.Module, tuple[int, Tensor, Tensor]] = {}
 
-    def see(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def see(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = inputs[0].transpose(0, 1).flatten(1).double()  # (channels, values)
         before = sums.get(norm, (0, 0.0, 0.0))
         sums[norm] = before[0] + x.shape[1], before[1] + x.sum(1), before[2] + x.square().sum(1)
+        return F.batch_norm(inputs[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
 
-    before = {
-        m: (m.training, getattr(m, "momentum", None), getattr(m, "num_batches_tracked", None))
-        for m in net.modules()
-    }
-    handles = [norm.register_forward_pre_hook(see) for norm in norms]
-    try:
-        net.eval()
-        for norm in norms:
-            norm.training, norm.momentum, norm.num_batches_tracked = True, 0.0, None
+    with evaluating(net), removing([norm.register_forward_hook(see) for norm in norms]):
         for batch in batches_of(net, batches):
             forward(net, batch.x)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, (training, momentum, tracked) in before.items():
-            module.training = training
-            if module in norms:
-                module.momentum, module.num_batches_tracked = momentum, tracked
     if not sums:
         raise ValueError("no images to estimate the statistics from")
     for norm, (n, first, second) in sums.items():
@@ -331,13 +316,13 @@ def _put_constants(
             at = consumers[layer]
             x[:, at] = mean[at].to(x).view(-1, *[1] * len(size))
             out = layer.forward(x)  # the old bias is in it
-            _set_bias(layer, out.reshape(out.shape[-1] if not size else out.shape[1], -1).mean(1))
+            set_bias(layer, out.reshape(out.shape[-1] if not size else out.shape[1], -1).mean(1))
     for layer, at in consumers.items():
         layer.weight.movedim(1 - out_dim(layer), 0)[at.to(layer.weight.device)] = 0
     if constant == "output":  # what the mean of the layer's outputs lacks, from the input on
         for layer, (mean, _) in before.items():  # a pass each: what comes later sees the biases put so far
             lacks = mean - _means(net, batches, [layer], entering=False)[layer][0]
-            _set_bias(layer, lacks.to(layer.weight) + (0 if layer.bias is None else layer.bias))
+            set_bias(layer, lacks.to(layer.weight) + (0 if layer.bias is None else layer.bias))
 
 
 def _means(
@@ -357,41 +342,28 @@ def _means(
         values += x.numel() // x.shape[channel]
         seen[module] = before + total, values, x.shape[channel + 1 :]
 
-    handles = [module.register_forward_hook(see) for module in layers]
-    for batch in batches:
-        forward(net, batch.x)
-    for handle in handles:  # only after success: the network is a copy
-        handle.remove()
+    with removing([module.register_forward_hook(see) for module in layers]):
+        for batch in batches:
+            forward(net, batch.x)
     return {module: (total / values, size) for module, (total, values, size) in seen.items()}
-
-
-def _set_bias(layer: nn.Module, bias: Tensor) -> None:
-    if layer.bias is not None:
-        layer.bias.copy_(bias)
-    elif bias.any():
-        layer.bias = nn.Parameter(bias, layer.weight.requires_grad)
 
 
 def _cut(net: nn.Module, x: Tensor, channels: Channels, gone: np.ndarray) -> None:
     """Take the channels out of all tensors, and check that the network does what it did."""
     before = [out for out in tree_leaves(net(x)) if isinstance(out, Tensor)]
-    for prefix, module in net.named_modules():
-        for name, tensor in tensors(module):
-            new = tensor
-            for dim in range(tensor.dim()):
-                ids = channels.of.get((join(prefix, name), dim))
-                # a new bias has the channels of its weight
-                if ids is None and name == "bias" and type(module) in LINEAR and tensor.shape[0] > 1:
-                    ids = channels.of.get((join(prefix, "weight"), out_dim(module)))
-                if ids is not None and np.isin(ids, gone).any():
-                    new = pick(new, dim, torch.from_numpy(np.flatnonzero(~np.isin(ids, gone))))
-            if new is not tensor:
-                replace(module, name, new)
-        fit(module)
+    of = dict(channels.of)
+    for name, module in net.named_modules():  # a new bias has the channels of its weight
+        weight = join(name, "weight"), out_dim(module)
+        if isinstance(module, LINEAR) and module.bias is not None and weight in of:
+            of.setdefault((join(name, "bias"), 0), of[weight])
+    kept = {place: ~np.isin(ids, gone) for place, ids in of.items()}
+    cut(
+        net, {place: torch.from_numpy(np.flatnonzero(stay)) for place, stay in kept.items() if not stay.all()}
+    )
     after = [out for out in tree_leaves(net(x)) if isinstance(out, Tensor)]
-    for whole, cut in zip(before, after, strict=True):
+    for whole, smaller in zip(before, after, strict=True):
         bound = torch.finfo(whole.dtype).eps ** 0.5 * whole.abs().max()
-        if whole.shape != cut.shape or not (whole - cut).abs().max() <= bound:
+        if whole.shape != smaller.shape or not (whole - smaller).abs().max() <= bound:
             raise ValueError(
                 "the smaller network gives other outputs than the whole one with the constants, so what was "
                 "traced from an image is not all of its structure: put the layers in doubt in `ignored`"

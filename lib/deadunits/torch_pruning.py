@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from deadunits.counterfactual import Loss, refuse_train_mode, sample_losses
+from deadunits.batches import Batches, Loss, refuse_train_mode, sample_losses
 from deadunits.graph import linear_layers
-from deadunits.mean_replacement import Batches
 from deadunits.structured import check_scores, prune
 from deadunits.unit_scorers import UNIT_SCORERS, UnitScorer
 

@@ -8,57 +8,38 @@ scorers. The network, its mode, its gradients and the global random state are as
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from deadunits import graph
-from deadunits.batches import Batches, Loss, batches_of, forward
-from deadunits.counterfactual import refuse_train_mode, sample_losses
-from deadunits.graph import activation_of
-from deadunits.mean_replacement import (
-    check_units,
-    mean_replacement_penalty,
-    observe,
-    refuse_compiled,
-    unit_axis,
-)
+from deadunits.batches import Batches, Loss, batches_of, forward, removing, sample_losses
+from deadunits.graph import activation_of, unit_axis
+from deadunits.mean_replacement import check_units, mean_replacement_penalty, observe, refuse_compiled
 
 UnitScores = dict[str, Tensor]
+Names = Sequence[str]  #: of layers
+Chance = torch.Generator | None  #: only `random` needs it
 UnitScorer = Callable[..., UnitScores]
 
 
 def mrp(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """The exact loss change when a unit is replaced by its mean, E_n |ℓ_n(c_i) - ℓ_n| (Eq. 3.1), in nats."""
     return mean_replacement_penalty(net, batches, layers, loss=loss)
 
 
 def mrs(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """First-order estimate of `mrp` for all units in one backward pass (Eq. 3.3), in nats; for ranking."""
     return {layer: units.mrs for layer, units in observe(net, batches, layers, loss=loss).items()}
 
 
 def taylor(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """First-order estimate of removing a unit: MRS with 0 for the mean, E_n |Σ_p h_p ∂ℓ/∂h_p|, in nats.
 
@@ -69,12 +50,7 @@ def taylor(
 
 
 def taylor_squared(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """The squared first-order change of the mean loss when a unit gives 0, (E_n Σ_p h_p ∂ℓ/∂h_p)², in nats².
 
@@ -86,12 +62,7 @@ def taylor_squared(
 
 
 def mean_activation(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, loss: Loss = sample_losses, generator: Chance = None
 ) -> UnitScores:
     """The mean size of a unit's activation over that of its layer, E|a_i| / mean_k E|a_k|.
 
@@ -107,25 +78,19 @@ def mean_activation(
         if name is None:
             raise ValueError(f"no nonlinearity is known behind {layer!r}: name the nonlinearity itself")
     modules = {layer: net.get_submodule(name) for layer, name in names.items()}
-    refuse_train_mode(net)
     sizes: dict[str, list[Tensor]] = {layer: [] for layer in layers}  # (N, units) a batch
-    handles = []
-    try:
-        for layer, module in modules.items():
-            refuse_compiled(net, names[layer])
 
-            def hook(module: nn.Module, inputs: object, a: Tensor, layer: str = layer) -> None:
-                axis = unit_axis(net.get_submodule(layer))  # its own is that of the units before it
-                check_units(layer, net.get_submodule(layer), a, axis)
-                sizes[layer].append(a.abs().movedim(axis, 1).flatten(2).mean(2) if a.dim() > 2 else a.abs())
+    def keep(layer: str, module: nn.Module, inputs: object, a: Tensor) -> None:
+        axis = unit_axis(net.get_submodule(layer))  # its own is that of the units before it
+        check_units(layer, net.get_submodule(layer), a, axis)
+        sizes[layer].append(a.abs().movedim(axis, 1).flatten(2).mean(2) if a.dim() > 2 else a.abs())
 
-            handles.append(module.register_forward_hook(hook))
-        with torch.no_grad():
-            for batch in batches_of(net, batches):
-                forward(net, batch.x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    for name in names.values():
+        refuse_compiled(net, name)
+    hooks = [module.register_forward_hook(partial(keep, layer)) for layer, module in modules.items()]
+    with removing(hooks), torch.no_grad():
+        for batch in batches_of(net, batches):
+            forward(net, batch.x)
     silent = [name for layer, name in names.items() if not sizes[layer]]
     if silent:
         raise ValueError(f"no images, or {', '.join(silent)} did not run as a module")
@@ -135,37 +100,18 @@ def mean_activation(
     }
 
 
-def norm_l1(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
-) -> UnitScores:
+def norm_l1(net: nn.Module, batches: Batches, layers: Names, **_: object) -> UnitScores:
     """‖w_i‖₁ of the incoming weights (thesis: Table 4.1, `normScorerL1`); no images are looked at."""
     return {layer: weight.abs().sum(1) for layer, weight in _incoming(net, layers).items()}
 
 
-def norm_l2(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
-) -> UnitScores:
+def norm_l2(net: nn.Module, batches: Batches, layers: Names, **_: object) -> UnitScores:
     """‖w_i‖₂² of the incoming weights, squared as in the thesis (Table 4.1, `normScorerL2`)."""
     return {layer: weight.square().sum(1) for layer, weight in _incoming(net, layers).items()}
 
 
 def random(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, layers: Names, *, generator: Chance = None, **_: object
 ) -> UnitScores:
     """Uniform in [0, 1), drawn from `generator` (thesis: Table 4.1, `randomScorer`)."""
     if generator is None:
@@ -178,14 +124,8 @@ def random(
 
 #: Scorers by name.
 UNIT_SCORERS: dict[str, UnitScorer] = {
-    "mrp": mrp,
-    "mrs": mrs,
-    "taylor": taylor,
-    "taylor_squared": taylor_squared,
-    "mean_activation": mean_activation,
-    "norm_l1": norm_l1,
-    "norm_l2": norm_l2,
-    "random": random,
+    scorer.__name__: scorer
+    for scorer in (mrp, mrs, taylor, taylor_squared, mean_activation, norm_l1, norm_l2, random)
 }
 
 

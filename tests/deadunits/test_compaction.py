@@ -451,10 +451,10 @@ def test_an_empty_batch_a_single_unit_and_nothing_to_do():
     [
         ({"2": torch.ones(4, dtype=torch.bool)}, {}, r"no units of '2' can be removed, only of 0, 3"),
         ({"5": torch.tensor([True, False])}, {}, r"no units of '5'.*the last, whose units are the outputs"),
-        ({"0": torch.ones(5, dtype=torch.bool)}, {}, r"shape \(4,\), got torch.bool of shape \(5,\)"),
-        ({"0": torch.ones(4)}, {}, r"got torch.float32 of shape \(4,\)"),
-        ({"0": [True] * 4}, {}, "got list"),
-        ({"0": torch.zeros(4, dtype=torch.bool)}, {}, "keeps none of 4 units"),
+        ({"0": torch.ones(5, dtype=torch.bool)}, {}, r"a bool tensor of shape \(4,\).*got tensor"),
+        ({"0": torch.ones(4)}, {}, r"a bool tensor.*got tensor\(\[1., 1"),
+        ({"0": [True] * 4}, {}, r"got \[True"),
+        ({"0": torch.zeros(4, dtype=torch.bool)}, {}, "keeps at least one unit, got"),
         ({}, {"h": {"7": torch.zeros(4)}}, "no units of '7'"),
         ({}, {"h": {"0": torch.zeros(3)}}, r"have shape \(3,\), not \(4,\)"),
         ({}, {"h": {"0": torch.zeros(4, 1)}}, r"have shape \(4, 1\), not \(4,\)"),
@@ -490,7 +490,7 @@ def pruned_layer():
         (lambda: [nn.Linear(3, 4), nn.BatchNorm1d(5), nn.Linear(4, 2)], "'1' takes 5 inputs"),
         (lambda: [nn.Conv2d(1, 4, 1), nn.Linear(4, 2)], "'1', Linear.*Flatten"),
         (lambda: [nn.Conv2d(1, 4, 1), nn.Flatten(2), nn.Linear(4, 2)], "'1', Flatten"),
-        (lambda: [nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2)], "'1'.*2 groups"),
+        (lambda: [nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2)], "'1'.*one group of channels"),
         (lambda: [nn.Linear(3, 4)] * 2, "stands twice"),
         (lambda: [nn.Linear(3, 3), nn.Tanh(), pruned_layer()], "'2' .Linear. is no plain"),
         (lambda: [parametrizations.weight_norm(nn.Linear(3, 3)), nn.Linear(3, 2)], "'0' .*is no plain"),
@@ -525,7 +525,7 @@ def test_batch_norm_in_training_mode_and_padded_means_need_what_enters_the_next_
         normed = make_net(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).train()
         padded = make_net(nn.Conv2d(1, 2, 1), nn.AvgPool2d(2, padding=1), nn.Conv2d(2, 2, 1))
     keep, a = {"0": torch.tensor([True, False])}, {"0": torch.zeros(2)}
-    with pytest.raises(ValueError, match=r"'1' .BatchNorm1d. is in training mode.*call net.eval\(\) first"):
+    with pytest.raises(ValueError, match=r"'1', BatchNorm1d.* is in training mode.*call net.eval\(\) first"):
         compact(normed, keep)
     assert compact(normed, {"0": torch.tensor([True, True])})[1].training
     assert compact(normed, keep, a=a)[1].num_features == 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from deadunits import pruning, scorers
-from deadunits.counterfactual import sample_losses
+from deadunits.batches import sample_losses
 from deadunits.counting import count
 from toys import make_batch, make_net
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from deadunits import compaction, mean_replacement, models, unit_scorers
-from deadunits.counterfactual import sample_losses
+from deadunits.batches import sample_losses
 from deadunits.data import Batch
 from deadunits.mean_replacement import MeanReplacement, mean_replacement_penalty, observe, replaced
 from toys import make_batch, make_net

@@ -11,7 +11,6 @@ CORE = (
     "data",
     "models",
     "training",
-    "counterfactual",
     "derivatives",
     "scorers",
     "pruning",

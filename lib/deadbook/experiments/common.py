@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from deadbook import datasets
 from deadbook.settings import Experiment, Training
 from deadunits import Invalid, compaction, graph, incremental, models, training
-from deadunits.counterfactual import sample_losses
+from deadunits.batches import sample_losses
 from deadunits.data import Batch, Images
 from deadunits.training import Step
 

@@ -13,7 +13,7 @@ from torch import nn
 from deadbook.experiments.common import Row, build, load, weights_of
 from deadbook.settings import Costs
 from deadunits import derivatives, graph, scorers, unit_scorers
-from deadunits.counterfactual import sample_losses
+from deadunits.batches import sample_losses
 from deadunits.data import Batch
 
 

@@ -12,7 +12,7 @@ from deadbook.experiments import common
 from deadbook.experiments.common import Row
 from deadbook.settings import UnitSaliency
 from deadunits import graph, mean_replacement, pruning, unit_scorers
-from deadunits.counterfactual import Counterfactual, chain_behind, sample_losses
+from deadunits.batches import sample_losses
 from deadunits.data import Batch
 from deadunits.mean_replacement import Units
 
@@ -98,8 +98,7 @@ def units(settings: UnitSaliency, data_root: str = "") -> Iterator[Row]:
 
 def check_affordable(net: nn.Module, layers: Sequence[str], batch: Batch) -> None:
     """Raise `Invalid` if the exact scores would take too many forward passes at each measurement."""
-    slow = [name for name in layers if not Counterfactual.supports(net, name)]
-    counts = {name: len(net.get_submodule(name).weight) for name in slow}
+    counts = {name: len(net.get_submodule(name).weight) for name in layers}
     common.check_passes("MRP", net, batch, counts, "choose fewer or narrower layers")
 
 
@@ -120,7 +119,7 @@ def constants(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
     same of what they make of h (over images and positions); 0. For a network that is no chain of known
     layers, the mean of h.
     """
-    if chain_behind(net, layer) is None:
+    if graph.plain_behind(net, layer) is None:
         mean = mean_replacement.observe(net, batch, [layer])[layer].mean
         return {"mean of h": mean.float()}
     between = between_linear(net, layer)
@@ -146,7 +145,7 @@ def constants(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
 
 def between_linear(net: nn.Sequential, layer: str) -> list[nn.Module]:
     """The layers between a linear map and the next one."""
-    behind = chain_behind(net, layer)
+    behind = graph.plain_behind(net, layer)
     return list(itertools.takewhile(lambda module: not isinstance(module, graph.LINEAR), behind))
 
 
@@ -160,7 +159,7 @@ class Replacing:
     def __init__(self, net: nn.Module, batch: Batch, layer: str):
         self.net, self.batch, self.layer = net, batch, layer
         self.known: dict[tuple, float] = {}  # scorers often choose the same units
-        if chain_behind(net, layer) is not None:
+        if graph.plain_behind(net, layer) is not None:
             between = between_linear(net, layer)
             modules = graph.chain(net)
             place = list(modules).index(layer) + 1 + len(between)
