@@ -212,7 +212,7 @@ Questions = distinct(
     Literal[OPEN_QUESTIONS], f"names among {', '.join(OPEN_QUESTIONS)}", "open questions that are run"
 )
 Earlier = rising(Whole, "integers from 1", "epochs after which weights are removed, besides the last", 0)
-SeedNumbers = distinct(Seed, "integers from 0", "seeds of the experiments of this chapter")
+SeedList = distinct(Seed, "integers from 0", "seeds of the experiments of this chapter")
 Profile = setting(Text, "the name of a profile", "where parameters come from")
 Own = setting(dict[str, Any], "parameters by name: {dataset: mnist}", "parameters instead of the profile's")
 Results = setting(Text, "the path of a folder", "folder for new runs")
@@ -530,7 +530,7 @@ class QuestionsChapter(Settings, name="05-open-questions"):
     profile: Profile = "quick"
     own: Own = {}
     earlier: Earlier = []
-    seeds: SeedNumbers = [0]
+    seed_list: SeedList = [0]
     data_root: DataRoot = ""
     results: Results = "results"
     processes: Processes = 0

@@ -26,4 +26,4 @@ def test_questions_and_seeds_are_checked():
     with pytest.raises(Invalid, match="names among O1"):
         book.chosen(plans.OPEN, "quick", {"questions": ["O12"]})
     with pytest.raises(Invalid, match="integers from 0"):
-        book.chosen(plans.OPEN, "quick", {"seeds": [5, 5]})
+        book.chosen(plans.OPEN, "quick", {"seed_list": [5, 5]})

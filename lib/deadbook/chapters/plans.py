@@ -88,7 +88,7 @@ def questions(parameters: Mapping[str, Mapping[str, Any]]) -> Wanted:
 
     def runs(experiment: str, kinds: Sequence[str], **more: Any) -> Wanted:
         settings = shared(experiment, weights) | more
-        return {experiment: grid(settings, activation=kinds, seed=chosen["seeds"])}
+        return {experiment: grid(settings, activation=kinds, seed=chosen["seed_list"])}
 
     scores = {"saliency": saliency(weights)["saliency"]}
     wanted = {
@@ -99,7 +99,7 @@ def questions(parameters: Mapping[str, Mapping[str, Any]]) -> Wanted:
         "O5": runs("averaging", first, measure_every=min(3 * every, steps), images=images),
         "O6": {"units": [run for run in units(narrow)["units"] if run["widths"] == narrow["widths"]]},
         "O7": {"attacks": [run for role in trials.whole_layer(relu).values() for run in role]},
-        "O8": {"rescaling": grid(attack, seed=chosen["seeds"])},
+        "O8": {"rescaling": grid(attack, seed=chosen["seed_list"])},
         "O10": {"unit_costs": unit_pruning(parameters["04-2-unit-pruning"])["unit_costs"]},
         "O11": runs("revival", first, layers=["fc1"], measure_every=steps // 4, epoch=2, below=0.05),
     }

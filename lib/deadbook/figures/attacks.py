@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -14,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from deadbook.figures.style import STYLE, WIDTH, band, by_seed, legend, panels
+from deadbook.figures.style import STYLE, WIDTH, band, by_seed, legend, or_nothing, panels
 from deadunits.counting import BOUNDED, EDGES
 
 KINDS = {
@@ -34,32 +32,6 @@ QUANTITIES = {  # columns of the table `units`: the name on the axis, and whethe
 UNIT = ("layer", "unit")
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # attacks in one panel
 RATIO = "final MRP over\nthe twin's"
-NOTHING = "no measurements to show: the losses diverged, too few were made, or nothing was attacked"
-
-
-def _or_nothing(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Of an empty table a figure that says so: the page refers to it by its number."""
-
-    @functools.wraps(draw)
-    def drawn(rows: pd.DataFrame | Mapping[str, pd.DataFrame], *others: object, **options: object) -> Figure:
-        if isinstance(rows, Mapping):
-            rows = {name: _drawable(table) for name, table in rows.items() if len(table)}
-        if len(rows):
-            return draw(_drawable(rows), *map(_drawable, others), **options)
-        with mpl.rc_context(STYLE):
-            figure = Figure(figsize=(WIDTH, 0.6))
-            figure.text(0.5, 0.5, NOTHING, ha="center", va="center")
-        return figure
-
-    return drawn
-
-
-def _drawable(table: Any) -> Any:
-    """A table without the numbers of a training that is about to diverge, which no axis can hold."""
-    if not isinstance(table, pd.DataFrame):
-        return table
-    numbers = table.select_dtypes("float")
-    return table.assign(**numbers.astype(float).where(numbers.abs() < 1e30))
 
 
 def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
@@ -80,7 +52,7 @@ def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
     return figure
 
 
-@_or_nothing
+@or_nothing
 def fates(
     rows: pd.DataFrame,
     losses: pd.DataFrame | None = None,
@@ -106,7 +78,7 @@ def fates(
     return figure
 
 
-@_or_nothing
+@or_nothing
 def by_attack(
     rows: pd.DataFrame,
     by: str,
@@ -143,7 +115,7 @@ def by_attack(
     return figure
 
 
-@_or_nothing
+@or_nothing
 def effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """The ratio of final MRPs, attacked over not attacked, over a setting: a point a seed, a cross at 0.
 
@@ -163,7 +135,7 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@_or_nothing
+@or_nothing
 def beside_twins(rows: pd.DataFrame) -> Figure:
     """The ratio of final MRPs, of attacked units and of their controls, over their twins': a point a seed.
 
@@ -178,7 +150,7 @@ def beside_twins(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@_or_nothing
+@or_nothing
 def ridges(values: pd.DataFrame, activation: str, what: str) -> Figure:
     """Figures 3.2, 3.6, 3.8 and 3.10: how a unit's values are spread, from early (below) to late (above).
 
@@ -247,7 +219,7 @@ def attack_scene(
     return figure
 
 
-@_or_nothing
+@or_nothing
 def rank_agreement(correlations: pd.DataFrame) -> Figure:
     """Section 3.7: how scores rank units against MRP; a point a run, a column a network.
 
@@ -272,7 +244,7 @@ def rank_agreement(correlations: pd.DataFrame) -> Figure:
     return figure
 
 
-@_or_nothing
+@or_nothing
 def mrs_over_mrp(rows: pd.DataFrame) -> Figure:
     """Section 3.7: the estimate MRS over the exact MRP, a point a unit; a column a network, a colour a layer.
 
@@ -292,7 +264,7 @@ def mrs_over_mrp(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@_or_nothing
+@or_nothing
 def half_time(rows: pd.DataFrame, below: float) -> Figure:
     """Section 3.2: units at the end of the training over the same at half-time, a row a way to be useless.
 

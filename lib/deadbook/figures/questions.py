@@ -9,8 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deadbook.analysis.measures import NAMES
-from deadbook.figures.attacks import _or_nothing as or_nothing
-from deadbook.figures.style import band, by_seed, in_order, panels
+from deadbook.figures.style import band, by_seed, in_order, or_nothing, panels
 
 ON = {"probe": "#0072B2", "other": "#D55E00", "train_probe": "#009E73"}
 GROUP = {"group": ("#0072B2", "group score"), "magnitude": ("#009E73", "magnitude")}

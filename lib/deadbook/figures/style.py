@@ -7,10 +7,12 @@ Line figures are SVG in black on a transparent ground, which the site recolours 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -60,6 +62,7 @@ STYLE = {
     "svg.hashsalt": "deadunits",  # the same figure gives the same file
 }
 WIDTH = 7.2  # inches, as wide as the text
+NOTHING = "no measurements to show: not run yet, diverged, too few, or nothing was attacked"
 SMOOTH = 9  # measurements in the running mean
 
 
@@ -136,6 +139,31 @@ def svg(figure: Figure, **how: object) -> bytes:
 def _shorter(number: re.Match) -> str:
     rounded = f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
     return "0" if rounded == "-0" else rounded
+
+
+def or_nothing(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Of an empty table a figure that says so: the page refers to it by its number."""
+
+    @functools.wraps(draw)
+    def drawn(rows: pd.DataFrame | Mapping[str, pd.DataFrame], *others: object, **options: object) -> Figure:
+        if isinstance(rows, Mapping):
+            rows = {name: _drawable(table) for name, table in rows.items() if len(table)}
+        if len(rows):
+            return draw(_drawable(rows), *map(_drawable, others), **options)
+        with mpl.rc_context(STYLE):
+            figure = Figure(figsize=(WIDTH, 0.6))
+            figure.text(0.5, 0.5, NOTHING, ha="center", va="center")
+        return figure
+
+    return drawn
+
+
+def _drawable(table: Any) -> Any:
+    """A table without the numbers of a training that is about to diverge, which no axis can hold."""
+    if not isinstance(table, pd.DataFrame):
+        return table
+    numbers = table.select_dtypes("float")
+    return table.assign(**numbers.astype(float).where(numbers.abs() < 1e30))
 
 
 @contextlib.contextmanager
