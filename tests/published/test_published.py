@@ -98,14 +98,15 @@ def test_the_figure_of_the_title_page_shows_the_committed_runs():
 
 
 def test_all_claims_are_there_at_a_glance():
-    text = ledger.verdicts(Path("book/chapters"))
+    others = dict.fromkeys(ledger.unshown(Path("book/chapters")), "not run yet (seeds 5 to 9)")
+    text = ledger.verdicts(Path("book/chapters"), others)
     found = re.findall(r"\[\[(.) ([CO][\d.]+)\]\(#([\w-]+)\)\]\{\.mark \.verdict-([\w-]+)\}", text)
     found = [(mark, claim, target, word.replace("-", " ")) for mark, claim, target, word in found]
     assert sorted(claim for _, claim, _, _ in found) == sorted(claims.CLAIMS)
     assert all(ledger.MARKS[word] == mark for mark, _, _, word in found)
     assert all(ledger.anchor(claim) == target for _, claim, target, _ in found)
     counts = ledger.tally(Path("book/chapters"), published())
-    shown = [entry for entry in found if entry[1] not in ledger.unshown(Path("book/chapters"))]
+    shown = [entry for entry in found if entry[1] not in others and entry[1][0] == "C"]
     for listed in ledger.LISTS:
         by = Counter((mark, word) for mark, name, _, word in found if claims.CLAIMS[name].listed == listed)
         legend = ", ".join(

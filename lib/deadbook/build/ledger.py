@@ -1,4 +1,4 @@
-"""The directives `{verdicts}`, `{ledger}`, `{tables}`, and the role `{tally}`: what holds of the claims.
+"""Directives `{verdicts}`, `{ledger}`, `{confirmation}`, `{tables}`, role `{tally}`: the state of the claims.
 
 Made each time the book is built: the marks from the executed chapters, the ledger from the committed tables.
 """
@@ -8,20 +8,33 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from deadbook import claims
+from deadbook import claims, figures
 from deadbook.build import tables
 from deadbook.build.book import glued, runs_shown
+from deadbook.claims.catalogue import FIXED
 from deadbook.runs import PUBLISHED, Run, runs_in
 
 MARKS = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not testable": "–", "not judged": "·"}
 MARKS |= {"not run yet": "○"}
+CONFIRMED = """{when} The first run of a fresh seed started on {started}.
+{number} claims are judged on both. {moved}
+
+```{{figure}} assets/confirmation.svg
+:name: fig-confirmed
+:alt: Dot chart, a row a claim: share of the seeds in which its criterion holds, of seeds 0 to 4 and 5 to 9.
+
+Share of the seeds in which each criterion holds: on the seeds that were seen before (open) and on the fresh
+ones (filled). From the dotted line on it counts as reproduced.
+```"""
 LISTS = {"first": "the first list", "second": "the second list", "open": "open questions"}
 
 
@@ -31,7 +44,8 @@ class Verdicts(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Called by Sphinx."""
         self.env.note_reread()
-        return self.parse_text_to_nodes(verdicts(_chapters(self.env.srcdir)))
+        source = str(self.env.srcdir)
+        return self.parse_text_to_nodes(verdicts(_chapters(source), _unshown(source)))
 
 
 class Ledger(SphinxDirective):
@@ -40,9 +54,19 @@ class Ledger(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Called by Sphinx."""
         self.env.note_reread()
-        known = runs_in(Path(self.env.srcdir) / PUBLISHED)
-        text = ledger(_chapters(self.env.srcdir), known)
+        source = str(self.env.srcdir)
+        text = ledger(_chapters(source), runs_in(Path(source) / PUBLISHED))
         return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Confirmation(SphinxDirective):
+    """What became of the verdicts of the seen seeds on the fresh ones, as a figure."""
+
+    def run(self) -> list[nodes.Node]:
+        """Called by Sphinx."""
+        self.env.note_reread()
+        source = Path(self.env.srcdir)
+        return self.parse_text_to_nodes(confirmation(runs_in(source / PUBLISHED), source / "book"))
 
 
 class Tally(SphinxRole):
@@ -65,6 +89,12 @@ class Tables(SphinxDirective):
 @cache  # the pages ask for a number each; a build is a process of its own
 def _tally(source: str) -> dict[str, str]:
     return tally(_chapters(source), runs_in(Path(source) / PUBLISHED))
+
+
+@cache  # two pages mark them
+def _unshown(source: str) -> dict[str, str]:
+    known = runs_in(Path(source) / PUBLISHED)
+    return {name: str(claims.verdict(name, known)) for name in unshown(_chapters(source))}
 
 
 def _chapters(source: str) -> Path:
@@ -96,8 +126,8 @@ def title(chapter: Path) -> str:
     return text.partition("\n")[0].lstrip("# ")
 
 
-def verdicts(chapters: Path) -> str:
-    """The verdicts that the executed chapters show, in Markdown, and the claims that none shows yet."""
+def verdicts(chapters: Path, others: Mapping[str, str]) -> str:
+    """The verdicts that the executed chapters show, in Markdown, and `others`, of claims that none shows."""
     lines, counts = [], {name: Counter[str]() for name in LISTS}
 
     def marks(found: dict[str, str]) -> str:
@@ -113,7 +143,7 @@ def verdicts(chapters: Path) -> str:
         if found := {name: outcome(text) for name, text in shown(path).items()}:
             lines.append(f"**{title(path)}**\\\n{marks(found)}")
     for prefix in ("C2", "C3", "C4", "O"):
-        if found := {name: "not run yet" for name in unshown(chapters) if name.startswith(prefix)}:
+        if found := {name: outcome(text) for name, text in others.items() if name.startswith(prefix)}:
             chapter = "Open questions" if prefix == "O" else f"Second list, chapter {prefix[1]}"
             lines.append(f"**{chapter}**\\\n{marks(found)}")
     for name, words in counts.items():
@@ -137,7 +167,7 @@ def ledger(chapters: Path, known: list[Run]) -> str:
             parts += _block(name, see + f", {{numref}}`{figure}`:" if figure else see + ":", known)
     for name, heading in LISTS.items():
         waiting = [claim for claim in unshown(chapters) if claims.CLAIMS[claim].listed == name]
-        parts += [f"## {heading[0].upper()}{heading[1:]}: not run yet"] if waiting else []
+        parts += [f"## {heading[0].upper()}{heading[1:]}: in no chapter yet"] if waiting else []
         for claim in waiting:
             parts += _block(claim, f"{claim}:", known)
     return "\n\n".join(parts)
@@ -148,19 +178,48 @@ def _block(name: str, see: str, known: list[Run]) -> list[str]:
     return [f"({anchor(name)})=", see, claims.verdict(name, known)._repr_html_()]
 
 
+def confirmation(known: list[Run], folder: Path) -> str:
+    """When criteria and fresh runs came, and the shares of seeds in which each criterion holds, as a figure.
+
+    Args:
+        folder: of the page; the figure is written below it.
+    """
+    fresh = [run for run in known if run.info["settings"]["seed"] in claims.CONFIRMATION]
+    judged = {name: claims.verdict(name, known) for name in claims.CLAIMS} if fresh else {}
+    rows = [
+        {"claim": name, "seen": verdict.exploration.held, "fresh": verdict.held, "outcome": verdict.outcome}
+        for name, verdict in judged.items()
+        if verdict.exploration and verdict.exploration.evidence and verdict.evidence and not verdict.differs
+    ]
+    when = f"The criteria were committed on {FIXED['date']} ({FIXED['commit']})."
+    if not rows:
+        return f"{when} No claim has been judged on seeds 5 to 9 yet."
+    started = min(run.info["started"] for run in fresh)
+    (folder / "assets/confirmation.svg").write_bytes(figures.svg(figures.confirmed(pd.DataFrame(rows))))
+    changed = [
+        row["claim"] for row in rows if (row["seen"] >= claims.ENOUGH) != (row["fresh"] >= claims.ENOUGH)
+    ]
+    moved = f"Across the line moved: {', '.join(changed)}." if changed else "None moved across the line."
+    return CONFIRMED.format(when=when, started=started[:16].replace("T", " "), number=len(rows), moved=moved)
+
+
 def anchor(name: str) -> str:
     """The label of a claim in the ledger."""
     return f"claim-{name.lower().replace('.', '-')}"
 
 
 def tally(chapters: Path, known: list[Run]) -> dict[str, str]:
-    """Numbers for the prose: claims by verdict, `claims`, `runs`, processor `hours`, `seeds <chapter>`."""
+    """Numbers for the prose: claims by verdict, `claims`, `runs`, processor `hours`, `seeds <chapter>`.
+
+    Open questions, whose answers we guessed, are not counted among the claims of the thesis.
+    """
     of = {run.folder.name: run.info["settings"]["seed"] for run in known}
     seeds = {
         f"seeds {path.stem}": str(len({of[name] for name in runs_shown(path)}))
         for path in chapters.glob("*.ipynb")
     }
-    words = [outcome(text) for path in chapters.glob("*.ipynb") for text in shown(path).values()]
+    every = [entry for path in chapters.glob("*.ipynb") for entry in shown(path).items()]
+    words = [outcome(text) for name, text in every if claims.CLAIMS[name].listed != "open"]
     hours = sum(run.info["processor_seconds"] for run in known) / 3600
     counts = {word: str(words.count(word)) for word in MARKS}
     return counts | seeds | {"claims": str(len(words)), "runs": str(len(known)), "hours": f"{hours:.1f}"}
@@ -170,6 +229,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx."""
     app.add_directive("verdicts", Verdicts)
     app.add_directive("ledger", Ledger)
+    app.add_directive("confirmation", Confirmation)
     app.add_directive("tables", Tables)
     app.add_role("tally", Tally())
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -38,6 +38,11 @@ class Verdict:
         return [] if self.exploration is None or self.differs else compared(self.claim, self.evidence)
 
     @property
+    def held(self) -> float:
+        """The share of the seeds in which the criterion holds; of pooled seeds 0 or 1."""
+        return sum(seed.holds for seed in self.evidence) / len(self.evidence)
+
+    @property
     def means(self) -> dict[str, float]:
         """The mean over the seeds of each number that the criterion measures; else of the exploration."""
         values: dict[str, list[float]] = {}

@@ -136,6 +136,7 @@ class Claim(Strict):
 class Catalogue(Strict):
     """All of `claims.yaml`."""
 
+    fixed: dict[Literal["commit", "date"], str]
     settings: dict[str, Judged]
     claims: list[Claim]
 
@@ -187,5 +188,6 @@ def _line(content: Any, problem: Mapping[str, Any]) -> str:
 
 
 _READ = read()
+FIXED = _READ.fixed  # when the criteria were committed, before the first run of a fresh seed
 SETTINGS = _READ.settings
 CLAIMS = {claim.id: claim for claim in _READ.claims}

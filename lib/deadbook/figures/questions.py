@@ -1,4 +1,4 @@
-"""Figures of chapter 5, what the thesis leaves open; each is a function of a table."""
+"""Figures of chapter 5, what the thesis leaves open, and of the ledger; each is a function of a table."""
 
 from __future__ import annotations
 
@@ -156,4 +156,19 @@ def revived(rows: pd.DataFrame, alive: float) -> Figure:
             ax.axhline(alive, color="black", linewidth=0.9, linestyle=(0, (2, 3)))
             ax.set_title(arm)
             ax.set_yscale("symlog", linthresh=0.05)
+    return figure
+
+
+def confirmed(rows: pd.DataFrame) -> Figure:
+    """The share of the seeds in which each criterion holds, of the seen seeds and of the fresh ones."""
+    label, height = "share of the seeds in which the criterion holds", 0.22 * len(rows) + 0.9
+    with panels(1, 1, height, label) as (figure, axes):
+        ax, places = axes[0, 0], np.arange(len(rows))[::-1]
+        ax.hlines(places, rows["seen"], rows["fresh"], color="#B8B8B8", linewidth=1.5)
+        points = {"linestyle": "none", "marker": "o", "color": "#0072B2", "clip_on": False}
+        ax.plot(rows["seen"], places, markerfacecolor="none", markersize=9, label="seeds 0 to 4", **points)
+        ax.plot(rows["fresh"], places, markersize=5, label="seeds 5 to 9", **points)
+        ax.axvline(0.8, color="black", linewidth=0.9, linestyle=(0, (2, 3)))
+        ax.set_yticks(places, [f"{row.claim}, {row.outcome}" for row in rows.itertuples()])
+        ax.set_xlim(0, 1)
     return figure
