@@ -309,7 +309,7 @@ class Explorer(Training, name="explorer"):
 
 
 class Checkpoint(Training, name="checkpoint"):
-    """Of chapters 2.2, 4.1 and 4.2."""
+    """Of chapters 2.1, 2.2, 4.1 and 4.2."""
 
     widths: Widths
 

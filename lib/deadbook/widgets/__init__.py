@@ -141,11 +141,15 @@ def _among(parts: Mapping[str, ipywidgets.Widget], description: str) -> ipywidge
 
 
 def _lines(figure: Figure, alt: str) -> ipywidgets.HTML:
-    """A line figure as text, which a compressed page holds in a fifth of the bytes of an `Image`."""
+    return ipywidgets.HTML(line_frame(figure, alt))
+
+
+def line_frame(figure: Figure, alt: str) -> str:
+    """HTML of a line figure as text, which a compressed page holds in a fifth of the bytes of an `Image`."""
     plain = figures.svg(figure).decode().replace('"', "'")
     plain = re.sub(r" d='[^']*'", lambda path: re.sub(r" ?\n", "", path[0]), plain)
     source = "data:image/svg+xml," + quote(plain, safe=" /=:;,.()'")
-    return ipywidgets.HTML(f'<img class="line-frame" alt="{html.escape(alt)}" src="{source}">')
+    return f'<img class="line-frame" alt="{html.escape(alt)}" src="{source}">'
 
 
 def _picture(scores: pd.Series, shape: tuple[int, int, int, int]) -> ipywidgets.Image:

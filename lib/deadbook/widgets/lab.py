@@ -7,7 +7,6 @@ as files of their own, which a page loads when the piece comes into view.
 from __future__ import annotations
 
 import base64
-import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,19 +16,17 @@ import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from deadbook import figures
+from deadbook import widgets
 from deadbook.runs import Run
 from deadunits import data
 
-Sets = Mapping[str, tuple[np.ndarray, np.ndarray]]  #: images (N, channels, height, width) and labels (N,)
 
-
-def packed(parameters: Mapping[str, np.ndarray], sets: Sets, **about: Any) -> dict[str, Any]:
+def packed(parameters: Mapping[str, np.ndarray], sets: Mapping[str, Any], **about: Any) -> dict[str, Any]:
     """A `small_cnn` and images as JSON: float32 and bytes in base64.
 
     Args:
         parameters: by the name in its `state_dict`.
-        sets: images of at most 256 different values.
+        sets: by name, images (N, channels, height, width) of at most 256 different values, and labels (N,).
         about: `activation`, `batch_norm`, and what else a piece shall know.
     """
     numbers = np.concatenate([[], *(values.ravel() for values in parameters.values())]).astype("<f4")
@@ -79,9 +76,7 @@ def piece(name: str, values: Mapping[str, Any], still: Figure, alt: str, **state
         alt: its words.
         state: what the piece starts with, as in the `state` of its script.
     """
-    source = base64.b64encode(figures.svg(still)).decode()
-    picture = f'<img class="lab-figure" alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{source}">'
-    shown = f'<div class="lab-still">{picture}</div>'
+    shown = f'<figure class="lab-still">{widgets.line_frame(still, alt)}</figure>'
     if values:
         text = json.dumps(dict(values) | {"state": state}, separators=(",", ":")).replace("</", "<\\/")
         shown += f'<script type="application/json" class="lab-data">{text}</script>'

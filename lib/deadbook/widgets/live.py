@@ -6,6 +6,7 @@ In a published page, which has no kernel, they are left out. torch is imported w
 from __future__ import annotations
 
 import copy
+import functools
 import html
 import itertools
 import math
@@ -87,14 +88,12 @@ class Network:
 
     def __init__(self, chosen: Mapping[str, Any], data_root: str = "") -> None:
         self._chosen, self._data_root = chosen, data_root
-        self._reached, self._images, self._steps = 0, None, iter(())
+        self._reached, self._steps = 0, iter(())
 
-    @property
+    @functools.cached_property
     def images(self) -> data.Images:
         """The chapter's data set, read when it is first needed."""
-        if self._images is None:
-            self._images = datasets.load(root=self._data_root, **datasets.chosen(self._chosen))
-        return self._images
+        return datasets.load(root=self._data_root, **datasets.chosen(self._chosen))
 
     def after(self, step: int) -> nn.Module:
         """A copy of the network after that many steps, in evaluation mode."""
