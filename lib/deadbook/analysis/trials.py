@@ -330,7 +330,7 @@ def machines(runs: Sequence[Run]) -> str:
     return " and ".join(dict.fromkeys(run.info["machine"] for run in runs))
 
 
-def fates(ratio: pd.Series, noise: pd.Series) -> dict[str, int]:
+def count_outcomes(ratio: pd.Series, noise: pd.Series) -> dict[str, int]:
     """Counts of attacked units by the ratio of their final MRP to the twin's.
 
     `attacked` of all, `rose`, `fell`, `died` (0) and `nearly` (below 0.01, not 0). Beyond the noise are

@@ -62,7 +62,7 @@ def _drawable(table: Any) -> Any:
     return table.assign(**numbers.astype(float).where(numbers.abs() < 1e30))
 
 
-def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
+def units_over_time(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
     """Section 3.2: what becomes of a few units; a panel a quantity, a line a unit.
 
     Args:
@@ -81,7 +81,7 @@ def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
 
 
 @_or_nothing
-def fates(
+def attacked_units(
     rows: pd.DataFrame,
     losses: pd.DataFrame | None = None,
     quantities: Sequence[str] = tuple(QUANTITIES),
