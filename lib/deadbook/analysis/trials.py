@@ -48,6 +48,7 @@ ANY = "None of the attacked units is one of `timed`, so there is no control besi
 # Columns of `curves`, where there are no rows.
 _CURVES = ("step", "epoch", "kind", "seed", "layer", "unit", "start", "multiplier", "lasted", "mrp", "mrs")
 _CURVES += ("gradient", "norm_in", "norm_out", "weight_gradient", "minibatch", "what", "bin", "count")
+_RANKED = ("mrs", "norm_in", "gradient")  # scores whose ranks are compared with those of MRP
 _TRIAL = ("seed", "layer", "unit", "start", "multiplier")  # what tells trials of one network apart
 
 
@@ -563,10 +564,10 @@ def ranks(runs: tuple[Run, ...], on: str = "probe", after: int = 0) -> pd.DataFr
     units = _numbered([measures.rows(run, "units", set=on) for run in runs])
     units = units[units["step"] > after]
     if units.empty:
-        return units
+        return pd.DataFrame(columns=[*by, *_RANKED, "smallest"], dtype=float).set_index(by)
     lowest_first = units.sort_values("mrs", kind="stable").groupby(by)["mrp"]
     same = (lowest_first.first() == lowest_first.min()).astype(float)
-    return unit_correlations(units, ("mrs", "norm_in", "gradient"), by).assign(smallest=same)
+    return unit_correlations(units, _RANKED, by).assign(smallest=same)
 
 
 def _numbered(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -579,7 +580,7 @@ def agreement(runs: Sequence[Run]) -> pd.DataFrame:
     """Means of `ranks` over a run's measurements: a row a run and layer; without runs that diverged."""
     runs = tuple(filter(lasted, runs))
     if not runs:
-        return pd.DataFrame(columns=["network", "layer", "mrs", "norm_in", "gradient", "smallest"])
+        return pd.DataFrame(columns=["network", "layer", *_RANKED, "smallest"])
     means = ranks(runs).groupby(["run", "layer"]).mean().reset_index()
     return means.assign(network=[network(runs[number]) for number in means["run"]])
 
