@@ -215,12 +215,12 @@ def test_accuracies_are_those_of_runs_that_did_not_diverge():
 
 def test_units_that_rise_beyond_the_noise():
     ratio = pd.Series([0.0, 0.005, 0.7, 0.95, 1.1, 1.4])
-    found = trials.fates(ratio, pd.Series([0.9, 1.3]))
+    found = trials.count_outcomes(ratio, pd.Series([0.9, 1.3]))
     assert found == {
         **{"attacked": 6, "rose": 2, "fell": 4, "died": 1, "nearly": 1},
         **{"rose_beyond_noise": 1, "above": 1, "below": 3},
     }
-    assert "rose_beyond_noise" not in trials.fates(ratio, pd.Series(dtype=float))
+    assert "rose_beyond_noise" not in trials.count_outcomes(ratio, pd.Series(dtype=float))
 
 
 def test_counts_by_multiplier_are_whole_and_in_the_order_of_its_size():
@@ -252,7 +252,7 @@ def test_loss_changes_are_beside_the_twin_and_without_what_diverged():
 def test_empty_tables_give_figures_and_widgets_that_say_so():
     nothing = trials.curves([], [])
     drawn = (
-        figures.fates(nothing, nothing),
+        figures.attacked_units(nothing, nothing),
         figures.by_attack(nothing, "start", nothing),
         figures.effects({"start": trials.ratios(nothing)}),
         figures.beside_twins(trials.ratios(nothing)),

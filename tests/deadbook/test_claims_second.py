@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cases import LEVELS, Cases, of, run, trial, twins
 from deadbook import claims
 from deadbook.claims import CLAIMS, numbers
 from deadbook.claims.attacks import CONV2, FLATTENED, NETWORKS, SLOW, TIMED
 from deadbook.claims.evidence import Evidence
 from deadbook.claims.weights import ABSOLUTE
-from toys import BOTH, DIRECTION, NEITHER, FakeRun, decide, outcome
+from toys import FakeRun
 
-LEVELS = {"holds": BOTH, "direction": DIRECTION, "neither": NEITHER, "lacking": None}
-CASES: dict[str, Callable[[str], list[FakeRun]]] = {}  # by claim: the runs of a level
-
-
-def case(*names: str) -> Callable:
-    """Registers the builder of a claim's made-up runs."""
-    return lambda function: CASES.update(dict.fromkeys(names, function))
-
-
-def of(level: str, *values: Any) -> Any:
-    """The value of a level; where something is lacking the first."""
-    return dict(zip(LEVELS, (*values, values[0]), strict=False))[level]
-
-
-def run(experiment: str, tables: dict[str, pd.DataFrame], by: str = "", **settings: Any) -> FakeRun:
-    info = {"experiment": experiment, "settings": {"activation": "relu", "seed": 0} | settings}
-    return FakeRun(tables, info, by)
+CASES = Cases()
+case = CASES.add
 
 
 # Chapter 2
@@ -46,25 +30,13 @@ def scored(level: str) -> list[FakeRun]:
     order = of(level, range(12), [0, 1, 2, 3, 6, 7, 4, 5, *range(8, 12)], range(11, -1, -1))
     scores, weight = [], np.arange(12)
     for step, epoch, labels in ((1000, 1.0, range(12)), (5000, 5.0, order))[: 1 if lacking else 2]:
-        rows = {
-            "step": step,
-            "epoch": epoch,
-            "layer": "conv1",
-            "weight": labels,
-            "magnitude": weight,
-            "set": "probe",
-        }
-        scores.append(pd.DataFrame(rows))
+        rows = {"step": step, "epoch": epoch, "weight": labels, "magnitude": weight}
+        scores.append(pd.DataFrame(rows).assign(layer="conv1", set="probe"))
     scores = pd.concat(scores)
     scores["loss_change"] = np.where(scores["weight"] < (0 if lacking else 6), -1.0, 1.0)
     gradient = np.where(weight < 6, ratio, 1.0)
-    signals = {
-        "step": 1000,
-        "layer": "conv1",
-        "weight": weight,
-        "gradient": gradient,
-        "by_image": gradient / single,
-    }
+    signals = {"step": 1000, "layer": "conv1", "weight": weight}
+    signals |= {"gradient": gradient, "by_image": gradient / single}
     return [run("saliency", {"scores": scores, "signals": pd.DataFrame(signals)})]
 
 
@@ -145,59 +117,6 @@ def columns_and_stripes(level: str) -> list[FakeRun]:
 
 # Chapter 3
 
-SIZES = {"conv1": 4, "conv2": 16}
-
-
-def trial(
-    network: str = "plain ReLU",
-    at: dict[str, Any] | None = None,
-    steps: Sequence[int] = (6000, 9000),
-    accuracy: float = 0.6,
-    other_mrp: float = 1.0,
-    **columns: Any,
-) -> FakeRun:
-    """A run (without `at` a twin) whose attacked unit has these columns (or one a step); others have 1."""
-    activation, batch_norm = NETWORKS[network].values()
-    settings = {
-        "layer": "",
-        "unit": 0,
-        "start": 1,
-        "interval": 10,
-        "repeats": 10 if at else 0,
-        "multiplier": 1,
-    }
-    settings |= {
-        "control": False,
-        "watch": [["conv1", 0]],
-        "activation": activation,
-        "batch_norm": batch_norm,
-    }
-    settings |= at or {}
-    rows = []
-    for step, (layer, size) in itertools.product(steps, SIZES.items()):
-        units = {name: np.ones(size) for name in ("mrp", "mrs", "gradient", "norm_in", "norm_out")}
-        units["mrp"] *= other_mrp
-        if layer == (settings["layer"] or "conv1"):
-            for name, values in columns.items():
-                units[name][settings["unit"]] = (
-                    values if np.ndim(values) == 0 else values[list(steps).index(step)]
-                )
-        about = {
-            "step": step,
-            "epoch": 10 * step / max(steps),
-            "layer": layer,
-            "unit": range(size),
-            "set": "probe",
-        }
-        rows.append(pd.DataFrame(units | about))
-    final = pd.DataFrame({"diverged": [0], "accuracy": [accuracy], "train_loss": [0.1]})
-    return run("attacks", {"units": pd.concat(rows).assign(seed=0), "final": final}, **settings)
-
-
-def twins() -> list[FakeRun]:
-    return [trial(network) for network in NETWORKS]
-
-
 CONV1 = {"layer": "conv1", "unit": 0, "start": 2000, "multiplier": 1000}
 EACH = dict(zip(NETWORKS, (CONV1, CONV1, CONV2 | {"unit": 0}), strict=True))
 
@@ -215,7 +134,7 @@ def shares_below_half(level: str) -> list[FakeRun]:
     kinds = {"batch norm": CONV2, "tanh": CONV1, "plain ReLU": CONV2}
     cases = twins()
     for name, at in kinds.items():
-        how = {key: value for key, value in at.items() if key not in ("activation", "batch_norm")}
+        how = {key: value for key, value in at.items() if key not in NETWORKS[name]}
         for unit in range(4 if name == "tanh" else 0 if level == "lacking" and name != "plain ReLU" else 10):
             below = name != "plain ReLU" or unit < relu
             cases.append(trial(name, how | {"unit": unit}, mrp=0.4 if below else 0.9))
@@ -277,9 +196,8 @@ def three_starts(level: str) -> list[FakeRun]:
         mrs = of(level, mrp, mrp.copy(), 2 - mrp)
         if level == "direction" and start == 2500:
             mrs[-1] = 0.95  # above the next in one of four measurements
-        cases.append(
-            trial("tanh", TIMED | {"start": start, "layer": "conv1", "unit": 0}, steps, mrp=mrp, mrs=mrs)
-        )
+        at = TIMED | {"start": start, "layer": "conv1", "unit": 0}
+        cases.append(trial("tanh", at, steps, mrp=mrp, mrs=mrs))
     return cases
 
 
@@ -287,8 +205,11 @@ def three_starts(level: str) -> list[FakeRun]:
 def all_sixteen(level: str) -> list[FakeRun]:
     died, accuracy = of(level, 8, 2, 0), 0.6 + of(level, 0.004, 0.009, 0.02)
     units = range(15 if level == "lacking" else 16)
-    attacks = [trial(at=CONV2 | {"unit": i}, accuracy=accuracy, mrp=0.01 if i < died else 0.5) for i in units]
-    return [trial(accuracy=0.6), *attacks]
+    attacks = [
+        trial(at=CONV2 | {"unit": i}, final={"accuracy": accuracy}, mrp=0.01 if i < died else 0.5)
+        for i in units
+    ]
+    return [trial(), *attacks]
 
 
 @case("O7")
@@ -436,18 +357,14 @@ def test_the_claims_of_256_units_are_those_of_64(wide, first):
 @case("O1")
 def rescored(level: str) -> list[FakeRun]:
     gains, other = of(level, (2.0, -0.1), (2.0, 0.1), (1.9, -0.1))
-    rows = []
-    for way, on, change in (
-        ("rescored", "probe", [0, -gains, -1]),
-        ("one-shot", "probe", [0, -1, 0]),
-        ("rescored", "other", [0, other, -9]),
-    ):
-        rows.append(
-            pd.DataFrame({"step": 9000, "way": way, "set": on, "removed": [0, 2, 4], "change": change})
-        )
-    return [
-        run("rescoring", {"removed": pd.concat(rows)}, activation="tanh" if level == "lacking" else "relu")
+    kinds = {("rescored", "probe"): [0, -gains, -1], ("one-shot", "probe"): [0, -1, 0]}
+    kinds["rescored", "other"] = [0, other, -9]
+    rows = [
+        pd.DataFrame({"step": 9000, "way": way, "set": on, "removed": [0, 2, 4], "change": change})
+        for (way, on), change in kinds.items()
     ]
+    activation = "tanh" if level == "lacking" else "relu"
+    return [run("rescoring", {"removed": pd.concat(rows)}, activation=activation)]
 
 
 def saliencies(level: str, share: float, hessian: float, noisy: bool) -> list[FakeRun]:
@@ -491,11 +408,8 @@ def averaged(level: str) -> list[FakeRun]:
         penalty[25 :: every if level != "direction" or not average else 12] = height
         if level == "lacking":
             penalty[:] = 1.0
-        parts.append(
-            pd.DataFrame(
-                {"step": steps, "penalty": penalty, "scorer": scorer, "images": images, "averaged": average}
-            )
-        )
+        about = {"scorer": scorer, "images": images, "averaged": average}
+        parts.append(pd.DataFrame({"step": steps, "penalty": penalty} | about))
     return [run("averaging", {"penalties": pd.concat(parts).assign(set="other")})]
 
 
@@ -504,17 +418,11 @@ def constants(level: str) -> list[FakeRun]:
     runs = []
     for activation in ("relu", "tanh"):
         best = of(level, "mean of a", "zero", "mean of h")
-        rows = [
-            {
-                "layer": layer,
-                "constant": it,
-                "penalty": {best: 0.1, "mean of a": 0.2}.get(it, 0.3),
-                "set": "train_probe",
-            }
-            for layer in ("conv1", "conv2", "fc1")
-            for it in ("mean of h", "mean of a", "zero", "min of a")
-        ]
-        tables = {} if level == "lacking" else {"constants": pd.DataFrame(rows)}
+        names = ("mean of h", "mean of a", "zero", "min of a")
+        places = itertools.product(("conv1", "conv2", "fc1"), names)
+        rows = pd.DataFrame(places, columns=["layer", "constant"]).assign(set="train_probe")
+        rows["penalty"] = [{best: 0.1, "mean of a": 0.2}.get(it, 0.3) for it in rows["constant"]]
+        tables = {} if level == "lacking" else {"constants": rows}
         runs.append(run("units", tables, activation=activation))
     return runs
 
@@ -524,22 +432,15 @@ def rescaled(level: str) -> list[FakeRun]:
     rows = []
     for attacked, c in itertools.product((True, False), (0.5, 1, 2)):
         died = {(True, 0.5): of(level, 8, 6, 4), (True, 2): 4}.get((attacked, c), 1)
-        rows.append(
-            pd.DataFrame(
-                {"attacked": attacked, "c": c, "mrp": [0.01] * died + [1.0] * (10 - died), "mean_mrp": 1.0}
-            )
-        )
+        mrp = [0.01] * died + [1.0] * (10 - died)
+        rows.append(pd.DataFrame({"attacked": attacked, "c": c, "mrp": mrp, "mean_mrp": 1.0}))
     return [] if level == "lacking" else [run("rescaling", {"rescaled": pd.concat(rows).assign(set="probe")})]
 
 
 @case("O9")
 def residual(level: str) -> list[FakeRun]:
-    scores = {
-        "norm_l1": 0.5,
-        "norm_l2": 0.6,
-        "random": of(level, 0.3, 0.3, 0.49),
-        "mrs": of(level, 0.59, 0.5, 0.5),
-    }
+    scores = {"norm_l1": 0.5, "norm_l2": 0.6, "random": of(level, 0.3, 0.3, 0.49)}
+    scores["mrs"] = of(level, 0.59, 0.5, 0.5)
     rows = pd.DataFrame({"scorer": list(scores), "accuracy": list(scores.values())})
     return [] if level == "lacking" else [run("residual", {"pruned": rows})]
 
@@ -548,16 +449,8 @@ def residual(level: str) -> list[FakeRun]:
 def timed(level: str) -> list[FakeRun]:
     engines = ["a", "b", "c"][: 2 if level == "lacking" else 3]
     over = of(level, (0.8, 0.7, 0.6), (0.9, 0.7, 0.9), (0.9, 0.81, 0.9))[: len(engines)]
-    return [
-        run(
-            "unit_costs",
-            {
-                "speeds": pd.DataFrame(
-                    {"engine": engines, "over_dense": over, "network": "compacted", "batch": 1000}
-                )
-            },
-        )
-    ]
+    rows = {"engine": engines, "over_dense": over, "network": "compacted", "batch": 1000}
+    return [run("unit_costs", {"speeds": pd.DataFrame(rows)})]
 
 
 @case("O11")
@@ -579,13 +472,7 @@ ONE_SET = {"O4": "other", "O5": "other"}  # on which they are evaluated
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("claim_id", CASES)
 def test_four_outcomes(claim_id, level):
-    evidence = decide(claim_id, CASES[claim_id](level), ONE_SET.get(claim_id, CLAIMS[claim_id].scored_on))
-    assert (evidence and outcome(evidence)) == LEVELS[level]
-    if evidence:
-        assert evidence.measured
-        assert all(
-            number.of in evidence.values | evidence.also for number in CLAIMS[claim_id].numbers.values()
-        )
+    CASES.check(claim_id, level, ONE_SET.get(claim_id, CLAIMS[claim_id].scored_on))
 
 
 def test_each_claim_of_the_second_list_has_a_case():

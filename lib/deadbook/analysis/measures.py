@@ -294,10 +294,10 @@ def unit_correlations(
 
 def same_choice(scores: pd.DataFrame, scorers: Sequence[str], fraction: float) -> pd.Series:
     """Whether all scorers prune the same units, by step; rows of one layer and one run."""
-    by_step = scores.sort_values("unit").groupby("step")
+    scores = scores.sort_values("unit", ignore_index=True)
+    by_step = scores.groupby("step")
     number = by_step["unit"].transform("size").map(lambda units: count(fraction, units))
-    places = by_step[list(scorers)].rank(method="first", na_option="bottom")
-    chosen = places.le(number, axis=0)
+    chosen = by_step[list(scorers)].rank(method="first", na_option="bottom").le(number, axis=0)
     return chosen.eq(chosen[scorers[0]], axis=0).all(axis=1).groupby(scores["step"]).all()
 
 

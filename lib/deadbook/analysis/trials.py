@@ -48,6 +48,7 @@ ANY = "None of the attacked units is one of `timed`, so there is no control besi
 # Columns of `curves`, where there are no rows.
 _CURVES = ("step", "epoch", "kind", "seed", "layer", "unit", "start", "multiplier", "lasted", "mrp", "mrs")
 _CURVES += ("gradient", "norm_in", "norm_out", "weight_gradient", "minibatch", "what", "bin", "count")
+_RANKED = ("mrs", "norm_in", "gradient")  # scores whose ranks are compared with those of MRP
 _TRIAL = ("seed", "layer", "unit", "start", "multiplier")  # what tells trials of one network apart
 
 
@@ -86,29 +87,24 @@ def recorded(wanted: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str
     first such seed's twin; and CIFAR-10 must be its own images, not re-coded ones.
     """
     windows: list[list[int]] = []
-    for first, last in sorted(
-        map(_window, (run for role in wanted.values() for run in role if run["repeats"]))
-    ):
+    attacked = (run for role in wanted.values() for run in role if run["repeats"])
+    for first, last in sorted(map(_window, attacked)):
         if windows and first <= windows[-1][1]:
             windows[-1][1] = max(windows[-1][1], last)
         else:
             windows.append([first, last])
-
-    fresh = {name: [not committed("attacks", run) for run in role] for name, role in wanted.items()}
-    every = [(run, new) for name, role in wanted.items() for run, new in zip(role, fresh[name], strict=True)]
-    first = min((run["seed"] for run, new in every if new), default=None)
+    fresh = [run for role in wanted.values() for run in role if not committed("attacks", run)]
+    first_seed = min((run["seed"] for run in fresh), default=None)
 
     def more(run: dict[str, Any]) -> dict[str, Any]:
-        known = {"pixels": "official"} if run["dataset"] == "cifar10" else {}
-        if run["watch"]:
-            known |= {"around": [_window(run)] if run["repeats"] else windows}
-            known |= {"snapshots": True} if run["seed"] == first and not run["repeats"] else {}
-        return {name: value for name, value in known.items() if value}
+        added: dict[str, Any] = {"pixels": "official"} if run["dataset"] == "cifar10" else {}
+        if run["watch"] and (run["repeats"] or windows):
+            added["around"] = [_window(run)] if run["repeats"] else windows
+        if run["watch"] and run["seed"] == first_seed and not run["repeats"]:
+            added["snapshots"] = True
+        return run | added
 
-    return {
-        name: [run | more(run) if new else run for run, new in zip(role, fresh[name], strict=True)]
-        for name, role in wanted.items()
-    }
+    return {name: [more(run) if run in fresh else run for run in role] for name, role in wanted.items()}
 
 
 def _window(run: Mapping[str, Any]) -> list[int]:
@@ -169,14 +165,14 @@ def compute(
 ) -> dict[str, list[Run]]:
     """The runs with these settings, by the same names: `runs.ensure` for all of them at once."""
     every = [run for role in wanted.values() for run in role]
-    found = iter(ensure("attacks", every, results, data_root, processes))
-    return {name: [next(found) for _ in some] for name, some in wanted.items()}
+    computed = iter(ensure("attacks", every, results, data_root, processes))
+    return {name: [next(computed) for _ in role] for name, role in wanted.items()}
 
 
 def twins(base: Mapping[str, Any], watch: Sequence[Unit], seeds: int) -> list[dict[str, Any]]:
     """Settings of the runs without an attack, a run a seed; the values of the watched units are kept."""
-    every = [list(unit) for unit in dict.fromkeys(map(tuple, watch))]
-    return grid({**base, **TWIN, "watch": every}, seed=range(seeds))
+    watched = [list(unit) for unit in dict.fromkeys(map(tuple, watch))]
+    return grid({**base, **TWIN, "watch": watched}, seed=range(seeds))
 
 
 def attacks(
@@ -188,15 +184,11 @@ def attacks(
     """
     if not base["repeats"]:
         return []
-    return [
-        run
-        for layer, unit in units
-        for run in grid(
-            {"control": False, **base, "layer": layer, "unit": unit, "watch": [[layer, unit]]},
-            **lists,
-            seed=range(seeds),
-        )
-    ]
+    runs = []
+    for layer, unit in units:
+        fixed = {"control": False, **base, "layer": layer, "unit": unit, "watch": [[layer, unit]]}
+        runs += grid(fixed, **lists, seed=range(seeds))
+    return runs
 
 
 def late(run: Run) -> bool:
@@ -206,14 +198,17 @@ def late(run: Run) -> bool:
 
 def common(run: Run) -> tuple[Any, ...]:
     """What a trial has in common with its twin: network, seed, and whether both are `late`."""
-    chosen = run.info["settings"]
-    return (*(chosen[one] for one in ("activation", "batch_norm", "seed")), late(run))
+    return (*(run.info["settings"][name] for name in ("activation", "batch_norm", "seed")), late(run))
 
 
 def kind(run: Run) -> str:
     """What a run is: "twin", "attack" or "control"."""
-    chosen = run.info["settings"]
-    return "twin" if not chosen["repeats"] else "control" if chosen["control"] else "attack"
+    settings = run.info["settings"]
+    return "twin" if not settings["repeats"] else "control" if settings["control"] else "attack"
+
+
+def _twins(runs: Sequence[Run]) -> dict[tuple[Any, ...], Run]:
+    return {common(run): run for run in runs if kind(run) == "twin"}
 
 
 def curves(
@@ -232,23 +227,21 @@ def curves(
         trial's `layer`, `unit`, `start`, `multiplier`. A twin is there once for each trial. A trial that has
         no such table is not there: it diverged before anything was measured, or measured too seldom.
     """
-    known = {common(run): run for run in others if kind(run) == "twin"}
-    twins = {common(run): known[common(run)] for run in trials}
-    tables = {id(run): run.table(name) for run in (*twins.values(), *trials) if run.has(name)}
-    parts = []
-    for trial in (run for run in trials if id(run) in tables):
-        chosen = trial.info["settings"]
-        for run in (one for one in (trial, twins[common(trial)]) if id(one) in tables):
-            rows = tables[id(run)]
+    twins, parts = _twins(others), []
+    tables = {run: run.table(name) for run in (*twins.values(), *trials) if run.has(name)}
+    for trial in (run for run in trials if run in tables):
+        settings = trial.info["settings"]
+        for run in (trial, twins[common(trial)]):
+            if run not in tables:
+                continue
+            rows = tables[run]
             if "unit" in rows:
-                rows = rows[(rows["layer"] == chosen["layer"]) & (rows["unit"] == chosen["unit"])]
+                rows = rows[(rows["layer"] == settings["layer"]) & (rows["unit"] == settings["unit"])]
             if "set" in rows:
                 rows = rows[rows["set"] == on]
-            about = {one: chosen[one] for one in ("layer", "unit", "start", "multiplier")}
+            about = {name: settings[name] for name in ("layer", "unit", "start", "multiplier")}
             parts.append(rows.assign(kind=kind(run), lasted=lasted(run), **about))
-    if not parts:
-        return pd.DataFrame(columns=_CURVES, dtype=float)
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_CURVES, dtype=float)
 
 
 def ratios(rows: pd.DataFrame, column: str = "mrp") -> pd.DataFrame:
@@ -260,13 +253,10 @@ def ratios(rows: pd.DataFrame, column: str = "mrp") -> pd.DataFrame:
         rows: from `curves`.
     """
     means = late_rows(rows).groupby([*_TRIAL, "kind"])[column].mean().unstack("kind")
-    kinds = [one for one in ("attack", "control") if one in means and "twin" in means]
-    if not kinds:
+    if "twin" not in means or means.shape[1] < 2:
         return pd.DataFrame(columns=[*_TRIAL, "ratio", "kind"], dtype=float)
-    return pd.concat(
-        [(means[one] / means["twin"]).rename("ratio").reset_index().assign(kind=one) for one in kinds],
-        ignore_index=True,
-    ).dropna()
+    ratio = means.drop(columns="twin").div(means["twin"], axis=0).melt(ignore_index=False, value_name="ratio")
+    return ratio.reset_index()[[*_TRIAL, "ratio", "kind"]].dropna(ignore_index=True)
 
 
 def beside(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
@@ -277,8 +267,8 @@ def beside(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
         names: columns of the table `units`, and what they are called in the result.
     """
     by = ["layer", "unit", "kind"]
-    found = {name: ratios(rows, column).groupby(by)["ratio"].mean() for column, name in names.items()}
-    return pd.DataFrame(found, columns=list(names.values())).rename_axis(by).reset_index()
+    means = {name: ratios(rows, column).groupby(by)["ratio"].mean() for column, name in names.items()}
+    return pd.DataFrame(means, columns=list(names.values())).rename_axis(by).reset_index()
 
 
 def spreads(parts: Mapping[str, pd.Series]) -> pd.DataFrame:
@@ -317,33 +307,31 @@ def gradient_grows(rows: pd.DataFrame) -> bool:
     Args:
         rows: from `curves`, of attacks that start at different steps.
     """
-    twins, times = rows[rows["kind"] == "twin"], (rows["start"].min(), rows["start"].max())
-    found = []
-    for time in times:
-        after = twins[twins["step"] >= time].sort_values("step")
-        firsts = after.groupby(["seed", "layer", "unit"])["gradient"].first()
-        found.append(firsts.groupby(["layer", "unit"]).mean())
-    return bool((found[1] > found[0]).all()) and len(found[0]) > 0
+    twins, means = rows[rows["kind"] == "twin"].sort_values("step"), []
+    for time in (rows["start"].min(), rows["start"].max()):
+        firsts = twins[twins["step"] >= time].groupby(["seed", "layer", "unit"])["gradient"].first()
+        means.append(firsts.groupby(["layer", "unit"]).mean())
+    return bool((means[1] > means[0]).all()) and len(means[0]) > 0
 
 
-def of_units(some: Sequence[Run], units: Sequence[Unit]) -> list[Run]:
+def of_units(runs: Sequence[Run], units: Sequence[Unit]) -> list[Run]:
     """Those trials that are on one of some units."""
     wanted = [list(unit) for unit in units]
-    return [run for run in some if [run.info["settings"][one] for one in ("layer", "unit")] in wanted]
+    return [run for run in runs if [run.info["settings"][name] for name in ("layer", "unit")] in wanted]
 
 
 def named(row: pd.DataFrame) -> dict[str, Any]:
     """A trial for the prose, from a table with one row of `ratios`: name, seed and ratio."""
-    one = row.iloc[0]
-    return {"name": called((one["layer"], one["unit"])), "seed": one["seed"], "ratio": one["ratio"]}
+    (trial,) = row.to_dict("records")
+    return {"name": called((trial["layer"], trial["unit"])), "seed": trial["seed"], "ratio": trial["ratio"]}
 
 
-def machines(some: Sequence[Run]) -> str:
+def machines(runs: Sequence[Run]) -> str:
     """Where runs were computed."""
-    return " and ".join(dict.fromkeys(run.info["machine"] for run in some))
+    return " and ".join(dict.fromkeys(run.info["machine"] for run in runs))
 
 
-def fates(ratio: pd.Series, noise: pd.Series) -> dict[str, int]:
+def count_outcomes(ratio: pd.Series, noise: pd.Series) -> dict[str, int]:
     """Counts of attacked units by the ratio of their final MRP to the twin's.
 
     `attacked` of all, `rose`, `fell`, `died` (0) and `nearly` (below 0.01, not 0). Beyond the noise are
@@ -353,12 +341,12 @@ def fates(ratio: pd.Series, noise: pd.Series) -> dict[str, int]:
         ratio: of attacks.
         noise: from `computed_again`; none: no count beyond it.
     """
-    found = {"attacked": len(ratio), "rose": ratio > 1, "fell": ratio < 1, "died": ratio == 0}
-    found |= {"nearly": (ratio > 0) & (ratio < 0.01)}
+    outcomes = {"rose": ratio > 1, "fell": ratio < 1, "died": ratio == 0}
+    outcomes["nearly"] = (ratio > 0) & (ratio < 0.01)
     if len(noise):
         above = ratio > noise.max()
-        found |= {"rose_beyond_noise": above, "above": above, "below": ratio < noise.min()}
-    return {name: int(np.sum(value)) for name, value in found.items()}
+        outcomes |= {"rose_beyond_noise": above, "above": above, "below": ratio < noise.min()}
+    return {"attacked": len(ratio)} | {name: int(which.sum()) for name, which in outcomes.items()}
 
 
 def counts_by_multiplier(ratio: pd.DataFrame) -> pd.DataFrame:
@@ -368,8 +356,8 @@ def counts_by_multiplier(ratio: pd.DataFrame) -> pd.DataFrame:
         ratio: from `ratios`.
     """
     kinds = {"higher": ratio["ratio"] > 1, "lower": ratio["ratio"] < 1, "dead": ratio["ratio"] < 0.01}
-    kinds = {name: which.astype(int) for name, which in kinds.items()}
-    counts = ratio.assign(attacks=1, **kinds).groupby("multiplier")[["attacks", *kinds]].sum()
+    counts = ratio.assign(attacks=1, **kinds).astype(dict.fromkeys(kinds, int))
+    counts = counts.groupby("multiplier")[["attacks", *kinds]].sum()
     median = ratio[ratio["ratio"] >= 0.01].groupby("multiplier")["ratio"].median()
     every = ratio.groupby("multiplier")["ratio"]
     counts = counts.assign(median=median, lowest=every.min(), highest=every.max()).reset_index()
@@ -385,10 +373,10 @@ def extremes(table: pd.DataFrame, column: str) -> dict[str, Any]:
     known = table[np.isfinite(table[column].astype(float))].sort_values(column, kind="stable")
     if known.empty:
         return {}
-    rows = known.iloc[0], known.iloc[-1]
-    places = [row["where"] if "where" in row else f"{row['layer']}, {row['network']}" for row in rows]
-    low, best = (float(row[column]) for row in rows)
-    return {"low": low, "low_where": places[0], "best": best, "best_where": places[1]}
+    low, best = known.iloc[0], known.iloc[-1]
+    places = [row["where"] if "where" in row else f"{row['layer']}, {row['network']}" for row in (low, best)]
+    ends = {"low": float(low[column]), "low_where": places[0]}
+    return ends | {"best": float(best[column]), "best_where": places[1]}
 
 
 def shares(names: pd.Series) -> str:
@@ -396,14 +384,12 @@ def shares(names: pd.Series) -> str:
     return ", ".join(f"{name} ({count})" for name, count in names.value_counts().items())
 
 
-def durations(some: Sequence[Run]) -> dict[str, Any]:
+def durations(runs: Sequence[Run]) -> dict[str, Any]:
     """`lasting`, steps from the first attack to the last, and `steps` of the longest training."""
-    settings = [run.info["settings"] for run in some if kind(run) == "attack"]
-    lasting = [(one["repeats"] - 1) * one["interval"] for one in settings]
-    measured = [run.table("training")["step"].max() for run in some if lasted(run)]
-    if not lasting or not measured:
-        return {}
-    return {"lasting": span(pd.Series(lasting), ",.0f"), "steps": int(max(measured))}
+    settings = [run.info["settings"] for run in runs if kind(run) == "attack"]
+    lasting = pd.Series([(run["repeats"] - 1) * run["interval"] for run in settings], dtype=float)
+    steps = [int(run.table("training")["step"].max()) for run in runs if lasted(run)]
+    return {"lasting": span(lasting, ",.0f"), "steps": max(steps)} if len(lasting) and steps else {}
 
 
 def by_setting(ratio: pd.DataFrame, setting: str) -> pd.DataFrame:
@@ -425,11 +411,11 @@ def ends(table: pd.DataFrame, setting: str, unit: Unit, name: str) -> dict[str, 
         table: from `by_setting`.
         name: that the numbers get: `low_name`, `high_name`, and the unit itself, `name`.
     """
-    own = table[(table["layer"] == unit[0]) & (table["unit"] == unit[1])].sort_values(setting)
-    if own[setting].nunique() < 2:
+    rows = table[(table["layer"] == unit[0]) & (table["unit"] == unit[1])].sort_values(setting)
+    if rows[setting].nunique() < 2:
         return {}
-    low, high = own.iloc[0], own.iloc[-1]
-    return {name: called(unit), f"low_{name}": low["mean"], f"high_{name}": high["mean"]}
+    low, *_, high = rows["mean"]
+    return {name: called(unit), f"low_{name}": low, f"high_{name}": high}
 
 
 def largest_rise(table: pd.DataFrame, setting: str) -> dict[str, Any]:
@@ -438,12 +424,12 @@ def largest_rise(table: pd.DataFrame, setting: str) -> dict[str, Any]:
     Args:
         table: from `by_setting`.
     """
-    found = []
-    for unit, own in table.sort_values(setting).groupby(["layer", "unit"]):
-        for (_, a), (_, b) in itertools.pairwise(own.iterrows()):
+    rises = []
+    for unit, rows in table.sort_values(setting).groupby(["layer", "unit"]):
+        for (_, a), (_, b) in itertools.pairwise(rows.iterrows()):
             about = {"rises": called(unit), "rise_from": a["mean"], "rise_to": b["mean"]}
-            found.append(about | {"rise_low": a[setting], "rise_high": b[setting]})
-    most = max(found, key=lambda one: one["rise_to"] - one["rise_from"], default=None)
+            rises.append(about | {"rise_low": a[setting], "rise_high": b[setting]})
+    most = max(rises, key=lambda rise: rise["rise_to"] - rise["rise_from"], default=None)
     return most if most and most["rise_to"] > most["rise_from"] else {}
 
 
@@ -482,12 +468,11 @@ def listed(units: Sequence[Unit]) -> str:
     return "; ".join(f"{layer}, unit{'s' * (len(n) > 1)} {', '.join(n)}" for layer, n in of.items())
 
 
-def divergence(some: Sequence[Run]) -> dict[str, int]:
+def divergence(runs: Sequence[Run]) -> dict[str, int]:
     """How many of the runs diverged, of how many, and the earliest step; empty if none did."""
-    some = _different(some)
-    steps = [int(run.table("final")["diverged"].iloc[0]) for run in some]
-    steps = [step for step in steps if step]
-    return {"diverged": len(steps), "of": len(some), "diverged_at": min(steps)} if steps else {}
+    steps = [int(run.table("final")["diverged"].iloc[0]) for run in dict.fromkeys(runs)]
+    diverged = [step for step in steps if step]
+    return {"diverged": len(diverged), "of": len(steps), "diverged_at": min(diverged)} if diverged else {}
 
 
 def about(chosen: Mapping[str, Any], twins: Sequence[Run], every: Sequence[Run]) -> dict[str, Any]:
@@ -499,26 +484,16 @@ def about(chosen: Mapping[str, Any], twins: Sequence[Run], every: Sequence[Run])
         every: all runs of the chapter.
     """
     reached = accuracies(twins)
-    found = {"network": network(twins[0]), "images": images(twins), "seeds": len(reached)}
-    found |= {name: chosen[name] for name in ("start", "interval", "repeats", "multiplier")}
-    return found | {"accuracy": reached.mean()} | divergence(every)
+    images = str(twins[0].table("final")["images"].iloc[0])  # as the tables name the data set
+    words = {"network": network(twins[0]), "images": images, "seeds": len(reached)}
+    words |= {name: chosen[name] for name in ("start", "interval", "repeats", "multiplier")}
+    return words | {"accuracy": reached.mean()} | divergence(every)
 
 
-def _different(some: Sequence[Run]) -> list[Run]:
-    """Each run once: two sections of a chapter may have the same attack."""
-    return list({getattr(run, "folder", id(run)): run for run in some}.values())
-
-
-def accuracies(some: Sequence[Run]) -> pd.Series:
+def accuracies(runs: Sequence[Run]) -> pd.Series:
     """Accuracy on the test images in %, of the runs that did not diverge."""
-    return 100 * pd.Series(
-        [run.table("final")["accuracy"].iloc[0] for run in some if lasted(run)], dtype=float
-    )
-
-
-def images(some: Sequence[Run]) -> str:
-    """The data set that the runs took, as their tables name it."""
-    return str(some[0].table("final")["images"].iloc[0])
+    known = [run.table("final")["accuracy"].iloc[0] for run in runs if lasted(run)]
+    return 100 * pd.Series(known, dtype=float)
 
 
 def loss_changes(trials: Sequence[Run], others: Sequence[Run]) -> pd.DataFrame:
@@ -531,13 +506,12 @@ def loss_changes(trials: Sequence[Run], others: Sequence[Run]) -> pd.DataFrame:
         trials: attacks and controls.
         others: runs among which the twins are.
     """
-    twins = {common(run): run for run in others if kind(run) == "twin"}
-    rows = []
-    for run in _different(trials):
-        twin, chosen = twins[common(run)], run.info["settings"]
+    twins, rows = _twins(others), []
+    for run in dict.fromkeys(trials):  # two sections of a chapter may have the same attack
+        twin, settings = twins[common(run)], run.info["settings"]
         if lasted(run) and lasted(twin):
-            loss, before = (float(one.table("final")["train_loss"].iloc[0]) for one in (run, twin))
-            about = {name: chosen[name] for name in _TRIAL}
+            loss, before = (float(it.table("final")["train_loss"].iloc[0]) for it in (run, twin))
+            about = {name: settings[name] for name in _TRIAL}
             rows.append(about | {"kind": kind(run), "change": loss / before - 1})
     return pd.DataFrame(rows, columns=[*_TRIAL, "kind", "change"])
 
@@ -548,16 +522,14 @@ def computed_again(again: Sequence[Run], twins: Sequence[Run], layer: str) -> pd
     1 where both were computed on the same kind of processor; otherwise what rounding alone makes of a unit.
     """
 
-    def final(some: Sequence[Run]) -> pd.Series:
-        parts = [run.table("units") for run in some if lasted(run) and run.has("units")]
-        if not parts:
-            return pd.Series(dtype=float)
-        rows = pd.concat(parts)
+    def final(runs: Sequence[Run]) -> pd.Series:
+        tables = [run.table("units") for run in runs if lasted(run) and run.has("units")]
+        rows = pd.concat(tables or [pd.DataFrame(columns=["set", "layer", "seed", "unit", "epoch", "mrp"])])
         rows = rows[(rows["set"] == "probe") & (rows["layer"] == layer)]
-        return last_epoch(rows).groupby(["seed", "unit"])["mrp"].mean()
+        return last_epoch(rows).groupby(["seed", "unit"])["mrp"].mean().astype(float)
 
-    found = final(again) / final(twins)
-    return found[np.isfinite(found)]
+    ratio = final(again) / final(twins)
+    return ratio[np.isfinite(ratio)]
 
 
 def silenced(rows: pd.DataFrame) -> pd.DataFrame:
@@ -571,9 +543,9 @@ def silenced(rows: pd.DataFrame) -> pd.DataFrame:
     """
     by = ["seed", "layer", "unit"]
     parts = []
-    for key, own in rows[rows["kind"] == "attack"].groupby([*by, "start", "multiplier"]):
-        own = own.sort_values("step")
-        after = own[(own["mrp"] == 0).cummax()][1:]
+    for key, unit in rows[rows["kind"] == "attack"].groupby([*by, "start", "multiplier"]):
+        unit = unit.sort_values("step")
+        after = unit[(unit["mrp"] == 0).cummax()][1:]
         if len(after):
             back, mute = bool((after["mrp"] > 0).any()), bool((after["weight_gradient"] == 0).all())
             end = float(after["mrp"].iloc[-1])
@@ -589,12 +561,13 @@ def ranks(runs: tuple[Run, ...], on: str = "probe", after: int = 0) -> pd.DataFr
     several) has the lowest MRP. A correlation is nan where all units of a layer have the same score.
     """
     by = ["run", "layer", "step"]
-    units = _numbered([measures.rows(run, "units", set=on).query("step > @after") for run in runs])
+    units = _numbered([measures.rows(run, "units", set=on) for run in runs])
+    units = units[units["step"] > after]
     if units.empty:
-        return units
+        return pd.DataFrame(columns=[*by, *_RANKED, "smallest"], dtype=float).set_index(by)
     lowest_first = units.sort_values("mrs", kind="stable").groupby(by)["mrp"]
     same = (lowest_first.first() == lowest_first.min()).astype(float)
-    return unit_correlations(units, ("mrs", "norm_in", "gradient"), by).assign(smallest=same)
+    return unit_correlations(units, _RANKED, by).assign(smallest=same)
 
 
 def _numbered(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -607,16 +580,16 @@ def agreement(runs: Sequence[Run]) -> pd.DataFrame:
     """Means of `ranks` over a run's measurements: a row a run and layer; without runs that diverged."""
     runs = tuple(filter(lasted, runs))
     if not runs:
-        return pd.DataFrame(columns=["network", "layer", "mrs", "norm_in", "gradient", "smallest"])
+        return pd.DataFrame(columns=["network", "layer", *_RANKED, "smallest"])
     means = ranks(runs).groupby(["run", "layer"]).mean().reset_index()
     return means.assign(network=[network(runs[number]) for number in means["run"]])
 
 
-def at_the_end(some: Sequence[Run]) -> pd.DataFrame:
+def at_the_end(runs: Sequence[Run]) -> pd.DataFrame:
     """All units at the last measurement of each run that did not diverge, with the column `network`."""
     parts = [pd.DataFrame(columns=["network", "layer", "unit", "mrp", "mrs"])]
-    for run in (one for one in some if lasted(one)):
-        rows = run.table("units").query("set == 'probe'")
+    for run in filter(lasted, runs):
+        rows = measures.rows(run, "units", set="probe")
         parts.append(rows[rows["step"] == rows["step"].max()].assign(network=network(run)))
     return pd.concat(parts[1:] or parts, ignore_index=True)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from deadbook import claims
@@ -50,9 +49,7 @@ def where(activation: str, layer: str) -> str:
 
 def diverged(run: Run) -> bool:
     """Whether its loss became NaN, infinite or larger than `DIVERGED` in the training."""
-    losses = [run.table("final").filter(like="loss").to_numpy()]
-    losses += [run.table("training")[["minibatch", "train_probe"]].to_numpy()]
-    return not all((np.abs(values) < DIVERGED).all() for values in losses)  # of NaN false
+    return not measures.lasted(run, DIVERGED)
 
 
 def sound(runs: Sequence[Run]) -> list[Run]:
@@ -68,14 +65,13 @@ def divergence(runs: Sequence[Run]) -> dict[str, int]:
 
 def table(runs: Sequence[Run], name: str) -> pd.DataFrame:
     """The same table of several runs, in which what was measured in a run that diverged is NaN."""
-    frames = []
-    for run in runs:
+
+    def measured(run: Run) -> pd.DataFrame:
         frame = run.table(name)
-        if diverged(run):
-            measured = [name for name in frame.select_dtypes("float") if name != "fraction"]
-            frame[measured] = math.nan
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+        numbers = frame.select_dtypes("float").columns.drop("fraction", errors="ignore")
+        return frame.assign(**dict.fromkeys(numbers, math.nan)) if diverged(run) else frame
+
+    return pd.concat(map(measured, runs), ignore_index=True)
 
 
 def reached(final: pd.DataFrame) -> pd.DataFrame:
@@ -101,19 +97,16 @@ def layer_costs(
 ) -> dict[str, Any]:
     """What random choice costs in a layer, beside the four scores: with one activation, and over all runs."""
     by_run = costs.xs(layer, level="layer").dropna()
-    if activation not in by_run.index.get_level_values("activation"):  # all its runs diverged
+    activations = by_run.index.get_level_values("activation")
+    if activation not in activations:  # all its runs diverged
         return {}
-    mean = by_run.xs(activation, level="activation").mean()
-    return {
-        "layer": where(activation, layer),
-        "chosen": count(fraction, size),
-        "size": size,
-        "random": mean["random"],
-        "mrp": mean["mrp"],
-        "worse": int((by_run["random"] > by_run[list(THESIS)].max(axis=1)).sum()),
-        "runs": len(by_run),
-        "seeds": in_seeds(by_run.index.get_level_values("seed").nunique()),
-    }
+    mean, worse = (
+        by_run[activations == activation].mean(),
+        by_run["random"] > by_run[list(THESIS)].max(axis=1),
+    )
+    words = {"layer": where(activation, layer), "chosen": count(fraction, size), "size": size}
+    words |= {"random": mean["random"], "mrp": mean["mrp"], "worse": int(worse.sum()), "runs": len(by_run)}
+    return words | {"seeds": in_seeds(by_run.index.get_level_values("seed").nunique())}
 
 
 def agreement(scores: pd.DataFrame, layer: str, fraction: float) -> str | None:
@@ -144,14 +137,11 @@ def cheapest(rows: pd.DataFrame, layer: str, activation: str) -> dict[str, Any]:
     rows = second_half(rows[(rows["layer"] == layer) & (rows["activation"] == activation)])
     means = rows.groupby(["fraction", "seed", "scorer"])["penalty"].mean().unstack("scorer")
     means = means[list(THESIS)].dropna()
-    norms = means[["norm_l1", "norm_l2"]].min(axis=1)
-    return {
-        "layer": where(activation, layer),
-        "cases": len(means) or None,
-        "mrp_first": int((means["mrp"] < means[["mrs", "norm_l1", "norm_l2"]].min(axis=1)).sum()),
-        "mrs_second": int(((means["mrp"] < means["mrs"]) & (means["mrs"] < norms)).sum()),
-        "norm_first": int((norms < means[["mrp", "mrs"]].min(axis=1)).sum()),
-    }
+    mrp, mrs, norms = means["mrp"], means["mrs"], means[["norm_l1", "norm_l2"]].min(axis=1)
+    counts = {"mrp_first": (mrp < mrs) & (mrp < norms), "mrs_second": (mrp < mrs) & (mrs < norms)}
+    counts["norm_first"] = (norms < mrp) & (norms < mrs)
+    counts = {name: int(which.sum()) for name, which in counts.items()}
+    return {"layer": where(activation, layer), "cases": len(means) or None} | counts
 
 
 def lowered(penalties: pd.DataFrame, layer: str, activation: str, size: int) -> dict[str, Any]:
@@ -176,35 +166,27 @@ def relu_beside_tanh(costs: pd.DataFrame, layer: str) -> dict[str, Any]:
         return {}
     ratio = (means["random"] / means["mrs"]).where(means["mrs"] > 0)
     pays = "less" if ratio["tanh"] < ratio["relu"] else "more"
-    return {
-        "layer": layer,
-        "ratio_relu": ratio["relu"],
-        "ratio_tanh": ratio["tanh"],
-        "pays": pays if ratio.notna().all() else None,
-        "random_relu": means["random"]["relu"],
-        "random_tanh": means["random"]["tanh"],
-    }
+    words = {"layer": layer, "pays": pays if ratio.notna().all() else None}
+    words |= {f"ratio_{name}": ratio[name] for name in ("relu", "tanh")}
+    return words | {f"random_{name}": means["random"][name] for name in ("relu", "tanh")}
 
 
 def tanh_over_relu(evidence: Sequence[Evidence]) -> dict[str, Any]:
     """Of the evidence on C4.5: in how many seeds the largest ratio is below 0.4; the largest after it."""
     ratios = [_ratios(by_seed) for by_seed in evidence]
     below = sum(max(by_fraction, key=by_fraction.get) < NEAR_ZERO for by_fraction in ratios)
-    later = pd.Series(map(_largest_later, ratios), dtype=float)
+    later = pd.Series(map(_largest_later, evidence), dtype=float)
     return {"below": below or None, "of": len(ratios), "later": later.mean()} if ratios else {}
 
 
-def _largest_later(ratios: Mapping[float, float]) -> float:
-    return max((ratio for at, ratio in ratios.items() if at >= NEAR_ZERO), default=math.nan)
+def _largest_later(evidence: Evidence) -> float:
+    return max((ratio for at, ratio in _ratios(evidence).items() if at >= NEAR_ZERO), default=math.nan)
 
 
 def _ratios(evidence: Evidence) -> dict[float, float]:
     start = "tanh over ReLU at "
-    return {
-        float(name.removeprefix(start)): value
-        for name, value in evidence.values.items()
-        if name.startswith(start)
-    }
+    values = evidence.values.items()
+    return {float(name.removeprefix(start)): value for name, value in values if name.startswith(start)}
 
 
 def estimates(scores: pd.DataFrame) -> pd.DataFrame:
@@ -231,19 +213,18 @@ def estimates_shown(table: pd.DataFrame) -> pd.DataFrame:
 def predicting_and_pruning(table: pd.DataFrame, costs: pd.DataFrame) -> dict[str, Any]:
     """Where MRS ranks units more like MRP than both norms, and where its choice costs more than a norm's."""
     norms = table[["norm_l1", "norm_l2"]].max(axis=1)
-    known = table["mrs"].notna() & norms.notna()
-    better = (table["mrs"] > norms)[known]
+    better = (table["mrs"] > norms)[table["mrs"].notna() & norms.notna()]
     means = costs.groupby(["activation", "layer"], sort=False).mean()
     costlier = means["mrs"] > means[["norm_l1", "norm_l2"]].min(axis=1)
     other = means.get("mean_activation", pd.Series(math.nan, index=means.index))
-    quiet = other > means[["mrp", "mrs"]].max(axis=1)
+    quiet = int((other > means[["mrp", "mrs"]].max(axis=1)).sum())
     return {
         "predicts": int(better.sum()) if len(better) else None,
         "known": len(better),
         "places": len(means),
-        "dearer": joined([where(*place) for place in means.index[costlier]]),
+        "dearer": joined(where(*place) for place in means.index[costlier]),
         "no_dearer": None if costlier.any() or means["mrs"].isna().any() else "",
-        "quiet": int(quiet.sum()) if other.notna().any() else None,
+        "quiet": quiet if other.notna().any() else None,
     }
 
 
@@ -257,17 +238,15 @@ def stand_ins(rows: pd.DataFrame, fraction: float) -> tuple[pd.DataFrame, dict[s
     by = rows.groupby(["activation", "layer", "constant"], sort=False)
     table = by["penalty"].mean().unstack("constant")
     known = table.dropna(how="all")
-    lowest = known.idxmin(axis=1) if known.shape[1] > 1 else pd.Series(dtype=object)
-    several = known.nunique(axis=1) > 1  # where they differ
-    lowest = lowest[several[several].index] if len(lowest) else lowest
-    parts = [f"{constant} in {where(*place)}" for place, constant in lowest.items()]
+    several = known[known.nunique(axis=1) > 1]  # where they differ
+    lowest = several.idxmin(axis=1) if len(several) else pd.Series(dtype=object)
     carried = []
     if {"mean of h", "zero"} <= set(known):
         for name, layers in known.groupby("activation", sort=False):
-            better = int((layers["mean of h"] < layers["zero"]).sum())
-            of = "of" if name == "own" else "with"
+            better, of = int((layers["mean of h"] < layers["zero"]).sum()), "of" if name == "own" else "with"
             carried.append(f"{better} of {len(layers)} layers {of} {NAMES[name]}")
-    return table, {"cheapest": joined(parts), "carried": joined(carried)}
+    cheapest = joined(f"{constant} in {where(*place)}" for place, constant in lowest.items())
+    return table, {"cheapest": cheapest, "carried": joined(carried)}
 
 
 def by_name(table: pd.DataFrame) -> pd.DataFrame:
@@ -286,14 +265,14 @@ def at_both_widths(narrow: Sequence[Run], wide: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for name, (value, stated) in AT_BOTH_WIDTHS.items():
         row: dict[str, Any] = {"claim": name, "what": value, "thesis": stated}
-        later = {"claim": name, "what": f"{value}, f at least {NEAR_ZERO:g}", "thesis": stated}
+        later = row | {"what": f"{value}, f at least {NEAR_ZERO:g}"}
         for width, runs in {"narrow": narrow, "wide": wide}.items():
             evidence = claims.verdict(name, runs).evidence if runs else []
             row[width] = [by_seed.values.get(value, math.nan) for by_seed in evidence]
             row[f"{width}_met"] = [by_seed.holds for by_seed in evidence]
-            largest = [_largest_later(_ratios(by_seed)) for by_seed in evidence]
+            later[width] = list(map(_largest_later, evidence))
             enough = claims.CLAIMS["C4.5"].thresholds["ratio"]
-            later[width], later[f"{width}_met"] = largest, [ratio >= enough for ratio in largest]
+            later[f"{width}_met"] = [ratio >= enough for ratio in later[width]]
         rows += [row, later] if name == "C4.5" else [row]
     return pd.DataFrame(rows)
 
@@ -313,26 +292,17 @@ def width_answer(outcomes: pd.DataFrame, narrow_units: int, wide_units: int) -> 
     known = outcomes[outcomes["narrow_met"].map(len).gt(0) & outcomes["wide_met"].map(len).gt(0)]
     if known.empty:
         return {}
-    narrow, wide = (
-        known[name].map(lambda met: sum(met) >= claims.ENOUGH * len(met))
-        for name in ("narrow_met", "wide_met")
-    )
-    names = known["claim"] + " (" + known["what"] + ")"
-    better = int(wide.sum()) - int(narrow.sum())
-    return {
-        "outcomes": len(known),
-        "narrow_seeds": in_seeds(int(known["narrow_met"].map(len).max())),
-        "wide_seeds": in_seeds(int(known["wide_met"].map(len).max())),
-        "narrow": f"{narrow_units}",
-        "wide": f"{wide_units}",
-        "fits": (wide_units if better > 0 else narrow_units) if better else None,
-        "undecided": None if better else "",
-        "narrow_number": int(narrow.sum()),
-        "wide_number": int(wide.sum()),
-        "narrow_only": joined(names[narrow & ~wide]),
-        "wide_only": joined(names[wide & ~narrow]),
-        "neither": joined(names[~narrow & ~wide]),
-    }
+    words, met = {"outcomes": len(known)}, {}
+    for name, units in {"narrow": narrow_units, "wide": wide_units}.items():
+        seeds = known[f"{name}_met"]
+        met[name] = seeds.map(lambda held: sum(held) >= claims.ENOUGH * len(held))
+        words |= {f"{name}_seeds": in_seeds(int(seeds.map(len).max())), name: f"{units}"}
+        words[f"{name}_number"] = int(met[name].sum())
+    names, (narrow, wide) = known["claim"] + " (" + known["what"] + ")", met.values()
+    better = words["wide_number"] - words["narrow_number"]
+    words["fits"] = (wide_units if better > 0 else narrow_units) if better else None
+    words |= {"undecided": None if better else "", "neither": joined(names[~narrow & ~wide])}
+    return words | {"narrow_only": joined(names[narrow & ~wide]), "wide_only": joined(names[wide & ~narrow])}
 
 
 def schedule_jumps(pruned: Sequence[Run], twins: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -374,13 +344,9 @@ def accuracies(small: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
     pairs = pd.DataFrame({"small": small["accuracy"], "dense": dense["test_accuracy"]}).dropna()
     if pairs.empty:
         return {}
-    return {
-        "small_accuracy": 100 * pairs["small"].mean(),
-        "dense_accuracy": 100 * pairs["dense"].mean(),
-        "worse": int((pairs["small"] < pairs["dense"]).sum()),
-        "of": len(pairs),
-        "seeds": in_seeds(len(pairs)),
-    }
+    means = {f"{name}_accuracy": 100 * mean for name, mean in pairs.mean().items()}
+    worse = int((pairs["small"] < pairs["dense"]).sum())
+    return means | {"worse": worse, "of": len(pairs), "seeds": in_seeds(len(pairs))}
 
 
 def differ(losses: pd.Series, others: pd.Series) -> str | None:
@@ -404,11 +370,9 @@ def emptied(
     layers = [layer for layer in layers if layer in known]
     if not layers or not by_weights:
         return {}
-    return {
-        "by_units": sum(measures.empty_units(pruned, layer) for layer in layers),
-        "by_weights": sum(measures.empty_units(by_weights[0], layer) for layer in layers),
-        "all_units": sum(len(measures.weights(pruned, layer)) for layer in layers),
-    }
+    empty = {"by_units": pruned, "by_weights": by_weights[0]}
+    counts = {name: sum(measures.empty_units(run, it) for it in layers) for name, run in empty.items()}
+    return counts | {"all_units": sum(len(measures.weights(pruned, layer)) for layer in layers)}
 
 
 def least_alike(correlations: pd.DataFrame) -> dict[str, Any]:

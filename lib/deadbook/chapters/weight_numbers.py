@@ -10,16 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from deadbook.analysis.measures import (
-    NAMES,
-    SIGNED,
-    chance_of_two_empty,
-    chosen_removal,
-    parameters,
-    second_half,
-    steady,
-    weights,
-)
+from deadbook.analysis import measures
+from deadbook.analysis.measures import NAMES, SIGNED, second_half, steady
 from deadbook.chapters.page import joined, spread
 from deadbook.runs import Run
 from deadunits.counting import count
@@ -27,11 +19,8 @@ from deadunits.counting import count
 
 def network_words(network: str) -> str:
     """What is trained, in words, by the parameter `network`."""
-    if network == "small_cnn":
-        return (
-            "a small convolutional network (two convolutional layers of 8 and 16 units, a hidden layer of 64)"
-        )
-    return f"the network `{network}`"
+    small = "a small convolutional network (two convolutional layers of 8 and 16 units, a hidden layer of 64)"
+    return small if network == "small_cnn" else f"the network `{network}`"
 
 
 def listed(names: Iterable[str]) -> str | None:
@@ -87,12 +76,11 @@ def negative_shares(scores: pd.DataFrame) -> pd.DataFrame:
 
 def curved(shares: pd.DataFrame) -> str | None:
     """Why the exact score is negative less often than Taylor 1, if it is in all runs."""
-    if not (shares["exact"] < shares["taylor1"]).all():
-        return None
-    return (
+    why = (
         "The removal of a weight costs its first-order part plus, where the loss is curved upwards, "
         "something positive. So the exact change is negative less often than Taylor 1."
     )
+    return why if (shares["exact"] < shares["taylor1"]).all() else None
 
 
 def has_kernels(run: Run) -> bool:
@@ -119,9 +107,8 @@ def second_order_helps(ranked: pd.DataFrame) -> bool:
     if "diagonal" not in ranked:
         return False
     known = ranked.dropna(subset="diagonal").groupby("activation").mean()
-    return len(known) > 0 and bool(
-        (known["diagonal"] > known["taylor1"]).all() and (known["taylor2"] < known["taylor1"]).all()
-    )
+    better, worse = known["diagonal"] > known["taylor1"], known["taylor2"] < known["taylor1"]
+    return len(known) > 0 and bool((better & worse).all())
 
 
 def costs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -165,9 +152,11 @@ def together(penalties: pd.DataFrame, fraction: float) -> dict[str, float]:
         return {}
     by = rows.groupby(["scorer", "set"])["penalty"]
     below, mean = 100 * by.agg(lambda penalty: (penalty < 0).mean()), 1000 * by.mean()
-    values = {f"below_{images}": float(below["loss_change", images]) for images in ("probe", "other")}
-    values |= {images: float(mean["loss_change", images]) for images in ("probe", "other")}
-    return values | {"random": float(mean["random", "other"])}
+    values = {"random": float(mean["random", "other"])}
+    for images in ("probe", "other"):
+        values[f"below_{images}"] = float(below["loss_change", images])
+        values[images] = float(mean["loss_change", images])
+    return values
 
 
 def cheaper_at_random(means: pd.DataFrame | None) -> tuple[int, int]:
@@ -244,20 +233,16 @@ def without_diverged(final: pd.DataFrame) -> pd.DataFrame:
 
 def jumps(pruned: pd.DataFrame) -> pd.DataFrame:
     """How much the loss rises at each pruning, on the images scored on: a row a fraction."""
-    names = {"layer": "by layer", "network": "over the network"}
     rows = pruned[pruned["set"] == "probe"]
     rows = rows.assign(jump=rows["after"] - rows["before"])
-    table = rows.groupby(["fraction", "pruned_by"])["jump"].agg(spread, "{:.3f}")
-    return table.unstack("pruned_by").rename(columns=names).reset_index()
+    table = rows.groupby(["fraction", "pruned_by"])["jump"].agg(spread, "{:.3f}").unstack("pruned_by")
+    return table.rename(columns={"layer": "by layer", "network": "over the network"}).reset_index()
 
 
 def left_by_layer(table: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """`measures.layers_after` over the seeds: a row a layer and a way of pruning."""
-    forms = {
-        "weights left": "{:.0%}",
-        "units without weights": "{:.1f}",
-        "twin's largest tenth kept": "{:.0%}",
-    }
+    forms = {"weights left": "{:.0%}", "units without weights": "{:.1f}"}
+    forms["twin's largest tenth kept"] = "{:.0%}"
     by = table.assign(pruned=table["pruned_by"].map(labels)).groupby(["pruned", "layer", "of"], sort=False)
     left = pd.DataFrame({name: by[name].agg(spread, form) for name, form in forms.items()})
     left.insert(2, "of", left.index.get_level_values("of"))
@@ -275,8 +260,8 @@ def where_left(table: pd.DataFrame, layers: Sequence[str], by_layer: Sequence[Ru
     pruned = table[table["pruned_by"] == "layer"]
     if len(pruned):
         first = pruned[pruned["layer"] == layers[0]]
-        sizes = weights(by_layer[0], layers[0])
-        chance = chance_of_two_empty(len(sizes), sizes[0].size, int(np.count_nonzero(sizes)))
+        sizes = measures.weights(by_layer[0], layers[0])
+        chance = measures.chance_of_two_empty(len(sizes), sizes[0].size, int(np.count_nonzero(sizes)))
         empty = first["units without weights"]
         values |= {"empty": float(empty.mean()), "fewest": float(empty.min()), "chance": 100 * chance}
         values |= {"units": int(first["of"].iloc[0]), "left": 100 * float(pruned["weights left"].mean())}
@@ -296,17 +281,15 @@ def removed_units(removal: pd.DataFrame, by_layer: Sequence[Run], twins: Sequenc
     zero = removal[(removal["fnz"] == 0) & (removal["pruned_by"] == "layer")]
     if zero.empty:
         return {}
-    total = parameters(twins[0])
+    total = measures.parameters(twins[0])
     share = 100 * zero[zero["carried"]]["parameters"] / total
     values = {"zero_share": share.mean(), "zero_least": share.min(), "zero_most": share.max()}
     for name, carried in (("zero_carried", True), ("zero_dropped", False)):
         values[name] = 100 * zero[zero["carried"] == carried]["test_accuracy"].mean()
-    pairs = [
-        (chosen_removal(run, twin=twin), run.table("final")["test_accuracy"][0])
-        for run, twin in zip(by_layer, twins, strict=True)
-    ]
-    picked = [best | {"masked": masked} for best, masked in pairs if best]
-    values |= {"picked": len(picked), "seeds": len(pairs)}
+    chosen = [measures.chosen_removal(run, twin=twin) for run, twin in zip(by_layer, twins, strict=True)]
+    masked = [run.table("final")["test_accuracy"][0] for run in by_layer]
+    picked = [best | {"masked": of} for best, of in zip(chosen, masked, strict=True) if best]
+    values |= {"picked": len(picked), "seeds": len(by_layer)}
     names = {"picked_share": "share", "picked_accuracy": "test_accuracy", "picked_masked": "masked"}
     if picked:
         values |= {name: 100 * np.mean([best[of] for best in picked]) for name, of in names.items()}
@@ -324,9 +307,9 @@ def at_once(
     accuracy = explored.table("pruned").set_index(["scorer", "fraction"])["accuracy"].mul(100)
     end = schedule[-1][1] if schedule else max(fractions)
     middle, most = (min(fractions, key=lambda fraction: abs(fraction - to)) for to in (0.5, end))
-    values = {"middle": 100 * middle, "magnitude": accuracy["magnitude", middle], "most": 100 * most}
-    values |= {"taylor": accuracy["taylor1_abs", middle], "random": accuracy["random", middle]}
-    values["most_magnitude"] = accuracy["magnitude", most]
+    values = {"middle": 100 * middle, "most": 100 * most, "most_magnitude": accuracy["magnitude", most]}
+    names = {"magnitude": "magnitude", "taylor": "taylor1_abs", "random": "random"}
+    values |= {name: accuracy[scorer, middle] for name, scorer in names.items()}
     few = min(filter(None, fractions), key=lambda fraction: abs(fraction - 0.1), default=None)
     if few is not None and accuracy["taylor1", few] < accuracy["magnitude", few]:
         values |= {"few": 100 * few, "signed": accuracy["taylor1", few]}

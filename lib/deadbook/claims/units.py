@@ -10,19 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from deadbook.analysis.measures import (
-    NAMES,
-    cached,
-    chosen_removal,
-    last_epoch,
-    lowest_shared,
-    rows,
-    same_choice,
-    spearman,
-    surviving_correlations,
-    t_interval,
-    unit_correlations,
-)
+from deadbook.analysis import measures
+from deadbook.analysis.measures import NAMES
 from deadbook.claims.evidence import (
     ROUNDING,
     Case,
@@ -50,13 +39,13 @@ SCORERS = ("mrp", "mrs", *NORMS)
 def same_units(case: Case, on: str, limits: Limits) -> Evidence:
     """Whether the scores choose the same half of conv1, and what random halves cost beside them."""
     half = limits.units / CONV1
-    scores = rows(case[0], "scores", layer="conv1")
+    scores = measures.rows(case[0], "scores", layer="conv1")
     by_score = {name: _penalty(case, on, "conv1", half, name) for name in SCORERS}
     random = _penalty(case, on, "conv1", half, "random")
-    draws = rows(case[0], "penalties", set=on, constant="mean of h", layer="conv1", scorer="random")
+    draws = measures.rows(case[0], "penalties", set=on, constant="mean of h", layer="conv1", scorer="random")
     draws = draws[draws["fraction"] == half]["penalty"]
     need(scores, by_score["mrp"], draws)
-    agreed = float(same_choice(scores, SCORERS, half).mean())
+    agreed = float(measures.same_choice(scores, SCORERS, half).mean())
     exact = float(by_score["mrp"].median())
     largest = float(max(penalty.median() for penalty in by_score.values()))
     # the worst of all draws, but as ever the mean of the ten where "random" is all that is said
@@ -72,10 +61,10 @@ def same_units(case: Case, on: str, limits: Limits) -> Evidence:
 
 def norms_and_penalties(case: Case, on: str, limits: Limits) -> Evidence:
     """Whether units of conv1 with a low MRP have a small norm."""
-    scores = rows(case[0], "scores", layer="conv1")
+    scores = measures.rows(case[0], "scores", layer="conv1")
     scores = scores[scores["step"] > limits.after]
     need(on != "other", scores)
-    mean = float(unit_correlations(scores, ("norm_l1",)).mean()["norm_l1"])
+    mean = float(measures.unit_correlations(scores, ("norm_l1",)).mean()["norm_l1"])
     need(known(mean))  # not all units alike
     return Evidence({"mean rank correlation": mean}, mean >= limits.rank, mean > 0)
 
@@ -148,7 +137,7 @@ def untouched_weights(case: Case, on: str, limits: Limits) -> Evidence:
     columns = ["layer", "units", "channels", "height", "width"]
     shapes = [run.table("weights")[columns].to_dict("records") for run in (pruned, twin)]
     need(on != "other", shapes[0] == shapes[1])  # a twin of another network is none
-    correlations = surviving_correlations(pruned, twin)
+    correlations = measures.surviving_correlations(pruned, twin)
     values = {f"correlation in {layer}": value for layer, value in correlations.items()}
     limits_ = (limits.correlation, limits.correlation_partly)
     holds, direction_holds = (all(value >= limit for value in values.values()) for limit in limits_)
@@ -181,7 +170,7 @@ def random_half(case: Case, on: str, limits: Limits) -> Evidence:
 def units_beat_weights(case: Case, on: str, limits: Limits) -> Evidence:
     """How many parameters chapter 2's way keeps, over those that are left when units are pruned."""
     pruned, by_weights = (pruned_by(case, experiment) for experiment in ("unit_pruning", "weight_pruning"))
-    best = chosen_removal(by_weights, on, points=limits.lost)
+    best = measures.chosen_removal(by_weights, on, points=limits.lost)
     need(best is not None)
     ratio = float(best["parameters"]) / compacted(pruned, "sizes", "parameters")
     values = {"parameters kept by pruning weights over units": ratio}
@@ -201,7 +190,7 @@ def equally_accurate(case: Case, on: str, limits: Limits) -> Evidence:
         dense = twin.table("final")["test_accuracy"][0]
         gaps.append(100 * float(compacted(pruned, "final", "accuracy") - dense))
     need(on != "other", len(gaps) > 1)
-    (low, high), mean = t_interval(gaps, limits.level), float(np.mean(gaps))
+    (low, high), mean = measures.t_interval(gaps, limits.level), float(np.mean(gaps))
     values = {"mean difference in points": mean, "interval from": low, "to": high}
     holds = max(-low, high) <= limits.points + ROUNDING
     return Evidence(values, holds, abs(mean) <= limits.points_partly + ROUNDING)
@@ -281,7 +270,7 @@ def order_with_tanh(case: Case, on: str, limits: Limits) -> Evidence:
 
 def cheap(case: Case, on: str, limits: Limits) -> Evidence:
     """What MRS of all units costs, in forward-and-backward passes; a machine's figure."""
-    costs = rows(case[0], "costs", scorer="mrs of all units", widths=1)
+    costs = measures.rows(case[0], "costs", scorer="mrs of all units", widths=1)
     need(on != "other", costs)
     passes = float(costs["passes"].iloc[0])
     return Evidence({"passes": passes}, passes <= limits.passes, passes <= limits.passes_partly)
@@ -289,12 +278,12 @@ def cheap(case: Case, on: str, limits: Limits) -> Evidence:
 
 def norms_grow(case: Case, on: str, limits: Limits) -> Evidence:
     """How the norms of conv1's units grow, and whether least in those of low final MRP."""
-    scores = rows(case[0], "scores", layer="conv1")
+    scores = measures.rows(case[0], "scores", layer="conv1")
     need(on != "other", scores["step"].nunique() > 1)
     first = scores[scores["step"] == scores["step"].min()].set_index("unit")["norm_l1"]
-    final = last_epoch(scores).groupby("unit")[["norm_l1", "mrp"]].mean()
+    final = measures.last_epoch(scores).groupby("unit")[["norm_l1", "mrp"]].mean()
     growth = final["norm_l1"] / first - 1
-    grew, correlation = float((growth > 0).mean()), spearman(growth, final["mrp"])
+    grew, correlation = float((growth > 0).mean()), measures.spearman(growth, final["mrp"])
     values = {"share that grows": grew, "Spearman of growth and final MRP": correlation}
     return Evidence(values, grew >= limits.share and correlation >= limits.correlation, correlation > 0)
 
@@ -305,8 +294,10 @@ def dead_early(case: Case, on: str, limits: Limits) -> Evidence:
     before = scores[scores["epoch"] <= limits.epoch]
     need(on != "other", before, scores["epoch"].max() > limits.epoch)
     before = before[before["step"] == before["step"].max()].set_index(["layer", "unit"])["mrp"]
-    after = last_epoch(scores).groupby(["layer", "unit"])["mrp"].mean()
-    shared = {layer: lowest_shared(before[layer], after[layer]) for layer in ("conv1", "conv2", "fc1")}
+    after = measures.last_epoch(scores).groupby(["layer", "unit"])["mrp"].mean()
+    shared = {
+        layer: measures.lowest_shared(before[layer], after[layer]) for layer in ("conv1", "conv2", "fc1")
+    }
     conv1, *others = shared.values()
     values = {f"share in both, {layer}": share for layer, share in shared.items()}
     holds = conv1 >= limits.conv1 and min(others) >= limits.others
@@ -344,10 +335,10 @@ def _penalty(
     return found.get((layer, fraction, scorer), pd.Series(dtype=float))
 
 
-@cached
+@measures.cached
 def means_by_step(run: Run, on: str) -> dict[tuple[str, float, str], pd.Series]:
     """Mean penalties after bias propagation, by step, of each layer, fraction and scorer."""
-    penalties = rows(run, "penalties", set=on, constant="mean of h")
+    penalties = measures.rows(run, "penalties", set=on, constant="mean of h")
     means = penalties.groupby(["layer", "fraction", "scorer", "step"], observed=True)["penalty"].mean()
     return {key: part.droplevel([0, 1, 2]) for key, part in means.groupby(level=[0, 1, 2])}
 
@@ -362,7 +353,7 @@ def _means(
     runs = of_activation(case, activation)
     need(runs is not None)
     one = {"scorer": "mrs"} if column == "constant" else {"constant": "mean of h"}
-    penalties = rows(runs[0], "penalties", set=on, **one)
+    penalties = measures.rows(runs[0], "penalties", set=on, **one)
     penalties = penalties[penalties[column].isin(names)]
     means = penalties.groupby(["layer", "fraction", column])["penalty"].mean().unstack()
     need(set(names) <= set(means))

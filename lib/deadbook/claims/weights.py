@@ -10,23 +10,8 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from deadbook.analysis.measures import (
-    NAMES,
-    SIGNED,
-    cached,
-    chosen_removal,
-    empty_units,
-    largest_kept,
-    last_epoch,
-    lowest_shared,
-    mean_penalties,
-    peaks,
-    rank_correlations,
-    rows,
-    spearman,
-    steady,
-    weights,
-)
+from deadbook.analysis import measures
+from deadbook.analysis.measures import NAMES, SIGNED
 from deadbook.claims.evidence import (
     ROUNDING,
     Case,
@@ -48,7 +33,7 @@ NETWORKS = ("relu", "tanh")
 
 def negative_share(case: Case, on: str, limits: Limits) -> Evidence:
     """The share of weights of conv1 whose exact loss change is negative, over training."""
-    scores = rows(case[0], "scores", set=on).dropna(subset="loss_change")
+    scores = measures.rows(case[0], "scores", set=on).dropna(subset="loss_change")
     share = (scores["loss_change"] < 0).groupby(scores["step"]).mean()
     late, last = share[share.index > limits.after], share.index.max()
     need(late)
@@ -104,11 +89,11 @@ def approximations(case: Case, on: str, limits: Limits) -> Evidence:
 
 def best_ranking(case: Case, on: str, limits: Limits) -> Evidence:
     """Which approximation ranks the weights most like the loss change, at both ends of the training."""
-    scores = rows(case[0], "scores", set=on)
+    scores = measures.rows(case[0], "scores", set=on)
     need(scores)
     values, best = {}, []
     for when, step in {"first": scores["step"].min(), "last": scores["step"].max()}.items():
-        rank = rank_correlations(scores[scores["step"] == step], APPROXIMATIONS)
+        rank = measures.rank_correlations(scores[scores["step"] == step], APPROXIMATIONS)
         values |= {f"{NAMES[scorer]}, {when}": value for scorer, value in rank.items()}
         best.append(max(rank, key=rank.get) == "taylor1")
     return Evidence(values, all(best), any(best))
@@ -178,7 +163,7 @@ def empty_filters(case: Case, on: str, limits: Limits) -> Evidence:
 def half_the_network(case: Case, on: str, limits: Limits) -> Evidence:
     """How small the network gets at nearly the accuracy of the masked one."""
     pruned, twin = (pruned_by(case, "weight_pruning", by) for by in ("layer", ""))
-    best = chosen_removal(pruned, on, twin, limits.lost)
+    best = measures.chosen_removal(pruned, on, twin, limits.lost)
     need(best is not None)
     masked, dense = (run.table("final")["test_accuracy"][0] for run in (pruned, twin))
     lost, share = 100 * float(masked - best["test_accuracy"]), best["share"]
@@ -191,11 +176,11 @@ def half_the_network(case: Case, on: str, limits: Limits) -> Evidence:
 def same_on_all_sets(case: Case, on: str, limits: Limits) -> Evidence:
     """Whether the scorers' order by mean penalty depends on the images."""
     need(on == "probe")
-    means = mean_penalties(case[0].table("penalties"), limits.weights / CONV1)
+    means = measures.mean_penalties(case[0].table("penalties"), limits.weights / CONV1)
     need(means.shape[1] >= 3)
     ranks = means.rank()
     # one of a few fractions, often 0.9 itself: the last digits must not decide
-    pairs = [steady(ranks[a].corr(ranks[b])) for a, b in itertools.combinations(means.columns, 2)]
+    pairs = [measures.steady(ranks[a].corr(ranks[b])) for a, b in itertools.combinations(means.columns, 2)]
     same = means.idxmin().nunique() == 1
     values = {"lowest rank correlation": min(pairs), "same best scorer (1 yes, 0 no)": float(same)}
     return Evidence(values, min(pairs) >= limits.rank and same, min(pairs) >= limits.rank_partly)
@@ -235,7 +220,7 @@ def oscillating(case: Case, on: str, limits: Limits) -> Evidence:
     values, more, least = {}, [], []
     for activation in NETWORKS:
         cost = _absolute(case, on, limits.weights, activation)
-        share = {name: peaks(cost[name], limits.after, limits.above) for name in cost}
+        share = {name: measures.peaks(cost[name], limits.after, limits.above) for name in cost}
         values |= {f"{NAMES[activation]}, {name}": value for name, value in share.items()}
         more.append(sum(share[name] > share["magnitude"] for name in ABSOLUTE))
         least.append(min(share[name] for name in ABSOLUTE))
@@ -248,7 +233,9 @@ def large_weights_stay(case: Case, on: str, limits: Limits) -> Evidence:
     need(on == "probe")
     pruned, twin = (pruned_by(case, "weight_pruning", by) for by in ("layer", ""))
     layers = pruned.table("weights")["layer"]
-    values = {f"share left in {layer}": largest_kept(pruned, twin, layer, limits.top) for layer in layers}
+    values = {
+        f"share left in {layer}": measures.largest_kept(pruned, twin, layer, limits.top) for layer in layers
+    }
     lowest = min(values.values())
     return Evidence(values, lowest > limits.left, lowest > limits.left_partly)
 
@@ -256,7 +243,7 @@ def large_weights_stay(case: Case, on: str, limits: Limits) -> Evidence:
 def empty_channels(case: Case, on: str, limits: Limits) -> Evidence:
     """How many input channels of a unit of conv2 are almost all zero, and how many by chance."""
     need(on == "probe")
-    mask = weights(pruned_by(case, "weight_pruning"), "conv2") != 0
+    mask = measures.weights(pruned_by(case, "weight_pruning"), "conv2") != 0
 
     def almost_empty(left: np.ndarray) -> np.ndarray:  # of the units that have weights, the channels
         return (left.sum((2, 3)) <= limits.weights)[left.any((1, 2, 3))].sum(1)
@@ -276,9 +263,12 @@ def columns_and_stripes(case: Case, on: str, limits: Limits) -> Evidence:
     need(on == "probe")
     pruned, values = pruned_by(case, "weight_pruning"), {}
     for layer, behind in itertools.pairwise(pruned.table("weights")["layer"]):
-        incoming, following = (weights(pruned, layer) != 0).sum((1, 2, 3)), weights(pruned, behind) != 0
+        incoming, following = (
+            (measures.weights(pruned, layer) != 0).sum((1, 2, 3)),
+            measures.weights(pruned, behind) != 0,
+        )
         outgoing = following.reshape(len(following), len(incoming), -1).sum((0, 2))
-        values[f"Spearman in {layer}"] = spearman(pd.Series(incoming), pd.Series(outgoing))
+        values[f"Spearman in {layer}"] = measures.spearman(pd.Series(incoming), pd.Series(outgoing))
     lowest = min(values.values())
     return Evidence(values, lowest >= limits.correlation, lowest >= limits.correlation_partly)
 
@@ -291,11 +281,11 @@ def empty_units_of_conv2(case: Case, on: str, limits: Limits) -> Evidence:
 def small_weights_stay(case: Case, on: str, limits: Limits) -> Evidence:
     """How much of the lower half by size, at the end of epoch 1, is in that of the last epoch."""
     need(on == "probe")
-    scores = rows(case[0], "scores", set="probe", layer="conv1")
+    scores = measures.rows(case[0], "scores", set="probe", layer="conv1")
     first = scores[scores["epoch"] <= limits.epoch]
     need(first, scores["epoch"].max() > limits.epoch)
     before = first[first["step"] == first["step"].max()].set_index("weight")["magnitude"]
-    share = lowest_shared(before, last_epoch(scores).groupby("weight")["magnitude"].mean())
+    share = measures.lowest_shared(before, measures.last_epoch(scores).groupby("weight")["magnitude"].mean())
     return Evidence({"share in both": share}, share >= limits.share, share >= limits.share_partly)
 
 
@@ -305,9 +295,9 @@ def _penalty(case: Case, on: str, weights: int, scorer: str, activation: str | N
     return _penalties(runs[0], on, scorer, weights) if runs else pd.Series(dtype=float)
 
 
-@cached
+@measures.cached
 def _penalties(run: Run, on: str, scorer: str, weights: int) -> pd.Series:
-    once = rows(run, "penalties", set=on, scored_on="probe", draw=0)
+    once = measures.rows(run, "penalties", set=on, scored_on="probe", draw=0)
     once = once[(once["scorer"] == scorer) & (once["fraction"] == weights / CONV1)]
     return once.set_index("step")["penalty"].dropna()
 
@@ -326,7 +316,7 @@ def _first_epoch(case: Case) -> float:
 def _empty(case: Case, on: str, layer: str, least: int, least_partly: int) -> Evidence:
     pruned = pruned_by(case, "weight_pruning")
     need(on == "probe", layer in pruned.table("weights")["layer"].to_list())
-    empty = empty_units(pruned, layer)
+    empty = measures.empty_units(pruned, layer)
     name = "filters" if layer == "conv1" else "units"
     return Evidence({f"empty {name} of {layer}": empty}, empty >= least, empty >= least_partly)
 
@@ -335,7 +325,7 @@ def _signals(case: Case, on: str, after: int) -> pd.DataFrame:
     """Factors of the gradients of conv1's weights, on `probe`; whether their loss change is `negative`."""
     need(on == "probe")
     keys = ["step", "layer", "weight"]
-    scores = rows(case[0], "scores", set="probe", layer="conv1")[[*keys, "loss_change"]]
+    scores = measures.rows(case[0], "scores", set="probe", layer="conv1")[[*keys, "loss_change"]]
     signals = case[0].table("signals").query("step > @after").merge(scores, on=keys)
     need(signals["loss_change"].lt(0).nunique() == 2)
     return signals.assign(negative=signals["loss_change"] < 0)

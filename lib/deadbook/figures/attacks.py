@@ -34,7 +34,7 @@ SERIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # a
 RATIO = "final MRP over\nthe twin's"
 
 
-def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
+def units_over_time(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
     """Section 3.2: what becomes of a few units; a panel a quantity, a line a unit.
 
     Args:
@@ -53,7 +53,7 @@ def lives(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
 
 
 @or_nothing
-def fates(
+def attacked_units(
     rows: pd.DataFrame,
     losses: pd.DataFrame | None = None,
     quantities: Sequence[str] = tuple(QUANTITIES),

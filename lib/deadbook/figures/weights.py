@@ -76,11 +76,8 @@ def correlations(scores: pd.DataFrame) -> Figure:
     name = "rank correlation with\nthe exact loss change"
     with panels(1, scores["activation"].nunique(), 3.1, "step", name, sharey=True) as (figure, axes):
         for ax, (activation, rows) in zip(axes.flat, scores.groupby("activation"), strict=True):
-            known = [
-                scorer
-                for scorer in scorers
-                if scorer == "taylor2" or (scorer in rows and rows[scorer].notna().any())
-            ]
+            there = {"taylor2", *rows.dropna(axis="columns", how="all")}
+            known = [scorer for scorer in scorers if scorer in there]
             ranked = rows.groupby(["step", "seed"])[list(rows.columns)].apply(
                 lambda weights, known=known: pd.Series(rank_correlations(weights, known))
             )
@@ -188,16 +185,10 @@ def without_weights(rows: pd.DataFrame, scorer: str, fraction: float) -> Figure:
         for ax, (column, (label, factor)) in zip(axes.flat, columns.items(), strict=True):
             for name, points in rows.groupby("scorer", sort=False):
                 values = factor * points.sort_values("fraction").set_index("fraction")[column]
-                marked = name == scorer
-                ax.plot(
-                    values.index,
-                    values,
-                    color=COLOURS[name.removesuffix("_abs")],
-                    linestyle="--" if name.endswith("_abs") else "-",
-                    linewidth=3 if marked else 1.2,
-                    label=title(name),
-                )
-                if marked:
+                style = {"color": COLOURS[name.removesuffix("_abs")], "label": title(name)}
+                style |= {"linestyle": "--" if name.endswith("_abs") else "-"}
+                ax.plot(values.index, values, linewidth=3 if name == scorer else 1.2, **style)
+                if name == scorer:
                     ax.plot(fraction, values[fraction], "o", color="black", markersize=7, zorder=5)
             ax.set_ylabel(label)
     return figure
