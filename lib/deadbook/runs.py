@@ -170,7 +170,7 @@ def ensure(
     own_state = cache(settings.own_state)  # of many pictures it takes a while
     keys = [key(experiment, run, own_state(run["network"], run["dataset"])) for run in wanted]
     known = [stored(name, folder) for name in keys]
-    missing = {name: dict(run) for name, run, one in zip(keys, wanted, known, strict=True) if one is None}
+    missing = {name: dict(run) for name, run, done in zip(keys, wanted, known, strict=True) if done is None}
     if missing:
         check_ready(experiment, list(missing.values()), folder, data_root, at_once)
         _compute(experiment, missing, folder, data_root, at_once)

@@ -100,9 +100,9 @@ def verdicts(chapters: Path) -> str:
     """The verdicts that the executed chapters show, in Markdown, and the claims that none shows yet."""
     lines, counts = [], {name: Counter[str]() for name in LISTS}
 
-    def marks(found: dict[str, str]) -> str:
+    def marks(words: dict[str, str]) -> str:
         parts = []
-        for name, word in sorted(found.items(), key=lambda item: int(re.findall(r"\d+", item[0])[-1])):
+        for name, word in sorted(words.items(), key=lambda item: int(re.findall(r"\d+", item[0])[-1])):
             counts[claims.CLAIMS[name].listed][word] += 1
             # classes of the link itself would be lost when Sphinx resolves it
             css = word.replace(" ", "-")
@@ -110,12 +110,12 @@ def verdicts(chapters: Path) -> str:
         return "\n".join(parts)
 
     for path in sorted(chapters.glob("*.ipynb")):
-        if found := {name: outcome(text) for name, text in shown(path).items()}:
-            lines.append(f"**{title(path)}**\\\n{marks(found)}")
+        if judged := {name: outcome(text) for name, text in shown(path).items()}:
+            lines.append(f"**{title(path)}**\\\n{marks(judged)}")
     for prefix in ("C2", "C3", "C4", "O"):
-        if found := {name: "not run yet" for name in unshown(chapters) if name.startswith(prefix)}:
+        if judged := {name: "not run yet" for name in unshown(chapters) if name.startswith(prefix)}:
             chapter = "Open questions" if prefix == "O" else f"Second list, chapter {prefix[1]}"
-            lines.append(f"**{chapter}**\\\n{marks(found)}")
+            lines.append(f"**{chapter}**\\\n{marks(judged)}")
     for name, words in counts.items():
         if words:
             legend = ", ".join(f"{MARKS[word]} {word}: {words[word]}" for word in MARKS if words[word])
