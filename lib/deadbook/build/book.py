@@ -444,7 +444,11 @@ def _stage(profile: str, results: Path) -> Path:
     source = top / f"_build/{profile}/src"
     shutil.rmtree(source, ignore_errors=True)
     _copy_prose(source)
-    shutil.copytree(top / f"_build/{profile}/chapters", source / "book/chapters", ignore=_failed_ones)
+    shutil.copytree(
+        top / f"_build/{profile}/chapters",
+        source / "book/chapters",
+        ignore=shutil.ignore_patterns(".*", "*.failed.ipynb"),
+    )
     for path in (source / "book/chapters").glob("*.ipynb"):
         for name in runs_shown(path):
             run = runs.stored(name, results)
@@ -460,10 +464,6 @@ def _copy_prose(source: Path) -> None:
     shutil.copytree(runs.project_root() / "book", source / "book", ignore=ignored)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(runs.project_root() / name, source / name)
-
-
-def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
-    return [name for name in names if name.startswith(".") or name.endswith(".failed.ipynb")]
 
 
 def _shown(path: Path) -> Path:

@@ -13,36 +13,18 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.docutils import SphinxRole
 
 from deadbook import claims
 from deadbook.build import tables
 from deadbook.build.book import glued, runs_shown
+from deadbook.build.status import directive
 from deadbook.runs import PUBLISHED, Run, runs_in
 
+CHAPTERS = "book/chapters"
 MARKS = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not testable": "–", "not judged": "·"}
 MARKS |= {"not run yet": "○"}
 LISTS = {"first": "the first list", "second": "the second list", "open": "open questions"}
-
-
-class Verdicts(SphinxDirective):
-    """All claims at a glance: a line a chapter, a mark a claim that leads to its place in the ledger."""
-
-    def run(self) -> list[nodes.Node]:
-        """Called by Sphinx."""
-        self.env.note_reread()
-        return self.parse_text_to_nodes(verdicts(_chapters(self.env.srcdir)))
-
-
-class Ledger(SphinxDirective):
-    """Every claim with its criterion, numbers and verdicts, and where to see it."""
-
-    def run(self) -> list[nodes.Node]:
-        """Called by Sphinx."""
-        self.env.note_reread()
-        known = runs_in(Path(self.env.srcdir) / PUBLISHED)
-        text = ledger(_chapters(self.env.srcdir), known)
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
 class Tally(SphinxRole):
@@ -54,21 +36,9 @@ class Tally(SphinxRole):
         return [nodes.Text(_tally(str(self.env.srcdir))[self.text])], []
 
 
-class Tables(SphinxDirective):
-    """The tables of the chapters, and what their columns mean."""
-
-    def run(self) -> list[nodes.Node]:
-        """Called by Sphinx."""
-        return self.parse_text_to_nodes(tables.describe())
-
-
 @cache  # the pages ask for a number each; a build is a process of its own
 def _tally(source: str) -> dict[str, str]:
-    return tally(_chapters(source), runs_in(Path(source) / PUBLISHED))
-
-
-def _chapters(source: str) -> Path:
-    return Path(source) / "book/chapters"
+    return tally(Path(source) / CHAPTERS, runs_in(Path(source) / PUBLISHED))
 
 
 @cache  # chapters are megabytes
@@ -168,8 +138,12 @@ def tally(chapters: Path, known: list[Run]) -> dict[str, str]:
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx."""
-    app.add_directive("verdicts", Verdicts)
-    app.add_directive("ledger", Ledger)
-    app.add_directive("tables", Tables)
+    written = {
+        "verdicts": lambda source: verdicts(source / CHAPTERS),
+        "ledger": lambda source: ledger(source / CHAPTERS, runs_in(source / PUBLISHED)),
+        "tables": lambda source: tables.describe(),
+    }
+    for name, write in written.items():
+        app.add_directive(name, directive(write))
     app.add_role("tally", Tally())
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
