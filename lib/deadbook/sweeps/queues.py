@@ -187,6 +187,7 @@ class SlurmQueue(contextlib.AbstractContextManager):
             mem_gb=resources.memory,
             cpus_per_task=1,
             slurm_array_parallelism=resources.at_once,
+            slurm_signal_delay_s=1,  # `task` ignores the warning, which must not come before it
             stderr_to_stdout=True,  # one log
             slurm_additional_parameters=dict(resources.more),
         )
