@@ -39,7 +39,8 @@ PUBLISHED = Path("book/results")
 # processor alone made 0.02 of it after 375 steps of an attack's run (gradients of nearly dead units).
 VERIFY_TOLERANCE = 0.05
 _PACKAGES = ("deadunits", "torch", "torchvision", "numpy")
-_FACTS = {"experiment", "settings", "versions", "machine", "device", "started", "processor_seconds"}
+_TIMES = {"started", "seconds", "processor_seconds"}
+_FACTS = {"experiment", "settings", "versions", "machine", "device"} | _TIMES
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Run:
     def damage(self) -> str:
         """Which of its files is missing, truncated or changed; "": none. Each is read once per process."""
         try:
-            stats = {file.name: file.stat() for file in self.folder.iterdir()}
+            stats = {file.name: file.stat() for file in sorted(self.folder.iterdir())}
         except OSError as error:
             return f"{self.folder}: {error.strerror}"
         return _damage(self.folder, tuple((name, it.st_size, it.st_mtime_ns) for name, it in stats.items()))
@@ -170,7 +171,7 @@ def ensure(
     own_state = cache(settings.own_state)  # of many pictures it takes a while
     keys = [key(experiment, run, own_state(run["network"], run["dataset"])) for run in wanted]
     known = [stored(name, folder) for name in keys]
-    missing = {name: dict(run) for name, run, one in zip(keys, wanted, known, strict=True) if one is None}
+    missing = {name: dict(run) for name, run, done in zip(keys, wanted, known, strict=True) if done is None}
     if missing:
         check_ready(experiment, list(missing.values()), folder, data_root, at_once)
         _compute(experiment, missing, folder, data_root, at_once)
@@ -246,9 +247,10 @@ def _whole(places: Iterable[Path]) -> Iterator[Run]:
 
 def has_matching_run(parameters: Mapping[str, Any], folder: Path) -> bool:
     """Whether any run, here or published, agrees with these parameters as far as it has them."""
-    stored = runs_in(project_root() / PUBLISHED) + runs_in(folder)
-    chosen = (run.info["settings"] for run in stored)
-    return any(all(parameters.get(name, it) == it for name, it in run.items()) for run in chosen)
+    for run in itertools.chain.from_iterable(map(runs_in, (project_root() / PUBLISHED, folder))):
+        if all(parameters.get(name, value) == value for name, value in run.info["settings"].items()):
+            return True
+    return False
 
 
 def load_experiment(experiment: str) -> Callable[..., Iterator[tuple[str, dict[str, Any]]]]:

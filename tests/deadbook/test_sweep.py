@@ -23,7 +23,6 @@ from deadbook import runs
 from deadbook.__main__ import main
 from deadbook.sweeps import grids, queues, sweep
 from deadunits import Invalid
-from waiting import until
 
 ONE = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "layers": ["fc2"]}
 ONE |= {"activation": "relu", "epochs": 1, "lr": 0.1, "batch_size": 64, "measure_every": 20}
@@ -83,13 +82,9 @@ def test_a_file_is_the_cross_product_of_its_lists(write):
         ({"lists": {"seed": [0.5]}}, "seed = 0.5 must be an integer"),
         ({"lists": {"seed": [0, 0]}}, "1 jobs are there twice"),
         ({"lists": {"seed": "+range(5)"}}, "seed = '+range(5)' must be a list"),
-        ({"lists": {"seed": {"range": [0, 3, 0]}}}, "must be a list of values"),
         ({"lists": {"seed": {"range": 10**12}}}, "has more than 10,000 values"),
-        ({"lists": {"seed": {"linspace": [0, 1, 10**12]}}}, "has more than 10,000 values"),
-        ({"lists": {"seed": {"range": 10**400}}}, "has more than 10,000 values"),
         ({"lists": {"seed": {"linspace": [0, 1]}}}, "must be a list of values"),
         ({"lists": {"seed": {"range": 200}, "lr": {"linspace": [0.1, 1, 200]}}}, "more than 10,000 jobs"),
-        ({"lists": {"seed": {"arange": 5}}}, "must be a list of values"),
         ({"lists": {}}, "missing: seed"),
         ({"settings": [1]}, "a: settings = [1] must be a mapping"),
         ({"experiment": "weight_prunning"}, "did you mean weight_pruning?"),
@@ -322,21 +317,6 @@ def test_killed_at_random_moments_it_loses_and_doubles_nothing(write, fake):
     done_once(plan)
 
 
-def test_a_claim_dies_with_its_process(tmp_path, monkeypatch):
-    claim = tmp_path / "claim"
-    assert not queues.claimed(tmp_path)
-    code = f"import filelock, time; lock = filelock.FileLock({str(claim)!r}); lock.acquire(); time.sleep(300)"
-    child = subprocess.Popen([sys.executable, "-c", code])
-    until(lambda: queues.claimed(tmp_path))
-    os.utime(claim, (1, 1))  # no clock takes part
-    assert queues.claimed(tmp_path)
-    child.kill()
-    child.wait()
-    claim.touch()
-    assert not queues.claimed(tmp_path)
-    assert not claim.exists()  # an orphan is removed
-
-
 def test_a_claimed_job_is_left_to_who_has_it(write):
     plan = grids.read(write({"seed": [0]}))
     (job,) = plan.jobs
@@ -348,8 +328,13 @@ def test_a_claimed_job_is_left_to_who_has_it(write):
     other.stdout.readline()
     assert queues.execute(job, plan) == "taken"
     assert queues.state(job, plan) == "running"
-    other.communicate(b"\n")
+    os.utime(place / "claim", (1, 1))  # no clock takes part
+    assert queues.state(job, plan) == "running"
+    other.kill()  # the lock ends with its process
+    other.communicate()
+    (place / "claim").touch()
     assert queues.state(job, plan) == "waiting"
+    assert not (place / "claim").exists()  # an orphan is removed
 
 
 def test_a_damaged_run_is_named_and_done_again(write):

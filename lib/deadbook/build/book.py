@@ -230,9 +230,9 @@ def show_parameters(notebook: dict[str, Any]) -> None:
         name, _, default = declared.partition(" = ")
         name = name.partition(":")[0]
         value = chosen.get(name, default)
-        shown = (f"<code>{html.escape(one)}</code>" for one in (name, value))
+        shown = (f"<code>{html.escape(text)}</code>" for text in (name, value))
         cells = (*shown, html.escape(meaning))
-        rows.append("<tr>" + "".join(f'<td class="text">{one}</td>' for one in cells) + "</tr>")
+        rows.append("<tr>" + "".join(f'<td class="text">{text}</td>' for text in cells) + "</tr>")
     table = f'<table class="run-table"><tbody>{"".join(rows)}</tbody></table>'
     summary = f"The {len(rows)} parameters that this page was executed with"
     text = f'<details class="parameters"><summary>{summary}</summary>{table}</details>'
@@ -366,15 +366,15 @@ def publish(profile: str = PUBLISHED) -> list[Path]:
             raise Failed(f"{chapter} is not executed with profile {profile}, or holds an error")
         shown |= set(runs_shown(executed))
         for name in runs_shown(executed):
-            kept, run = top / runs.PUBLISHED / name, runs.stored(name, top / "results")
+            place, run = top / runs.PUBLISHED / name, runs.stored(name, top / "results")
             if run is None:
                 raise Failed(f"{chapter} shows run {name}, which is not in results: execute it again")
-            if run.folder != kept:
-                draft = kept.with_name(f".{name}")
+            if run.folder != place:
+                draft = place.with_name(f".{name}")
                 shutil.copytree(run.folder, draft, dirs_exist_ok=True)
-                shutil.rmtree(kept, ignore_errors=True)  # damaged
-                draft.rename(kept)
-                written.append(kept)
+                shutil.rmtree(place, ignore_errors=True)  # damaged
+                draft.rename(place)
+                written.append(place)
         place = top / f"book/chapters/{chapter}.ipynb"
         place.parent.mkdir(exist_ok=True)
         shutil.copy(executed, place.with_suffix(".draft"))
@@ -419,8 +419,8 @@ def with_numbers(text: str) -> str:
         Failed: a chapter or a name that is not there.
     """
 
-    def fill(found: re.Match[str]) -> str:
-        chapter, name, how = found[1], found[2], found[3]
+    def fill(match: re.Match[str]) -> str:
+        chapter, name, how = match[1], match[2], match[3]
         path = runs.project_root() / f"book/chapters/{chapter}.ipynb"
         known = glued(path) if path.is_file() else {}
         if name not in known:
@@ -446,7 +446,11 @@ def _stage(profile: str, results: Path) -> Path:
     source = top / f"_build/{profile}/src"
     shutil.rmtree(source, ignore_errors=True)
     _copy_prose(source)
-    shutil.copytree(top / f"_build/{profile}/chapters", source / "book/chapters", ignore=_failed_ones)
+    shutil.copytree(
+        top / f"_build/{profile}/chapters",
+        source / "book/chapters",
+        ignore=shutil.ignore_patterns(".*", "*.failed.ipynb"),
+    )
     for path in (source / "book/chapters").glob("*.ipynb"):
         for name in runs_shown(path):
             run = runs.stored(name, results)
@@ -462,10 +466,6 @@ def _copy_prose(source: Path) -> None:
     shutil.copytree(runs.project_root() / "book", source / "book", ignore=ignored)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(runs.project_root() / name, source / name)
-
-
-def _failed_ones(folder: str, names: Sequence[str]) -> list[str]:
-    return [name for name in names if name.startswith(".") or name.endswith(".failed.ipynb")]
 
 
 def _shown(path: Path) -> Path:

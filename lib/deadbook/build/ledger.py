@@ -15,14 +15,16 @@ from pathlib import Path
 import pandas as pd
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.docutils import SphinxRole
 
 from deadbook import claims, figures
 from deadbook.build import tables
 from deadbook.build.book import glued, runs_shown
+from deadbook.build.status import directive
 from deadbook.claims.catalogue import FIXED
 from deadbook.runs import PUBLISHED, Run, runs_in
 
+CHAPTERS = "book/chapters"
 MARKS = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not testable": "–", "not judged": "·"}
 MARKS |= {"not run yet": "○"}
 CONFIRMED = """{when} The first run of a fresh seed started on {started}.
@@ -38,37 +40,6 @@ ones (filled). From the dotted line on it counts as reproduced.
 LISTS = {"first": "the first list", "second": "the second list", "open": "open questions"}
 
 
-class Verdicts(SphinxDirective):
-    """All claims at a glance: a line a chapter, a mark a claim that leads to its place in the ledger."""
-
-    def run(self) -> list[nodes.Node]:
-        """Called by Sphinx."""
-        self.env.note_reread()
-        source = str(self.env.srcdir)
-        return self.parse_text_to_nodes(verdicts(_chapters(source), _unshown(source)))
-
-
-class Ledger(SphinxDirective):
-    """Every claim with its criterion, numbers and verdicts, and where to see it."""
-
-    def run(self) -> list[nodes.Node]:
-        """Called by Sphinx."""
-        self.env.note_reread()
-        source = str(self.env.srcdir)
-        text = ledger(_chapters(source), runs_in(Path(source) / PUBLISHED))
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
-
-
-class Confirmation(SphinxDirective):
-    """What became of the verdicts of the seen seeds on the fresh ones, as a figure."""
-
-    def run(self) -> list[nodes.Node]:
-        """Called by Sphinx."""
-        self.env.note_reread()
-        source = Path(self.env.srcdir)
-        return self.parse_text_to_nodes(confirmation(runs_in(source / PUBLISHED), source / "book"))
-
-
 class Tally(SphinxRole):
     """How many claims got a verdict ({tally}`partly`), or `claims`, `runs`, `hours` in all."""
 
@@ -78,27 +49,15 @@ class Tally(SphinxRole):
         return [nodes.Text(_tally(str(self.env.srcdir))[self.text])], []
 
 
-class Tables(SphinxDirective):
-    """The tables of the chapters, and what their columns mean."""
-
-    def run(self) -> list[nodes.Node]:
-        """Called by Sphinx."""
-        return self.parse_text_to_nodes(tables.describe())
-
-
 @cache  # the pages ask for a number each; a build is a process of its own
 def _tally(source: str) -> dict[str, str]:
-    return tally(_chapters(source), runs_in(Path(source) / PUBLISHED))
+    return tally(Path(source) / CHAPTERS, runs_in(Path(source) / PUBLISHED))
 
 
 @cache  # two pages mark them
-def _unshown(source: str) -> dict[str, str]:
-    known = runs_in(Path(source) / PUBLISHED)
-    return {name: str(claims.verdict(name, known)) for name in unshown(_chapters(source))}
-
-
-def _chapters(source: str) -> Path:
-    return Path(source) / "book/chapters"
+def _unshown(source: Path) -> dict[str, str]:
+    known = runs_in(source / PUBLISHED)
+    return {name: str(claims.verdict(name, known)) for name in unshown(source / CHAPTERS)}
 
 
 @cache  # chapters are megabytes
@@ -130,9 +89,9 @@ def verdicts(chapters: Path, others: Mapping[str, str]) -> str:
     """The verdicts that the executed chapters show, in Markdown, and `others`, of claims that none shows."""
     lines, counts = [], {name: Counter[str]() for name in LISTS}
 
-    def marks(found: dict[str, str]) -> str:
+    def marks(words: dict[str, str]) -> str:
         parts = []
-        for name, word in sorted(found.items(), key=lambda item: int(re.findall(r"\d+", item[0])[-1])):
+        for name, word in sorted(words.items(), key=lambda item: int(re.findall(r"\d+", item[0])[-1])):
             counts[claims.CLAIMS[name].listed][word] += 1
             # classes of the link itself would be lost when Sphinx resolves it
             css = word.replace(" ", "-")
@@ -140,12 +99,12 @@ def verdicts(chapters: Path, others: Mapping[str, str]) -> str:
         return "\n".join(parts)
 
     for path in sorted(chapters.glob("*.ipynb")):
-        if found := {name: outcome(text) for name, text in shown(path).items()}:
-            lines.append(f"**{title(path)}**\\\n{marks(found)}")
+        if judged := {name: outcome(text) for name, text in shown(path).items()}:
+            lines.append(f"**{title(path)}**\\\n{marks(judged)}")
     for prefix in ("C2", "C3", "C4", "O"):
-        if found := {name: outcome(text) for name, text in others.items() if name.startswith(prefix)}:
+        if judged := {name: outcome(text) for name, text in others.items() if name.startswith(prefix)}:
             chapter = "Open questions" if prefix == "O" else f"Second list, chapter {prefix[1]}"
-            lines.append(f"**{chapter}**\\\n{marks(found)}")
+            lines.append(f"**{chapter}**\\\n{marks(judged)}")
     for name, words in counts.items():
         if words:
             legend = ", ".join(f"{MARKS[word]} {word}: {words[word]}" for word in MARKS if words[word])
@@ -227,9 +186,13 @@ def tally(chapters: Path, known: list[Run]) -> dict[str, str]:
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx."""
-    app.add_directive("verdicts", Verdicts)
-    app.add_directive("ledger", Ledger)
-    app.add_directive("confirmation", Confirmation)
-    app.add_directive("tables", Tables)
+    written = {
+        "verdicts": lambda source: verdicts(source / CHAPTERS, _unshown(source)),
+        "ledger": lambda source: ledger(source / CHAPTERS, runs_in(source / PUBLISHED)),
+        "confirmation": lambda source: confirmation(runs_in(source / PUBLISHED), source / "book"),
+        "tables": lambda source: tables.describe(),
+    }
+    for name, write in written.items():
+        app.add_directive(name, directive(write))
     app.add_role("tally", Tally())
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,6 +6,7 @@ import html
 import re
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -16,13 +17,16 @@ from sphinx.util.docutils import SphinxDirective
 from deadbook.runs import PUBLISHED, Run, runs_in
 
 
-class RunStatus(SphinxDirective):
-    """A table a kind of run: settings, seeds, machine, versions, time."""
+def directive(write: Callable[[Path], str]) -> type[SphinxDirective]:
+    """A directive that stands for what `write` makes of the folder of the sources, in Markdown."""
 
-    def run(self) -> list[nodes.Node]:
-        """Called by Sphinx."""
-        self.env.note_reread()
-        return self.parse_text_to_nodes(status(Path(self.env.srcdir) / PUBLISHED))
+    class Written(SphinxDirective):
+        def run(self) -> list[nodes.Node]:
+            self.env.note_reread()
+            text = write(Path(self.env.srcdir))
+            return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+    return Written
 
 
 def status(results: Path) -> str:
@@ -74,5 +78,5 @@ def _escaped(value: object) -> str:
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Called by Sphinx."""
-    app.add_directive("run-status", RunStatus)
+    app.add_directive("run-status", directive(lambda source: status(source / PUBLISHED)))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -148,9 +148,9 @@ def seen_values(
     now: Mapping[str, Any],
 ) -> Iterator[Row]:
     """Histograms of the watched units' outputs and of what the next layer gets of them."""
-    found = {layer: recorder.values(batch, layer) for layer in dict.fromkeys(layer for layer, _ in watch)}
+    outputs = {layer: recorder.values(batch, layer) for layer in dict.fromkeys(layer for layer, _ in watch)}
     for layer, unit in watch:
-        for what, values in zip(("output", "activation"), found[layer], strict=True):
+        for what, values in zip(("output", "activation"), outputs[layer], strict=True):
             bounded = what == "activation" and activation == "tanh"
             counts = histogram(values[unit], BOUNDED if bounded else EDGES)
             bins = counts.nonzero().flatten()

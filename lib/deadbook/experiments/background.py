@@ -36,21 +36,21 @@ def background(settings: Background, data_root: str = "") -> Iterator[Row]:
         before = mean_loss(twin, probe)
         yield "training", now | {"minibatch": step.loss, "train_probe": before}
         names = [name for name, _ in twin.named_parameters()]
-        weights = {name: one.detach().clone() for name, one in twin.named_parameters()}
+        weights = {name: w.detach().clone() for name, w in twin.named_parameters()}
         gradient = derivatives.gradient(twin, probe, names)
         directions = {"gradient": gradient, "removal": weights}
         for direction, along in directions.items():
-            for row in expansion(twin, probe, {name: -one for name, one in along.items()}, settings.sizes):
+            for row in expansion(twin, probe, {name: -w for name, w in along.items()}, settings.sizes):
                 yield "expansion", now | {"direction": direction} | row
         for trial in range(settings.trials):
             chosen = torch.randint(len(images.train.y), (settings.batch_size,), generator=chance)
-            some = Batch(images.train.x[chosen].double(), images.train.y[chosen])
-            own = derivatives.gradient(twin, some, names)
-            old = mean_loss(twin, some)
+            minibatch = Batch(images.train.x[chosen].double(), images.train.y[chosen])
+            slope = derivatives.gradient(twin, minibatch, names)
+            old = mean_loss(twin, minibatch)
             for size in settings.sizes:
-                with moved(twin, own, -size):
+                with moved(twin, slope, -size):
                     change = {
-                        "minibatch": mean_loss(twin, some) - old,
+                        "minibatch": mean_loss(twin, minibatch) - old,
                         "all": mean_loss(twin, probe) - before,
                     }
                 yield "descent", now | {"trial": trial, "size": size} | change
@@ -78,13 +78,13 @@ def expansion(
 @torch.no_grad()
 def moved(net: nn.Module, delta: Mapping[str, Tensor], size: float) -> Iterator[None]:
     """The network with its weights at w + t Δw; as it was, bit for bit, when the block ends."""
-    kept = {name: net.get_parameter(name).detach().clone() for name in delta}
+    before = {name: net.get_parameter(name).detach().clone() for name in delta}
     try:
         for name, along in delta.items():
             net.get_parameter(name).add_(along, alpha=size)
         yield
     finally:
-        for name, values in kept.items():
+        for name, values in before.items():
             net.get_parameter(name).copy_(values)
 
 

@@ -30,15 +30,15 @@ def costs(settings: Costs, data_root: str = "") -> Iterator[Row]:
     for widths, net in nets.items():
         net.eval()
         every = [name for name, _ in net.named_parameters()]
-        some = weights_of(net, settings.layers)
+        layers = weights_of(net, settings.layers)
         work = {"pass": partial(one_pass, net, images.probe)}
         for scorer in ("taylor1", "taylor2", "hessian", "magnitude"):
             work[scorer] = partial(scorers.SCORERS[scorer], net, images.probe, every)
-        if all(derivatives.gauss_newton_is_exact(net, name) for name in some):
-            work["diagonal of layers"] = partial(scorers.SCORERS["diagonal"], net, images.probe, some)
+        if all(derivatives.gauss_newton_is_exact(net, name) for name in layers):
+            work["diagonal of layers"] = partial(scorers.SCORERS["diagonal"], net, images.probe, layers)
         if hidden := list(graph.linear_layers(net))[:-1]:
             work["mrs of all units"] = partial(unit_scorers.mrs, net, images.probe, hidden)
-        work["loss_change of layers"] = partial(scorers.SCORERS["loss_change"], net, images.probe, some)
+        work["loss_change of layers"] = partial(scorers.SCORERS["loss_change"], net, images.probe, layers)
         times: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(settings.rounds + 1):
             for name, call in work.items():
@@ -47,7 +47,9 @@ def costs(settings: Costs, data_root: str = "") -> Iterator[Row]:
                 times[name].append(time.process_time() - start)
         seconds = {name: statistics.median(values[1:]) for name, values in times.items()}  # 0 warms up
         for name, value in seconds.items():
-            scored = sum(net.get_parameter(one).numel() for one in (some if "layers" in name else every))
+            scored = sum(
+                net.get_parameter(weight).numel() for weight in (layers if "layers" in name else every)
+            )
             row = {"scorer": name, "widths": widths, "weights": scored, "seconds": value}
             yield "costs", row | {"passes": value / seconds["pass"]}
 

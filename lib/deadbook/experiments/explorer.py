@@ -82,6 +82,6 @@ def without_units(net: nn.Module, images: Images, keep: Mapping[str, Tensor]) ->
     left = compaction.parameter_count(compaction.compact(net, keep))
     constants = stand_ins(net, images, keep)
     for means, removal in ((True, "propagated"), (False, "bare")):
-        one = compaction.propagate(net, keep, **constants[removal])
-        losses = {"loss": common.mean_loss(one, images.other), "accuracy": common.accuracy(one, images.test)}
-        yield {"means": means, "parameters": left} | losses
+        small = compaction.propagate(net, keep, **constants[removal])
+        loss, accuracy = common.mean_loss(small, images.other), common.accuracy(small, images.test)
+        yield {"means": means, "parameters": left, "loss": loss, "accuracy": accuracy}

@@ -74,7 +74,7 @@ def saliencies(net: nn.Module, batch: Batch, names: Sequence[str]) -> dict[str, 
     """The scores of Table 2.1, signed, for the removal of weights (`taylor2` with the thesis's λ = 1)."""
     first = scorers.taylor1(net, batch, names)
     rows = scorers.hessian(net, batch, names)
-    found = {
+    scored = {
         "loss_change": scorers.loss_change(net, batch, names),
         "taylor1": first,
         "taylor2": {name: first[name] + rows[name] for name in names},
@@ -82,15 +82,15 @@ def saliencies(net: nn.Module, batch: Batch, names: Sequence[str]) -> dict[str, 
         "magnitude": scorers.magnitude(net, batch, names),
     }
     if all(derivatives.gauss_newton_is_exact(net, name) for name in names):
-        found["diagonal"] = scorers.diagonal(net, batch, names)
-    return found
+        scored["diagonal"] = scorers.diagonal(net, batch, names)
+    return scored
 
 
 def candidates(
-    found: Mapping[str, Tensors], random: Sequence[Tensors], fraction: float
+    scored: Mapping[str, Tensors], random: Sequence[Tensors], fraction: float
 ) -> Iterator[tuple[str, int, Tensors]]:
     """(scorer, draw, scores) to prune by: signed and random ones, for a large fraction absolute ones too."""
-    for scorer, scores in found.items():
+    for scorer, scores in scored.items():
         yield scorer, 0, scores
         if fraction >= FEW and scorer != "magnitude":
             yield f"{scorer}_abs", 0, {name: score.abs() for name, score in scores.items()}
@@ -98,11 +98,11 @@ def candidates(
         yield "random", draw, scores
 
 
-def scores_by_weight(found: Mapping[str, Tensors], now: Mapping[str, Any]) -> Iterator[Row]:
+def scores_by_weight(scored: Mapping[str, Tensors], now: Mapping[str, Any]) -> Iterator[Row]:
     """A row a weight; `taylor2` is left out, being the sum of `taylor1` and `hessian`."""
-    for name, one in found["magnitude"].items():
-        columns = {scorer: scores[name].flatten() for scorer, scores in found.items() if scorer != "taylor2"}
-        where = {"layer": name.removesuffix(".weight"), "weight": torch.arange(one.numel())}
+    for name, weights in scored["magnitude"].items():
+        columns = {scorer: scores[name].flatten() for scorer, scores in scored.items() if scorer != "taylor2"}
+        where = {"layer": name.removesuffix(".weight"), "weight": torch.arange(weights.numel())}
         yield "scores", dict(now) | where | common.rounded_columns(columns)
 
 
@@ -113,15 +113,15 @@ def error_signals(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]
     (sum over positions) of its unit's output gradient; silent: the share of images for which that is zero
     everywhere; input: the mean size of what the weight is multiplied with.
     """
-    found = derivatives.signals(net, batch, layer)
-    units, fan_in = found.gradients.shape[1:]
-    by_unit = found.outputs.abs().sum(2)  # (N, units, positions) -> (N, units)
+    signals = derivatives.signals(net, batch, layer)
+    units, fan_in = signals.gradients.shape[1:]
+    by_unit = signals.outputs.abs().sum(2)  # (N, units, positions) -> (N, units)
     columns = {
-        "gradient": found.gradients.mean(0).abs().flatten(),
-        "by_image": found.gradients.abs().mean(0).flatten(),
+        "gradient": signals.gradients.mean(0).abs().flatten(),
+        "by_image": signals.gradients.abs().mean(0).flatten(),
         "output": by_unit.mean(0).repeat_interleave(fan_in),
         "silent": (by_unit == 0).float().mean(0).repeat_interleave(fan_in),
-        "input": found.inputs.abs().mean((0, 2)).repeat(units),
+        "input": signals.inputs.abs().mean((0, 2)).repeat(units),
     }
     return {"weight": torch.arange(units * fan_in)} | common.rounded_columns(columns)
 

@@ -43,8 +43,8 @@ def unit_costs(settings: UnitCosts, data_root: str = "") -> Iterator[Row]:
             row["onnx_bytes"] = file.stat().st_size if session else 0
             yield "sizes", row | {"activation_bytes": activation_bytes(net, images.probe)}
             for layout, memory in LAYOUTS.items():
-                one = compaction.compact(net, {}).to(memory_format=memory)  # a copy
-                ways[f"PyTorch, {layout}", name] = lambda x, one=one, m=memory: one(x.to(memory_format=m))
+                copy = compaction.compact(net, {}).to(memory_format=memory)  # a copy
+                ways[f"PyTorch, {layout}", name] = lambda x, copy=copy, m=memory: copy(x.to(memory_format=m))
             if session:
                 ways["ONNX Runtime", name] = lambda x, run=session.run: run(None, {"x": x.numpy()})
         for batch in settings.batches:

@@ -79,7 +79,7 @@ def stand_ins(
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
     """What stands for the units, as arguments of `compaction.propagate`, by name of the removal."""
     batch = images.train_probe
-    means = {layer: one.mean for layer, one in mean_replacement.observe(net, batch, list(keep)).items()}
+    means = {layer: seen.mean for layer, seen in mean_replacement.observe(net, batch, list(keep)).items()}
     entering: dict[str, Tensor] = {}
     handles = []
     modules = graph.linear_layers(net)

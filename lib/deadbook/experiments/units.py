@@ -128,19 +128,19 @@ def constants(net: nn.Module, batch: Batch, layer: str) -> dict[str, Tensor]:
     before, behind = nn.Sequential(*list(modules.values())[:place]), nn.Sequential(*between)
     h = before(batch.x)
     values = h.movedim(1, 0).flatten(1)  # (units, N positions)
-    one = torch.ones_like(h[:1])  # (1, units, ...)
+    ones = torch.ones_like(h[:1])  # (1, units, ...)
     shape = (1, -1, *[1] * (h.dim() - 2))
     a = behind(h)
     size = a.shape[1] // h.shape[1]  # features a unit has: 1, or behind a Flatten the positions
     by_unit = a.unflatten(1, (h.shape[1], size)).movedim(1, 0).flatten(1)  # (units, ...)
-    found = {"zero": torch.zeros_like(a[:1])}
+    stand_in = {"zero": torch.zeros_like(a[:1])}
     for name, statistic in STATISTICS.items():
         c = statistic(by_unit).repeat_interleave(size).view(1, -1, *[1] * (a.dim() - 2))
-        found |= {
-            f"{name} of h": behind(statistic(values).view(shape) * one),
+        stand_in |= {
+            f"{name} of h": behind(statistic(values).view(shape) * ones),
             f"{name} of a": c.expand_as(a[:1]),
         }
-    return found
+    return stand_in
 
 
 def between_linear(net: nn.Sequential, layer: str) -> list[nn.Module]:
@@ -180,9 +180,9 @@ class Replacing:
             of = {unit: float(constant[unit]) for unit in gone.nonzero().flatten().tolist()}
             with mean_replacement.replaced(self.net, {self.layer: of}):
                 return common.mean_loss(self.net, self.batch)
-        own = gone.repeat_interleave(self.a.shape[1] // self.units)
-        own = own.view(1, -1, *[1] * (self.a.dim() - 2))
+        replaced = gone.repeat_interleave(self.a.shape[1] // self.units)
+        replaced = replaced.view(1, -1, *[1] * (self.a.dim() - 2))
         losses = []
         for a, y in zip(self.a.split(common.CHUNK), self.batch.y.split(common.CHUNK), strict=True):
-            losses.append(sample_losses(self.rest(torch.where(own, constant, a)), y))
+            losses.append(sample_losses(self.rest(torch.where(replaced, constant, a)), y))
         return torch.cat(losses).double().mean().item()

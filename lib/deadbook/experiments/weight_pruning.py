@@ -69,9 +69,9 @@ def removals(net: nn.Module, images: Images) -> Iterator[Row]:
             small = {True: compaction.compact(net, keep), False: compaction.compact(net, keep, a=nothing)}
         except ValueError:
             return
-        for carried, one in small.items():
-            row = {"fnz": fnz, "carried": carried, "parameters": compaction.parameter_count(one)}
-            yield "removal", row | judged(one, images)
+        for carried, network in small.items():
+            row = {"fnz": fnz, "carried": carried, "parameters": compaction.parameter_count(network)}
+            yield "removal", row | judged(network, images)
 
 
 def judged(net: nn.Module, images: Images) -> dict[str, float]:

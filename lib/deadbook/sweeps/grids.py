@@ -34,11 +34,7 @@ LISTS = {  # lists as data: nothing in a file is ever executed
     "linspace": lambda low, high, number: (_even(low, high, number, i) for i in range(number)),
     "logspace": lambda low, high, number: (10 ** _even(low, high, number, i) for i in range(number)),
 }
-Where = choice("where the jobs are done", "local", "slurm")
 Mapped = setting(dict, "a mapping", "names and values")
-Sweeps = setting(dict, "a mapping of names to sweeps, at least one", "the sweeps", Field(min_length=1))
-Minutes = integer(1, 10**6, "time of a job, in minutes", " (minutes)")
-Memory = setting(Positive, "gigabytes, a number above 0", "memory of a job")
 Partition = setting(str | None, "the name of a partition", "where the jobs are queued", Field(min_length=1))
 Name = setting(str | None, "the name of an experiment, or of a chapter", "whose jobs they are")
 
@@ -52,19 +48,19 @@ class Part(settings.Settings):
 class File(Part):
     """What may stand in a file."""
 
-    where: Where = "local"
+    where: choice("where the jobs are done", "local", "slurm") = "local"
     processes: Processes = 0
     results: Results = "results"
     data_root: DataRoot = ""
     slurm: Mapped = Field({})
-    sweeps: Sweeps
+    sweeps: setting(dict, "a mapping of names to sweeps, at least one", "the sweeps", Field(min_length=1))
 
 
 class Slurm(Part):
     """Resources on SLURM; `more` are further options of sbatch."""
 
-    minutes: Minutes = 24 * 60
-    memory: Memory = 4
+    minutes: integer(1, 10**6, "time of a job, in minutes", " (minutes)") = 24 * 60
+    memory: setting(Positive, "gigabytes, a number above 0", "memory of a job") = 4
     gpus: integer(0, 1000, "GPUs of a job") = 0
     partition: Partition = None
     at_once: integer(1, 10**6, "jobs at a time") = 100

@@ -116,7 +116,7 @@ def keep_error(job: Job, plan: Plan, why: str) -> str:
     return f"failed: {why}"
 
 
-class Here(pool.Pool):
+class LocalQueue(pool.Pool):
     """Processes of this machine that do the jobs of a plan."""
 
     def __init__(self, plan: Plan) -> None:
@@ -144,7 +144,7 @@ class Here(pool.Pool):
         return f"{self.errors[job.key]}, {starts} times" if starts >= TRIES else ""
 
 
-class Slurm(contextlib.AbstractContextManager):
+class SlurmQueue(contextlib.AbstractContextManager):
     """SLURM's queue, in which the jobs of a plan stay if the launcher is interrupted; `cancel` removes them.
 
     Raises:
@@ -187,6 +187,7 @@ class Slurm(contextlib.AbstractContextManager):
             mem_gb=resources.memory,
             cpus_per_task=1,
             slurm_array_parallelism=resources.at_once,
+            slurm_signal_delay_s=1,  # `task` ignores the warning, which must not come before it
             stderr_to_stdout=True,  # one log
             slurm_additional_parameters=dict(resources.more),
         )

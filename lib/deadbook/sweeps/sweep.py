@@ -38,7 +38,7 @@ def launch(plan: Plan, retry: bool = False, show: Callable[[str], None] = print)
     runs.clean(plan.results / "chapters")
     left = [job for job in plan.jobs if not queues.state(job, plan).startswith(("done", "failed"))]
     total, starts = len(left), Counter[str]()
-    kind = queues.Slurm if plan.where == "slurm" else queues.Here
+    kind = queues.SlurmQueue if plan.where == "slurm" else queues.LocalQueue
     with kind(plan) as queue, pool.Bar(total, "jobs") as bar:
         while left:
             queue.look()
