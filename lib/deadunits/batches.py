@@ -168,10 +168,8 @@ def warn_of_rounding(net: nn.Module, what: str) -> None:
     names = [str(dtype) for dtype in half]
     names += ["autocast"] if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))) else []
     if names:
-        warnings.warn(
-            f"{what} in {', '.join(names)}: differences of losses drown in rounding; use net.float()",
-            stacklevel=3,
-        )
+        effect = "differences of losses drown in rounding; use net.float()"
+        warnings.warn(f"{what} in {', '.join(names)}: {effect}", stacklevel=3)
 
 
 def _is_pair(batches: object) -> bool:
