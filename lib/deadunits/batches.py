@@ -65,7 +65,8 @@ def checked(net: nn.Module, pair: Batch) -> Batch:
     if len(devices) == 1:
         batch = Batch(*(mapped(lambda x: x.to(*devices), part) for part in pair))
     for x in tensors(batch.x):
-        if x.is_floating_point() and types and x.dtype not in types and not _autocast(x):
+        other = x.is_floating_point() and types and x.dtype not in types
+        if other and not torch.is_autocast_enabled(x.device.type):
             (dtype, *_) = types
             raise ValueError(f"the images are {x.dtype}, the network's weights {dtype}: use x.to({dtype})")
         if x.dim() == 0 or len(x) != len(batch.y):
@@ -121,9 +122,8 @@ def sample_wise(loss: Loss) -> Loss:
             way_out = "take the mean of each sample: .flatten(1).mean(1)"
             if values.dim() == 0:
                 way_out = "without its mean: functools.partial(F.cross_entropy, reduction='none'), say"
-            raise ValueError(
-                f"loss must give the loss of each sample, ({len(y)},), got {tuple(values.shape)}: {way_out}"
-            )
+            shapes = f"({len(y)},), got {tuple(values.shape)}"
+            raise ValueError(f"loss must give the loss of each sample, {shapes}: {way_out}")
         return values
 
     return losses
@@ -168,16 +168,10 @@ def warn_of_rounding(net: nn.Module, what: str) -> None:
     names = [str(dtype) for dtype in half]
     names += ["autocast"] if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))) else []
     if names:
-        warnings.warn(
-            f"{what} in {', '.join(names)}: differences of losses drown in rounding; use net.float()",
-            stacklevel=3,
-        )
+        effect = "differences of losses drown in rounding; use net.float()"
+        warnings.warn(f"{what} in {', '.join(names)}: {effect}", stacklevel=3)
 
 
 def _is_pair(batches: object) -> bool:
     pair = isinstance(batches, (tuple, list)) and len(batches) == 2
     return pair and isinstance(batches[1], Tensor) and isinstance(batches[0], (Tensor, tuple, list, dict))
-
-
-def _autocast(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type)

@@ -29,11 +29,8 @@ _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LINEAR = (nn.Linear, *_CONV, *_TRANSPOSED)  #: layers whose units can be removed, and which take constants
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_NORMS = (
-    *(*BATCH_NORM, nn.GroupNorm, nn.LayerNorm),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
-_PLAIN = (*LINEAR, *_NORMS, nn.PReLU)
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_PLAIN = (*LINEAR, *BATCH_NORM, *_NORMS, nn.PReLU)
 
 OUTPUT = "output"  #: the reason why the outputs of the network stay
 
@@ -127,11 +124,10 @@ class _Trace(TorchDispatchMode):
                 labels[dim] = self.places[name, dim] = np.arange(self.size, self.size + size)
                 self.size += size
         reason = f"{owner!r} ({type(module).__name__})"
+        known_kind = isinstance(module, _PLAIN) or type(module).__module__.startswith("torch.")
         if known is not None:  # weights of two layers
             self.stay([*known[2], *labels], f"{reason}, which shares its weights")
-        elif not _is_plain(module) and (
-            isinstance(module, _PLAIN) or type(module).__module__.startswith("torch.")
-        ):
+        elif known_kind and not _is_plain(module):
             self.stay(labels, reason)
         if known is None:
             self.known[_key(tensor)] = tensor, name, labels
@@ -158,9 +154,7 @@ class _Trace(TorchDispatchMode):
         self.pairs.append((a, b))
         return a
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         sizes = [tuple(t.shape) if isinstance(t, Tensor) else t for t in args]
         labels = [list(self.ids(t)) if isinstance(t, Tensor) else t for t in args]
@@ -202,10 +196,6 @@ class _Call:
     def pair(self, a: Ids, b: Ids) -> Ids:
         return self.trace.pair(a, b, self.at)
 
-    def dim(self, argument: int, default: int = 0) -> int:
-        """A dimension of the first argument, counted from the front."""
-        return (self.args[argument] if len(self.args) > argument else default) % len(self.x)
-
     def aligned(self, shape: tuple[int, ...], tensors: Sequence[int]) -> list[Ids]:
         """Numbers of a result to which tensors are broadcast."""
         result: list[Ids] = []
@@ -224,9 +214,8 @@ class _Call:
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether a layer is one of those whose attributes are known here, as PyTorch made it."""
-    return type(module) in _PLAIN and (
-        not isinstance(module, LINEAR) or {"weight", "bias"} <= module._parameters.keys()
-    )
+    made = not isinstance(module, LINEAR) or {"weight", "bias"} <= module._parameters.keys()
+    return made and type(module) in _PLAIN
 
 
 def _key(tensor: Tensor) -> tuple:
@@ -283,7 +272,6 @@ def _convolution(call: _Call) -> list[list[Ids]]:
     (x, weight, bias), groups = call.labels[:3], call.args[8]
     transposed = bool(call.args[6])
     out, inputs = weight[transposed], weight[1 - transposed]
-    spatial = [None] * (len(x) - 2)
     call.stay(*x[2:])
     if groups == 1:
         _contract(call, x[1], inputs)
@@ -296,7 +284,7 @@ def _convolution(call: _Call) -> list[list[Ids]]:
             call.pair(sides[0][:, :1].repeat(side.shape[1], 1).ravel(), side.ravel())
     if bias is not None and out is not None:
         call.pair(out, bias[0])
-    return [[x[0], out, *spatial]]
+    return [[x[0], out, *[None] * (len(x) - 2)]]
 
 
 def _batch_norm(call: _Call) -> list[list[Ids]]:
@@ -342,11 +330,6 @@ def _argument(place: int, default: int | None = None) -> Callable[[_Call], int |
     return dims
 
 
-def _last(n: int) -> Callable[[_Call], Sequence[int]]:
-    """The last dimensions, along which pooling acts."""
-    return lambda call: range(-n, 0)
-
-
 def _changed(call: _Call) -> list[int]:
     """The dimensions that change in size, as padding, slices and parts do."""
     sizes = zip(call.sizes[0], call.shapes[0], strict=True)
@@ -376,7 +359,7 @@ def _permute(call: _Call) -> list[list[Ids]]:
 def _transpose(call: _Call) -> list[list[Ids]]:
     x = list(call.x)
     if len(x) > 1:
-        a, b = (call.dim(1), call.dim(2)) if len(call.args) > 2 else (0, 1)
+        a, b = call.args[1:3] if len(call.args) > 2 else (0, 1)
         x[a], x[b] = x[b], x[a]
     return [x]
 
@@ -427,8 +410,9 @@ _RULES: dict[str, Rule] = {
         _mixing(_argument(1)): "_softmax _log_softmax mean sum amax amin argmax",
         _mixing(_argument(2)): "roll linalg_vector_norm norm",
         _mixing(_argument(1, 0)): "select unbind",
-        _mixing(_last(2)): "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d",
-        _mixing(_last(3)): "max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d",
+        _mixing(lambda call: range(-2, 0)): "max_pool2d_with_indices avg_pool2d "
+        "_adaptive_avg_pool2d adaptive_max_pool2d",
+        _mixing(lambda call: range(-3, 0)): "max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d",
         _mixing(_changed): "constant_pad_nd slice repeat split split_with_sizes reflection_pad1d "
         "reflection_pad2d replication_pad1d replication_pad2d upsample_nearest1d upsample_nearest2d "
         "upsample_bilinear2d",

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from deadunits import graph
 from deadunits.channels import LINEAR, out_dim
 
+Constants = Mapping[str, Tensor] | None  #: name of a layer -> what stands for each of its units
+
 
 class _Link(NamedTuple):
     """A linear map, the layers of each channel alone behind it, and the next linear map."""
@@ -50,11 +52,7 @@ class _Link(NamedTuple):
 
 @torch.no_grad()
 def compact(
-    net: nn.Sequential,
-    keep: Mapping[str, Tensor],
-    *,
-    h: Mapping[str, Tensor] | None = None,
-    a: Mapping[str, Tensor] | None = None,
+    net: nn.Sequential, keep: Mapping[str, Tensor], *, h: Constants = None, a: Constants = None
 ) -> nn.Sequential:
     """The network without the units that `keep` prunes, their constants in the next biases (Eq. 1.6).
 
@@ -84,11 +82,7 @@ def compact(
 
 @torch.no_grad()
 def propagate(
-    net: nn.Sequential,
-    keep: Mapping[str, Tensor],
-    *,
-    h: Mapping[str, Tensor] | None = None,
-    a: Mapping[str, Tensor] | None = None,
+    net: nn.Sequential, keep: Mapping[str, Tensor], *, h: Constants = None, a: Constants = None
 ) -> nn.Sequential:
     """The network as large as it was, with nothing going out from the units that `keep` prunes.
 
@@ -112,11 +106,7 @@ def propagate(
 
 @torch.no_grad()
 def remove(
-    net: nn.Sequential,
-    keep: Mapping[str, Tensor],
-    *,
-    h: Mapping[str, Tensor] | None = None,
-    a: Mapping[str, Tensor] | None = None,
+    net: nn.Sequential, keep: Mapping[str, Tensor], *, h: Constants = None, a: Constants = None
 ) -> dict[str, Tensor]:
     """Take units out of a network that is still to be trained: `propagate` in place, and masks to hold.
 
@@ -209,10 +199,8 @@ def load(net: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         for name, tensor in tensors(module):
             new = state.get(join(prefix, name), tensor)
             if new.dim() != tensor.dim() or any(a > b for a, b in zip(new.shape, tensor.shape, strict=True)):
-                raise ValueError(
-                    f"{join(prefix, name)} of shape {tuple(new.shape)} must be a part of the network's, "
-                    f"{tuple(tensor.shape)}"
-                )
+                shapes = f"{tuple(new.shape)} must be a part of the network's, {tuple(tensor.shape)}"
+                raise ValueError(f"{join(prefix, name)} of shape {shapes}")
             replace(module, name, tensor.new_empty(new.shape))
         fit(module)
     try:
@@ -305,10 +293,8 @@ def _links(net: nn.Module) -> list[_Link]:
         kind, parameters = f"{name!r} ({type(module).__name__})", module._parameters.keys()
         plain = type(module) in graph.LINEAR and {"weight", "bias"} <= parameters
         if isinstance(module, graph.LINEAR) and not (plain and getattr(module, "groups", 1) == 1):
-            raise ValueError(
-                f"{kind} is no plain Conv2d or Linear with one group of channels: make pruning or "
-                "parametrizations permanent first"
-            )
+            way_out = "make pruning or parametrizations permanent first"
+            raise ValueError(f"{kind} is no plain Conv2d or Linear with one group of channels: {way_out}")
         if graph.is_shared(net, name):
             raise ValueError(f"{kind} stands twice in the chain or shares its weights: give it its own")
     links = [_Link(*chain[i], chain[i + 1 : j], *chain[j]) for i, j in itertools.pairwise(at)]
@@ -344,10 +330,8 @@ def _check(
     known = {link.name: link for link in links}
     for name in (*keep, *h, *a):
         if name not in known:
-            raise ValueError(
-                f"no units of {name!r} can be removed, only of {', '.join(known) or 'none'}: all Conv2d and "
-                "Linear but the last, whose units are the outputs"
-            )
+            right = f"only of {', '.join(known) or 'none'}: not of the last, whose units are the outputs"
+            raise ValueError(f"no units of {name!r} can be removed, {right}")
     for name, mask in keep.items():
         fits = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == (known[name].units,)
         if not fits or not mask.any():
@@ -384,18 +368,14 @@ def _through(name: str, module: nn.Module, constant: Tensor, gone: Tensor) -> Te
         return module.forward(constant.clone())  # cloned for those in place; no hooks run
     if type(module) in graph.BATCH_NORM:
         if module.training or module.running_mean is None:
-            raise ValueError(
-                f"{name} is in training mode or without running statistics, so nothing is constant behind "
-                "it: call net.eval() first, or give `a`"
-            )
+            why = "is in training mode or without running statistics"
+            raise ValueError(f"{name} {why}: call net.eval() first, or give `a`, what is constant behind it")
         rows = constant.expand(-1, module.num_features // len(constant)).reshape(1, -1)  # (1, features)
         return graph.normed(module, rows).view(len(constant), -1)
     if type(module) is nn.AvgPool2d and constant[gone].any():
         padded = module.padding not in (0, (0, 0)) and module.count_include_pad
         if padded or module.divisor_override:
-            raise ValueError(
-                f"{name} averages zeros in or divides by another number: give `a`, what it gives"
-            )
+            raise ValueError(f"{name} averages zeros in or has another divisor: give `a`, what it gives")
     return constant
 
 

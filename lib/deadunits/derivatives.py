@@ -17,22 +17,14 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from deadunits import batches as samples
 from deadunits import graph
-from deadunits.batches import (
-    Batches,
-    Loss,
-    batches_of,
-    checked,
-    forward,
-    losses_of,
-    removing,
-    sample_losses,
-    sample_wise,
-    split,
-)
+from deadunits.batches import Batches, Loss, sample_losses
 from deadunits.data import Batch
+from deadunits.incremental import by_position
 
 Tensors = dict[str, Tensor]
+Part = Callable[[Batch], Tensors]  #: sums over some images
 Pairs = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 _PIECEWISE_LINEAR = (
@@ -114,10 +106,8 @@ def hessian(net: nn.Module, batches: Batches, names: Sequence[str], *, loss: Los
     """
     n = sum(parameters(net, names)[name].numel() for name in names)
     if n > _DENSE:
-        raise ValueError(
-            f"a dense Hessian of {n:,} weights is too large: {_DENSE:,} at most; `hessian_vector` gives "
-            "its products, `hessian_diagonal` its diagonal"
-        )
+        others = "`hessian_vector` gives its products, `hessian_diagonal` its diagonal"
+        raise ValueError(f"a dense Hessian of {n:,} weights is too large: {_DENSE:,} at most; {others}")
 
     def rows(batch: Batch) -> Tensors:
         with _total(net, batch, names, loss) as (values, total):
@@ -149,10 +139,8 @@ def gradient_and_diagonal(
     def both(batch: Batch) -> Pairs:
         with _total(net, batch, names, loss) as (values, total):
             first = torch.autograd.grad(total, values, materialize_grads=True)
-        return first, [
-            (_gauss_newton if gauss_newton_is_exact(net, name) else _plain_diagonal)(net, batch, name, loss)
-            for name in names
-        ]
+        ways = {True: _gauss_newton, False: _plain_diagonal}
+        return first, [ways[gauss_newton_is_exact(net, name)](net, batch, name, loss) for name in names]
 
     return _pairs(net, batches, names, both)
 
@@ -180,22 +168,19 @@ def signals(net: nn.Module, batch: Batch, layer: str, *, loss: Loss = sample_los
     Raises:
         ValueError: another kind of layer, batch norm or dropout in training mode.
     """
-    batch = checked(net, batch)
+    batch = samples.checked(net, batch)
     inputs, h, z = _captured(net, batch, layer)
     with torch.enable_grad():
-        (outputs,) = torch.autograd.grad(sample_wise(loss)(z, batch.y).sum(), h)
-    outputs = _outputs_by_position(net.get_submodule(layer), outputs)  # (N, units, positions)
-    return Signals(_weight_gradients(outputs, inputs), outputs, inputs)
+        (outputs,) = torch.autograd.grad(samples.sample_wise(loss)(z, batch.y).sum(), h)
+    axis = graph.unit_axis(net.get_submodule(layer))
+    outputs = by_position(outputs, axis, 0, len(outputs))  # (N, units, positions)
+    return Signals(outputs @ inputs.transpose(1, 2), outputs, inputs)
 
 
 def over_batches(
-    net: nn.Module,
-    batches: Batches,
-    names: Sequence[str],
-    part: Callable[[Batch], Tensors],
-    chunk: int = _CHUNK,
+    net: nn.Module, batches: Batches, names: Sequence[str], part: Part, size: int = _CHUNK
 ) -> Tensors:
-    """Mean over all images of what `part` sums over at most `chunk` of them.
+    """Mean over all images of what `part` sums over at most `size` of them.
 
     Raises:
         ValueError: an unknown name, no images, batch norm or dropout in training mode.
@@ -203,9 +188,9 @@ def over_batches(
     parameters(net, names)
     totals: Tensors = {}
     images = 0
-    for batch in batches_of(net, batches):
+    for batch in samples.batches_of(net, batches):
         images += len(batch.y)
-        for portion in split(batch, min(chunk, max(1, len(batch.y)))):
+        for portion in samples.split(batch, min(size, max(1, len(batch.y)))):
             for name, value in part(portion).items():
                 totals[name] = totals[name] + value if name in totals else value
     if images == 0:
@@ -232,10 +217,8 @@ def parameters(net: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
     known = dict(net.named_parameters())
     for name in [names] if isinstance(names, str) else names:
         if name not in known or isinstance(names, str):
-            raise ValueError(
-                f"names must be a list of parameters of this network, among: {', '.join(known)}; "
-                f"got {names!r}"
-            )
+            right = f"a list of parameters of this network, among: {', '.join(known)}"
+            raise ValueError(f"names must be {right}; got {names!r}")
     return known
 
 
@@ -251,7 +234,7 @@ def _total(
         for one in frozen:
             one.requires_grad_()
         with torch.enable_grad():
-            yield values, losses_of(net, batch, loss).sum()
+            yield values, samples.losses_of(net, batch, loss).sum()
     finally:
         for one in frozen:
             one.requires_grad_(False)
@@ -263,21 +246,16 @@ def _forward_over_reverse(net: nn.Module, batch: Batch, vector: Mapping[str, Ten
     with warnings.catch_warnings(), forward_ad.dual_level(), torch.enable_grad():
         # torch's own, when it loads its rules of the forward mode
         warnings.filterwarnings("ignore", message=".*torch.jit.script. is", category=FutureWarning)
-        duals = {
-            name: forward_ad.make_dual(known[name].detach().requires_grad_(), v.to(known[name]))
-            for name, v in vector.items()
-        }
+        at = {name: (known[name].detach().requires_grad_(), v.to(known[name])) for name, v in vector.items()}
+        duals = {name: forward_ad.make_dual(*pair) for name, pair in at.items()}
         x = (batch.x,) if isinstance(batch.x, Tensor) else batch.x
         outputs = functional_call(net, duals, *(((), x) if isinstance(x, dict) else (x,)))
-        total = sample_wise(loss)(outputs, batch.y).sum()
+        total = samples.sample_wise(loss)(outputs, batch.y).sum()
         found = torch.autograd.grad(total, list(duals.values()), materialize_grads=True)
         parts = [forward_ad.unpack_dual(one) for one in found]
     first = [primal.detach() for primal, _ in parts]
-    second = [
-        torch.zeros_like(g) if tangent is None else tangent.detach()
-        for g, (_, tangent) in zip(first, parts, strict=True)
-    ]
-    return first, second
+    tangents = zip(first, (tangent for _, tangent in parts), strict=True)
+    return first, [torch.zeros_like(g) if t is None else t.detach() for g, t in tangents]
 
 
 def _second(first: Tensor, values: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -315,8 +293,8 @@ def _gauss_newton(net: nn.Module, batch: Batch, name: str, loss: Loss) -> Tensor
         if squares is not None:  # one position: (g x)² = g² x²
             total = total + (g.square() * curvature[:, 0]).T @ squares
         else:
-            g = _outputs_by_position(net.get_submodule(name.rpartition(".")[0]), g)
-            total = total + (_weight_gradients(g, inputs).square() * curvature).sum(0)
+            g = by_position(g, graph.unit_axis(net.get_submodule(name.rpartition(".")[0])), 0, len(g))
+            total = total + ((g @ inputs.transpose(1, 2)).square() * curvature).sum(0)
     shape = net.get_parameter(name).shape
     return total.view(shape) if isinstance(total, Tensor) else h.new_zeros(shape)
 
@@ -342,8 +320,8 @@ def _captured(net: nn.Module, batch: Batch, layer: str) -> tuple[Tensor, Tensor,
         seen.extend((inputs[0].detach(), h))
         return h.clone()  # what follows may work in place
 
-    with removing([module.register_forward_hook(keep)]), torch.enable_grad():
-        z = forward(net, batch.x)
+    with samples.removing([module.register_forward_hook(keep)]), torch.enable_grad():
+        z = samples.forward(net, batch.x)
     if len(seen) != 2:
         raise ValueError(f"{layer} is used {len(seen) // 2} times in a forward pass; once is needed")
     x, h = seen
@@ -352,20 +330,8 @@ def _captured(net: nn.Module, batch: Batch, layer: str) -> tuple[Tensor, Tensor,
     return inputs_by_position(module, x), h, z
 
 
-def _outputs_by_position(module: nn.Linear | nn.Conv2d, h: Tensor) -> Tensor:
-    """(N, units, H, W) or (N, ..., units) -> (N, units, positions)."""
-    return h.flatten(2) if isinstance(module, nn.Conv2d) else h.unsqueeze(1).flatten(1, -2).transpose(1, 2)
-
-
 def inputs_by_position(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
     """What each weight of a unit is multiplied with: (N, inputs, positions)."""
     if isinstance(module, nn.Linear):
         return x.unsqueeze(1).flatten(1, -2).transpose(1, 2)  # (N, ..., inputs)
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
-    return F.unfold(x, module.kernel_size, module.dilation, 0, module.stride)
-
-
-def _weight_gradients(outputs: Tensor, inputs: Tensor) -> Tensor:
-    """Sum over positions: (N, units, positions), (N, fan-in, positions) -> (N, units, fan-in)."""
-    return outputs @ inputs.transpose(1, 2)
+    return F.unfold(graph.padded(module, x), module.kernel_size, module.dilation, 0, module.stride)

@@ -115,6 +115,12 @@ def normed(norm: nn.Module, x: Tensor, index: Tensor | slice = slice(None)) -> T
     return F.batch_norm(x, *(None if tensor is None else tensor[index] for tensor in of), eps=norm.eps)
 
 
+def padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Images with the padding of a convolution."""
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    return F.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
+
+
 def _is_chain(net: nn.Module) -> bool:
     return type(net).forward is nn.Sequential.forward
 
@@ -162,7 +168,8 @@ class Trace:
     def run(self, x: Inputs) -> dict[fx.Node, object]:
         """What each operation gives, for some images; nothing of it is changed in place afterwards."""
         values: dict[fx.Node, object] = {}
-        given = x if isinstance(x, dict) else dict(zip(self._inputs(), _arguments(x), strict=False))
+        inputs = [node.target for node in self.nodes if node.op == "placeholder"]
+        given = x if isinstance(x, dict) else dict(zip(inputs, _arguments(x), strict=False))
         for node in self.nodes:
             if node.op == "placeholder":
                 default = node.args[0] if node.args else None
@@ -199,9 +206,6 @@ class Trace:
         by_name = name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
         return by_name or node.kwargs.get("inplace") is True or (functional and True in node.args[1:])
 
-    def _inputs(self) -> list[str]:
-        return [node.target for node in self.nodes if node.op == "placeholder"]
-
 
 def trace(net: nn.Module, x: Inputs) -> Trace:
     """Write down what a network computes for inputs like these; the network is as before afterwards.
@@ -213,10 +217,9 @@ def trace(net: nn.Module, x: Inputs) -> Trace:
     if not is_plain(net):
         raise Untraceable("the network itself has hooks or a forward of its instance")
     states = [(module, dict(vars(module))) for module in net.modules()]
-    tracer = _Tracer()
     try:
         with torch.random.fork_rng():
-            nodes = list(tracer.trace(net, _defaults(net, x) or None).nodes)
+            nodes = list(_Tracer().trace(net, _defaults(net, x) or None).nodes)
     except Exception as error:  # whatever the forward pass does with what is no tensor
         raise Untraceable(f"torch.fx cannot trace it: {type(error).__name__}: {error}") from error
     finally:

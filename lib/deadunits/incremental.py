@@ -29,6 +29,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
+from torch.nn.utils import fuse_conv_bn_weights
 
 from deadunits import graph
 from deadunits.batches import Loss, forward, mapped, removing, sample_wise, tensors
@@ -60,6 +62,9 @@ _RESHAPES |= {"flatten", "reshape", "view", "squeeze", "unsqueeze"}
 _MOVES = {torch.permute, torch.transpose, torch.mean, torch.sum, "permute", "transpose", "mean", "sum"}
 
 
+Change = Callable[[Tensor, int], Tensor]  #: of a tensor along the dimension of its images
+
+
 class Channels(NamedTuple):
     """A result of which K candidates change w channels each, the others being as they were."""
 
@@ -84,33 +89,20 @@ class Map:
     """A linear map, with the batch norm behind it if nothing else takes its result."""
 
     def __init__(self, node: fx.Node, module: nn.Linear | nn.Conv2d, norm: nn.Module | None):
-        self.module, self._norm = module, norm
+        self.module = module
         self.out = next(iter(node.users)) if norm is not None else node  #: whose value it gives
         self.conv = isinstance(module, nn.Conv2d)
+        padding = getattr(module, "padding", ""), getattr(module, "padding_mode", "")
+        self._by_zeros = isinstance(padding[0], tuple) and padding[1] == "zeros"
+        self.weight, self.bias = module.weight.detach(), module.bias
+        if norm is not None:
+            of = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            self.weight, self.bias = fuse_conv_bn_weights(self.weight, self.bias, *of)
+        if self.conv:
+            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
         self._matrices: dict[torch.Size, Tensor] = {}
         self._pixels: dict[torch.Size, Tensor] = {}
         self._bands: dict[tuple[int, int], Tensor] = {}
-
-    @cached_property
-    def _scale(self) -> Tensor:
-        norm = self._norm
-        scale = (norm.running_var + norm.eps).rsqrt()
-        return scale if norm.weight is None else scale * norm.weight
-
-    @cached_property
-    def weight(self) -> Tensor:
-        weight = self.module.weight
-        if self._norm is not None:
-            weight = weight * self._scale.view(-1, *[1] * (weight.dim() - 1))
-        return weight.contiguous(memory_format=torch.channels_last) if self.conv else weight
-
-    @cached_property
-    def bias(self) -> Tensor | None:
-        bias, norm = self.module.bias, self._norm
-        if norm is None:
-            return bias
-        bias = ((0 if bias is None else bias) - norm.running_mean) * self._scale
-        return bias if norm.bias is None else bias + norm.bias
 
     def full(self, x: Tensor) -> Tensor:
         """(M, channels, ...) -> (M, units, ...)."""
@@ -155,7 +147,7 @@ class Map:
             places = matrix.unflatten(0, (self.module.in_channels, -1))  # (channels, H W, units H' W')
             columns, rows = delta.movedim(1, 2).flatten(2), places[index].flatten(1, 2)
             before = before.flatten(1)
-        elif index.shape[1] == 1 and _innermost(before) and self._padded_by_zeros:
+        elif index.shape[1] == 1 and _innermost(before) and self._by_zeros:
             return self._by_rows(index, delta, before)
         else:
             columns, rows = self._windows(delta), self.weight[:, index]  # (units, K, w, kH, kW)
@@ -168,10 +160,6 @@ class Map:
         if not self.conv:
             return out
         return out.unflatten(2, shape) if matrix is not None else out.permute(0, 1, 4, 2, 3)
-
-    @property
-    def _padded_by_zeros(self) -> bool:
-        return self.module.padding_mode == "zeros" and not isinstance(self.module.padding, str)
 
     def _by_rows(self, index: Tensor, delta: Tensor, before: Tensor) -> Tensor:
         """The same, the images innermost: all columns of an output row are a matrix times some input rows."""
@@ -211,7 +199,7 @@ class Map:
     def _windows(self, delta: Tensor) -> Tensor:
         """What each output position sees of the channels: (K, w, N, H, W) -> (K, N, H', W', w kH kW)."""
         conv, shape = self.module, delta.shape[:3]
-        x = _pad(conv, delta.flatten(0, 2).unsqueeze(1)).squeeze(1)  # (K w N, H, W)
+        x = graph.padded(conv, delta.flatten(0, 2).unsqueeze(1)).squeeze(1)  # (K w N, H, W)
         sizes = zip((1, 2), conv.kernel_size, conv.dilation, conv.stride, strict=True)
         for dim, size, dilation, stride in sizes:
             x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
@@ -475,21 +463,25 @@ class _Run:
             return self.reshaped(node, x)
         if target in _UNARY or kind in (*graph.ELEMENTWISE, *graph.NOTHING):
             value = x.value.clone() if self.trace.in_place(node) else x.value
-            return x._replace(value=self.call(node, value))
+            return x._replace(value=self.again(node, value))
         if image and (target in _POOLS or kind in graph.POOLS):
-            return x._replace(value=self.call(node, x.value))
+            return x._replace(value=self.again(node, x.value))
         if kind in graph.BATCH_NORM and module.running_mean is not None and x.axis == 1:
             return x._replace(value=graph.normed(module, x.value, x.index.flatten()))
         return self.moved(node, x) if target in _MOVES else self.joined(node)
 
-    def call(self, node: fx.Node, first: object, *others: object, **named: object) -> object:
+    def again(self, node: fx.Node, first: object) -> object:
         """What an operation gives for another first argument."""
-        module = self.trace.plain(node)
+        return self.call(node, (first, *node.args[1:]), node.kwargs)
+
+    def call(self, node: fx.Node, args: tuple, kwargs: dict) -> object:
+        """What an operation gives, with the images innermost in a way of its own."""
+        module, first = self.trace.plain(node), args[0] if args else None
         if type(module) is nn.MaxPool2d and _innermost(first):
             return _max_pool(module, first)
         if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
             return _flat(first)
-        return self.trace.call(node, (first, *(others or node.args[1:])), named or node.kwargs)
+        return self.trace.call(node, args, kwargs)
 
     def reshaped(self, node: fx.Node, x: Channels) -> Channels | None:
         """The channels stay one dimension, perhaps with those behind it."""
@@ -514,9 +506,9 @@ class _Run:
         """Dimensions change places, or means are taken over others than the channels."""
         if any(isinstance(value, fx.Node) for value in node.args[1:]):
             return None
-        places = self.call(node, torch.zeros(tuple(range(2, 2 + x.value.dim())))).shape
+        places = self.again(node, torch.zeros(tuple(range(2, 2 + x.value.dim())))).shape
         axis = 2 + x.axis
-        return Channels(self.call(node, x.value), x.index, places.index(axis)) if axis in places else None
+        return Channels(self.again(node, x.value), x.index, places.index(axis)) if axis in places else None
 
     def joined(self, node: fx.Node) -> Channels | None:
         """Concatenated along the channels with what did not change."""
@@ -574,7 +566,7 @@ class _Run:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.full)
         if self.trace.in_place(node) and (len(node.args[0].users) > 1 or node.args[0] not in self.changed):
             args = (args[0].clone(), *args[1:])
-        return self.call(node, *args, **kwargs)
+        return self.call(node, args, kwargs)
 
     def full(self, node: fx.Node) -> object:
         """A result of which all candidates have their copy, along the images."""
@@ -697,11 +689,8 @@ def coverage(net: nn.Module, x: object) -> dict[str, str]:
 
 def warn_of_passes(what: str, names: Sequence[str], one: str, passes: int, reasons: Iterable[str]) -> None:
     """Warn that what is not traced takes a forward pass a unit or a weight."""
-    warnings.warn(
-        f"{what} of {', '.join(names)}: {passes:,} forward passes a batch, one a {one}, because of "
-        f"{', '.join(sorted(set(reasons)))}",
-        stacklevel=3,
-    )
+    passes = f"{passes:,} forward passes a batch, one a {one}, because of {', '.join(sorted(set(reasons)))}"
+    warnings.warn(f"{what} of {', '.join(names)}: {passes}", stacklevel=3)
 
 
 def by_position(h: Tensor, axis: int = 1, images: int = 0, n: int | None = None) -> Tensor:
@@ -727,13 +716,8 @@ def _maps(trace: Trace) -> dict[fx.Node, Map]:
 
 def _convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     if conv.padding_mode != "zeros":
-        return F.conv2d(_pad(conv, x), weight, bias, conv.stride, 0, conv.dilation, groups)
+        return F.conv2d(graph.padded(conv, x), weight, bias, conv.stride, 0, conv.dilation, groups)
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, groups)
-
-
-def _pad(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-    return F.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
 
 
 def _innermost(x: Tensor) -> bool:
@@ -755,11 +739,8 @@ def _flat(x: Tensor) -> Tensor:
 
 def _max_pool(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
     """Max-pooling as a maximum of shifted images: with the images innermost ten times as fast as torch's."""
-    size, stride, padding, dilation = (
-        (value, value) if isinstance(value, int) else tuple(value)
-        for value in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-    )
-    if (padding, dilation) != ((0, 0), (1, 1)) or pool.ceil_mode:
+    size, stride = _pair(pool.kernel_size), _pair(pool.stride)
+    if _pair(pool.padding) != (0, 0) or _pair(pool.dilation) != (1, 1) or pool.ceil_mode:
         return pool(x)
     for dim in (2, 3):
         steps = (x.shape[dim] - size[dim - 2]) // stride[dim - 2] * stride[dim - 2] + 1
@@ -781,13 +762,7 @@ def _images(value: object, few: object) -> int | None:
     return next((dim for dim, (one, other) in pairs if one != other), None)
 
 
-def _each(
-    x: object,
-    value: object,
-    few: object,
-    change: Callable[[Tensor, int], Tensor],
-    number: Callable[[int], int],
-) -> object:
+def _each(x: object, value: object, few: object, change: Change, number: Callable[[int], int]) -> object:
     """Tensors changed along their images, and numbers that grow with those: `value` and `few` tell which."""
     if isinstance(x, Tensor):
         images = _images(value, few)

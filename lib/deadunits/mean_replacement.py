@@ -20,20 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from deadunits import batches as samples
 from deadunits import graph
-from deadunits.batches import (
-    Batches,
-    Loss,
-    batches_of,
-    checked,
-    forward,
-    losses_of,
-    mapped,
-    sample_losses,
-    sample_wise,
-    split,
-    warn_of_rounding,
-)
+from deadunits.batches import Batches, Loss, sample_losses
 from deadunits.data import Batch
 from deadunits.graph import unit_axis
 from deadunits.incremental import Snapshot, Ways, by_position, replacing, warn_of_passes
@@ -115,12 +104,12 @@ class MeanReplacement:
 
     def observe(self, batch: Batch, loss: Loss = sample_losses) -> None:
         """A forward and backward pass over the images; `loss` is (outputs, labels) -> (N,)."""
-        batch = checked(self.net, batch)
+        batch = samples.checked(self.net, batch)
         keep = self.constant == "median" or self.absolute == "element"
         parts, total = {layer: [] for layer in self._modules}, 0.0
         try:
-            for portion in split(batch, _CHUNK):
-                part, pairs = self._observe(portion, sample_wise(loss))
+            for portion in samples.split(batch, _CHUNK):
+                part, pairs = self._observe(portion, samples.sample_wise(loss))
                 total += part
                 for layer, values in pairs.items():
                     runs = zip(*(self._by_position(layer, h, g, portion) for h, g in values), strict=True)
@@ -138,7 +127,7 @@ class MeanReplacement:
         changed = self._pass.copies
         try:
             with torch.enable_grad():
-                losses = loss(forward(self.net, batch.x), batch.y)
+                losses = loss(samples.forward(self.net, batch.x), batch.y)
                 total = losses.sum()
             changed = any(h._version != version for pairs in seen.values() for h, version in pairs)
         except RuntimeError:  # an output that needs a gradient may have been about to be changed in place
@@ -150,10 +139,9 @@ class MeanReplacement:
             return self._observe(batch, loss)
         missing = [layer for layer in self._modules if layer not in seen]
         if missing:
-            raise ValueError(
-                f"{', '.join(missing)} did not run: use MeanReplacement as a `with` block, and leave out "
-                "layers that the network does not call as modules (as inside of nn.MultiheadAttention)"
-            )
+            inside = "that the network does not call as modules (as inside of nn.MultiheadAttention)"
+            way_out = f"use MeanReplacement as a `with` block, and leave out layers {inside}"
+            raise ValueError(f"{', '.join(missing)} did not run: {way_out}")
         outputs = [h for layer in self._modules for h, _ in seen[layer]]
         gradients = iter(torch.autograd.grad(total, outputs, materialize_grads=True))
         pairs = {layer: [(h.detach(), next(gradients)) for h, _ in seen[layer]] for layer in self._modules}
@@ -167,7 +155,7 @@ class MeanReplacement:
             if self._shapes is None:
                 self._pass.outputs, few = {}, [0] * (3 if n == 2 else 2)
                 with torch.no_grad():
-                    forward(self.net, mapped(lambda x: x[few], batch.x))
+                    samples.forward(self.net, samples.mapped(lambda x: x[few], batch.x))
                 self._shapes = {name: runs[0][0].shape for name, runs in self._pass.outputs.items()}
             pairs = enumerate(zip(h.shape, self._shapes[layer], strict=True))
             grows = [dim for dim, (size, other) in pairs if size != other]
@@ -269,15 +257,11 @@ def check_units(layer: str, module: nn.Module, h: Tensor, axis: int) -> None:
     """Refuse outputs whose units are not those of the layer, or cannot be told from positions."""
     if isinstance(module, graph.LINEAR):
         if h.dim() < 2 or h.shape[axis] != len(module.weight):
-            raise ValueError(
-                f"{layer} has {len(module.weight)} units, and gives {tuple(h.shape)}: a convolution must "
-                "give (N, units, ...), a linear layer (N, ..., units)"
-            )
+            right = "a convolution must give (N, units, ...), a linear layer (N, ..., units)"
+            raise ValueError(f"{layer} has {len(module.weight)} units, and gives {tuple(h.shape)}: {right}")
     elif h.dim() < 2 or (h.dim() == 3 and type(module) in (*graph.ELEMENTWISE, *graph.NOTHING)):
-        way_out = (
-            "in which units cannot be told from positions: name the linear or convolutional layer before it"
-        )
-        raise ValueError(f"{layer} gives {tuple(h.shape)}, {way_out}")
+        why = "in which units cannot be told from positions"
+        raise ValueError(f"{layer} gives {tuple(h.shape)}, {why}: name the layer with weights before it")
 
 
 def _check(net: nn.Module, layers: Sequence[str], constant: Constants) -> None:
@@ -295,49 +279,35 @@ def refuse_compiled(net: nn.Module, layer: str) -> None:
     path = layer.split(".")
     for module in [net, *(net.get_submodule(".".join(path[: i + 1])) for i in range(len(path)))]:
         if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
-            raise ValueError(
-                f"hooks on {layer!r} do not run in a compiled network: score the module that was given to "
-                "torch.compile (net._orig_mod), or a copy on which compile() was not called"
-            )
+            way_out = "the module given to torch.compile (net._orig_mod), or a copy without compile()"
+            raise ValueError(f"hooks on {layer!r} do not run in a compiled network: score {way_out}")
 
 
 def observe(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    constant: Constants = "mean",
-    absolute: str = "sample",
-    loss: Loss = sample_losses,
+    net: nn.Module, batches: Batches, layers: Sequence[str], *, loss: Loss = sample_losses, **options: object
 ) -> dict[str, Units]:
-    """`MeanReplacement` over all batches: what was seen of each layer's units."""
-    with MeanReplacement(net, layers, constant=constant, absolute=absolute) as units:
-        for batch in batches_of(net, batches):
+    """`MeanReplacement`, with its `constant` and `absolute`, over all batches: what was seen of the units."""
+    with MeanReplacement(net, layers, **options) as units:
+        for batch in samples.batches_of(net, batches):
             units.observe(batch, loss)
     return units.seen()
 
 
 @torch.no_grad()
 def mean_replacement_penalty(
-    net: nn.Module,
-    batches: Batches,
-    layers: Sequence[str],
-    *,
-    constant: Constants = "mean",
-    absolute: bool = True,
-    loss: Loss = sample_losses,
+    net: nn.Module, batches: Batches, layers: Sequence[str], *, absolute: bool = True, **options: object
 ) -> dict[str, Tensor]:
     """The exact change of the loss when a unit gives the same for every image, for each unit alone.
 
     MRP_i = E_n |ℓ_n(h_i = c_i) - ℓ_n|, in nats (thesis: Eq. 3.1, `mrpScorer`), or without the absolute value.
     Layers of a network that `torch.fx` traces take the fast way of `Incremental`, all others a forward pass a
-    unit, which a warning says. Batches are kept, since they are needed twice. Arguments and errors as for
-    `MeanReplacement`.
+    unit, which a warning says. Batches are kept, since they are needed twice. Arguments (with
+    `constant` and `loss`) and errors as for `MeanReplacement`.
 
     Returns: name of a layer -> (units,), float64.
     """
-    warn_of_rounding(net, "mean replacement penalty")
-    asked = Replacements(net, batches, layers, constant=constant, loss=loss)
+    samples.warn_of_rounding(net, "mean replacement penalty")
+    asked = Replacements(net, batches, layers, **options)
     totals = {layer: torch.zeros_like(constants) for layer, constants in asked.constants.items()}
     for portion in asked.portions():
         for layer in layers:
@@ -355,7 +325,7 @@ class Portion(NamedTuple):
     def at(self, images: Tensor) -> Portion:
         """The same of some of the images."""
         images = images.to(self.batch.y.device)
-        batch = Batch(*(mapped(lambda x: x[images], part) for part in self.batch))
+        batch = Batch(*(samples.mapped(lambda x: x[images], part) for part in self.batch))
         return Portion(batch, self.snapshot and self.snapshot.at(images))
 
 
@@ -371,11 +341,16 @@ class Replacements:
     """
 
     def __init__(
-        self, net: nn.Module, batches: Batches, layers: Sequence[str], *, constant: Constants, loss: Loss
+        self,
+        net: nn.Module,
+        batches: Batches,
+        layers: Sequence[str],
+        constant: Constants = "mean",
+        loss: Loss = sample_losses,
     ):
         _check(net, layers, constant)
         self.net, self.loss = net, loss
-        self.batches = [batch for batch in batches_of(net, batches) if len(batch.y)]
+        self.batches = [batch for batch in samples.batches_of(net, batches) if len(batch.y)]
         self.images = sum(len(batch.y) for batch in self.batches)
         if self.images == 0:
             raise ValueError("no images were observed")
@@ -411,7 +386,7 @@ class Replacements:
             yield self._only
             return
         for batch in self.batches:
-            for part in split(batch, self._ways.portion):
+            for part in samples.split(batch, self._ways.portion):
                 yield Portion(part, self._ways.snapshot(part, self.loss) if self._ways.traced else None)
 
     @torch.no_grad()
@@ -422,11 +397,11 @@ class Replacements:
         if layer in self._ways.traced:
             way = self._ways.losses(portion.snapshot, layer)
             return way.losses(units.to(values.device), way.constants(values)) - way.baseline
-        before = losses_of(self.net, portion.batch, self.loss)
+        before = samples.losses_of(self.net, portion.batch, self.loss)
         changes = [before.new_empty(0, len(before))]
         for unit, value in zip(units.tolist(), values.tolist(), strict=True):
             with replaced(self.net, {layer: {unit: value}}):
-                changes.append((losses_of(self.net, portion.batch, self.loss) - before)[None])
+                changes.append((samples.losses_of(self.net, portion.batch, self.loss) - before)[None])
         return torch.cat(changes)
 
     def sizes(self, portion: Portion, layer: str, units: Tensor) -> Tensor:
@@ -443,15 +418,7 @@ class Lowest(NamedTuple):
 
 
 @torch.no_grad()
-def lowest(
-    net: nn.Module,
-    batches: Batches,
-    layer: str,
-    k: int,
-    *,
-    constant: Constants = "mean",
-    loss: Loss = sample_losses,
-) -> Lowest:
+def lowest(net: nn.Module, batches: Batches, layer: str, k: int, **options: object) -> Lowest:
     """The k units of lowest MRP, exactly, without the whole penalty of most others.
 
     N MRP_i = Σ_n |ℓ_n(h_i = c_i) - ℓ_n| has no negative terms, so that a part of the sum is a lower bound.
@@ -465,13 +432,13 @@ def lowest(
     Raises:
         ValueError: k outside 0 to the number of units.
     """
-    asked = Replacements(net, batches, [layer], constant=constant, loss=loss)
+    asked = Replacements(net, batches, [layer], **options)
     count = len(asked.constants[layer])
     if not 0 <= k <= count:
         raise ValueError(f"k must be from 0 to the {count} units of {layer}, got {k}")
     with MeanReplacement(net, [layer], constant=asked.constants) as seen:
         for batch in asked.batches:
-            seen.observe(batch, loss)
+            seen.observe(batch, asked.loss)
     terms = seen.first_order(layer).cpu()  # (N, units)
     order = terms.sum(0).argsort(stable=True)
     first, rest, totals = order[:k], order[k:].tolist() if k else [], torch.zeros(count, dtype=torch.float64)

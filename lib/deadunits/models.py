@@ -13,30 +13,25 @@ from torch import nn
 
 from deadunits import Invalid
 
+Shape = tuple[int, int, int]  #: of an image: channels, height, width
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 def build(
-    network: str,
-    shape: tuple[int, int, int],
-    classes: int,
-    activation: str = "relu",
-    seed: int = 0,
-    widths: Sequence[int] = (8, 16, 64),
-    batch_norm: bool = False,
+    network: str, shape: Shape, classes: int, activation: str = "relu", seed: int = 0, **options: object
 ) -> nn.Module:
     """A network by its name: `small_cnn`, or a function of the reader's own, `package.module:function`.
 
     The function is called as `function(shape, classes)` and, if it takes them, with `activation=` and
-    `batch_norm=`. PyTorch's global random state is seeded for it, and is as before afterwards. `widths` are
-    for `small_cnn`.
+    `batch_norm=`. PyTorch's global random state is seeded for it, and is as before afterwards. `options`:
+    `batch_norm`, and for `small_cnn` `widths`.
 
     Raises:
         Invalid: no such module or function; an activation or batch norm for a function that takes none; no
             module returned.
     """
     if network == "small_cnn":
-        return small_cnn(shape, classes, widths, activation, batch_norm, seed)
+        return small_cnn(shape, classes, activation=activation, seed=seed, **options)
     path, _, name = network.partition(":")
     try:
         function = getattr(importlib.import_module(path), name)
@@ -45,6 +40,7 @@ def build(
     taken = inspect.signature(function).parameters
     if "activation" not in taken and activation != "own":
         raise Invalid(f"{network} takes no activation: set activations to ['own']")
+    batch_norm = options.get("batch_norm", False)
     if "batch_norm" not in taken and batch_norm:
         raise Invalid(f"{network} takes no batch_norm: set it to False")
     chosen = {"activation": activation, "batch_norm": batch_norm}
@@ -58,7 +54,7 @@ def build(
 
 
 def small_cnn(
-    shape: tuple[int, int, int],
+    shape: Shape,
     classes: int = 10,
     widths: Sequence[int] = (8, 16, 64),
     activation: str = "relu",
@@ -86,24 +82,18 @@ def small_cnn(
         raise ValueError(f"unknown activation {activation!r}; there are: {', '.join(ACTIVATIONS)}")
     act = ACTIVATIONS[activation]
     rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
-    first, second, third = widths
+    *convolutions, units = widths
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv1"] = nn.utils.skip_init(nn.Conv2d, channels, first, 5)
-    layers["pool1"] = nn.MaxPool2d(2)
-    layers["act1"] = act()
-    if batch_norm:
-        layers["bn1"] = nn.BatchNorm2d(first, affine=False)
-    layers["conv2"] = nn.utils.skip_init(nn.Conv2d, first, second, 5)
-    layers["pool2"] = nn.MaxPool2d(2)
-    layers["act2"] = act()
-    if batch_norm:
-        layers["bn2"] = nn.BatchNorm2d(second, affine=False)
+    for i, filters in enumerate(convolutions, 1):
+        layers[f"conv{i}"] = nn.utils.skip_init(nn.Conv2d, channels, filters, 5)
+        layers[f"pool{i}"], layers[f"act{i}"], channels = nn.MaxPool2d(2), act(), filters
+        if batch_norm:
+            layers[f"bn{i}"] = nn.BatchNorm2d(filters, affine=False)
     layers["flatten"] = nn.Flatten()
-    layers["fc1"] = nn.utils.skip_init(nn.Linear, second * rows * columns, third)
-    layers["act3"] = act()
+    layers["fc1"], layers["act3"] = nn.utils.skip_init(nn.Linear, channels * rows * columns, units), act()
     if batch_norm:
-        layers["bn3"] = nn.BatchNorm1d(third, affine=False)
-    layers["fc2"] = nn.utils.skip_init(nn.Linear, third, classes)
+        layers["bn3"] = nn.BatchNorm1d(units, affine=False)
+    layers["fc2"] = nn.utils.skip_init(nn.Linear, units, classes)
     net = nn.Sequential(layers)
     _initialise(net, torch.Generator().manual_seed(seed))
     # The kernels of the CPU are 1.6 times faster in this memory layout; shapes stay the same.

@@ -135,43 +135,44 @@ def ranks(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     For what takes absolute values of its scores, as `torch.nn.utils.prune` does: of signed scores it would
     keep the most negative, which this library prunes first. Of equal scores the first is the lowest.
     """
+    return _apart(_rank(scores).double(), scores)
+
+
+def _rank(scores: Mapping[str, Tensor]) -> Tensor:
+    """The rank of each score of all tensors together, (n,) int64."""
     flat = torch.cat([score.detach().flatten() for score in scores.values()]) if scores else torch.zeros(0)
-    rank = torch.empty(len(flat), dtype=torch.float64, device=flat.device)
-    rank[flat.argsort(stable=True)] = torch.arange(len(flat), dtype=rank.dtype, device=flat.device)
-    parts = rank.split([score.numel() for score in scores.values()])
-    return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+    order = flat.argsort(stable=True)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(flat), device=flat.device))
+
+
+def _apart(flat: Tensor, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values of all tensors together, in the shapes of the scores."""
+    parts = flat.split([score.numel() for score in scores.values()])
+    return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
 
 
 def _over_network(
     scores: Mapping[str, Tensor], fraction: float, existing: Mapping[str, Tensor] | None, whole_layers: bool
 ) -> Masks:
-    flat = torch.cat([score.detach().flatten() for score in scores.values()]) if scores else torch.zeros(0)
-    given_up = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+    rank = _rank(scores)
+    n, given_up = len(rank), torch.zeros_like(rank, dtype=torch.bool)
     if existing is not None:
         for name, score in scores.items():
             if name not in existing or existing[name].shape != score.shape:
                 raise ValueError(f"the existing masks have none of shape {tuple(score.shape)} for {name!r}")
         given_up = torch.cat([~existing[name].flatten().bool() for name in scores])
-    wanted, before = count(fraction, len(flat)), int(given_up.sum())
+    wanted, before = count(fraction, n), int(given_up.sum())
     if wanted < before:
-        raise ValueError(f"fraction {fraction} prunes {wanted} of {len(flat)} weights, {before} are already")
-    order = flat.argsort(stable=True)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(flat), device=flat.device)
-    rank[given_up] -= len(flat)  # before all others
-    sizes = [score.numel() for score in scores.values()]
+        raise ValueError(f"fraction {fraction} prunes {wanted} of {n} weights, {before} are already")
+    rank[given_up] -= n  # before all others
     if not whole_layers:
-        alive = [
-            part
-            for part, gone in zip(rank.split(sizes), given_up.split(sizes), strict=True)
-            if not gone.all()
-        ]
+        gone = _apart(given_up, scores)
+        alive = [part.flatten() for name, part in _apart(rank, scores).items() if not gone[name].all()]
         for part in alive:
-            part[part.argmax()] += len(flat)  # behind all others
-        if wanted > len(flat) - len(alive):
+            part[part.argmax()] += n  # behind all others
+        if wanted > n - len(alive):
             raise ValueError(f"fraction {fraction} leaves a layer without weights: allow whole_layers")
-    keep = lowest(rank, fraction).split(sizes)
-    return {name: one.view(score.shape) for (name, score), one in zip(scores.items(), keep, strict=True)}
+    return _apart(lowest(rank, fraction), scores)
 
 
 @torch.no_grad()

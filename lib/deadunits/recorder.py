@@ -101,10 +101,8 @@ class Recorder:
         def entering(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             seen["a"] = inputs[0].unflatten(1, (units, -1)).movedim(1, 0).flatten(1)
 
-        handles = [
-            self._modules[layer].register_forward_hook(keep),
-            self._next[layer].register_forward_pre_hook(entering),
-        ]
+        handles = [self._modules[layer].register_forward_hook(keep)]
+        handles.append(self._next[layer].register_forward_pre_hook(entering))
         with evaluating(self.net), removing(handles):
             self.net(batch.x)
         return seen["h"], seen["a"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from deadunits.incremental import Snapshot, Ways, warn_of_passes
 
 Scores = dict[str, Tensor]
 Delta = Callable[[Tensor], Tensor]  #: from a weight tensor to its change Δw
+Names = Sequence[str]  #: of parameters
 Scorer = Callable[..., Scores]
 
 
@@ -39,15 +41,23 @@ def sensitivity(eps: float) -> Delta:
     return lambda w: -eps * w.sign()
 
 
-def loss_change(
-    net: nn.Module,
-    batches: Batches,
-    names: Sequence[str],
-    *,
-    delta: Delta = removal,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
-) -> Scores:
+class How(TypedDict, total=False):
+    """What all scorers take by name."""
+
+    delta: Delta  #: from a weight tensor to its change Δw, of the same shape; `removal` by default
+    loss: Loss  #: (outputs, labels) -> (N,), the loss of each sample; cross entropy by default
+    generator: torch.Generator | None  #: what `random` draws from; the others do not use it
+
+
+def _asked(
+    net: nn.Module, names: Names, delta: Delta = removal, loss: Loss = sample_losses, generator: object = None
+) -> tuple[dict[str, Tensor], Loss]:
+    """The changes Δw of the weights, and the loss."""
+    known = parameters(net, names)
+    return {name: delta(known[name].detach()) for name in names}, loss
+
+
+def loss_change(net: nn.Module, batches: Batches, names: Names, **how: Unpack[How]) -> Scores:
     """The exact change of the mean loss when one weight moves by Δw_i, for each weight alone.
 
     S_i = L(w + Δw_i e_i) - L(w), in nats (thesis: 1.2.4, `lossChangeScorer`). Negative: the network is
@@ -60,33 +70,30 @@ def loss_change(
         net: the network, not in training mode where that matters (batch norm, dropout).
         batches: a `Batch` or several; the mean is over all their images.
         names: parameters to score, as in `net.named_parameters()`.
-        delta: from a weight tensor to its change Δw, of the same shape.
-        loss: (outputs, labels) -> (N,), the loss of each sample.
-        generator: not used.
+        how: `delta`, `loss` and `generator`, as in `How`.
 
     Raises:
         ValueError: an unknown name, no images, batch norm or dropout in training mode.
     """
-    known = parameters(net, names)
+    moves, loss = _asked(net, names, **how)
     warn_of_rounding(net, "loss change")
     batches = [batch for batch in batches_of(net, batches) if len(batch.y)]
-    layers = {layer: net.get_submodule(layer) for layer in map(_layer, names)}
-    for layer, module in list(layers.items()):
-        if type(module) not in graph.LINEAR or not graph.is_plain(module) or graph.is_shared(net, layer):
-            del layers[layer]
+    plain = [layer for layer in map(_layer, names) if type(net.get_submodule(layer)) in graph.LINEAR]
+    layers = [layer for layer in dict.fromkeys(plain) if graph.is_plain(net.get_submodule(layer))]
+    layers = [layer for layer in layers if not graph.is_shared(net, layer)]
     ways = Ways(net, batches[0], layers) if batches else None
     traced = [name for name in names if ways and _layer(name) in ways.traced]
     slow = [name for name in names if name not in traced]
     if slow and batches:
         reasons = {ways.by_layer.get(_layer(name), "no plain layer, or a shared weight") for name in slow}
-        warn_of_passes("loss_change", slow, "weight", sum(known[name].numel() for name in slow), reasons)
+        warn_of_passes("loss_change", slow, "weight", sum(moves[name].numel() for name in slow), reasons)
 
     def part(batch: Batch) -> Scores:
-        scores = {name: loss_change_slow(net, batch, name, delta, loss) for name in slow}
+        scores = {name: loss_change_slow(net, batch, name, how.get("delta", removal), loss) for name in slow}
         for portion in split(batch, ways.portion) if traced else ():
             snapshot = ways.snapshot(portion, loss)
             for name in traced:
-                score = _loss_change_traced(net, ways, snapshot, name, delta)
+                score = _loss_change_traced(net, ways, snapshot, name, moves[name])
                 scores[name] = scores[name] + score if name in scores else score
         return scores
 
@@ -98,33 +105,19 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def taylor1(
-    net: nn.Module,
-    batches: Batches,
-    names: Sequence[str],
-    *,
-    delta: Delta = removal,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
-) -> Scores:
+def taylor1(net: nn.Module, batches: Batches, names: Names, **how: Unpack[How]) -> Scores:
     """First-order estimate of `loss_change`, for all weights in one backward pass.
 
     S_i = Δw_i ∂L/∂w_i, in nats (thesis: Table 2.1, `taylor1Scorer`). Arguments and errors as for
     `loss_change`.
     """
+    moves, loss = _asked(net, names, **how)
     first = derivatives.gradient(net, batches, names, loss=loss)
-    return {name: dw * first[name] for name, dw in _deltas(net, names, delta).items()}
+    return {name: dw * first[name] for name, dw in moves.items()}
 
 
 def diagonal(
-    net: nn.Module,
-    batches: Batches,
-    names: Sequence[str],
-    *,
-    delta: Delta = removal,
-    lam: float = 0.5,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, names: Names, *, lam: float = 0.5, **how: Unpack[How]
 ) -> Scores:
     """Second-order estimate of `loss_change`, each weight alone.
 
@@ -135,40 +128,25 @@ def diagonal(
     Args:
         lam: λ; 1/2 is Taylor's, 1 the thesis's.
     """
+    moves, loss = _asked(net, names, **how)
     first, second = derivatives.gradient_and_diagonal(net, batches, names, loss=loss)
-    moves = _deltas(net, names, delta)
     return {name: dw * (first[name] + lam * dw * second[name]) for name, dw in moves.items()}
 
 
-def hessian(
-    net: nn.Module,
-    batches: Batches,
-    names: Sequence[str],
-    *,
-    delta: Delta = removal,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
-) -> Scores:
+def hessian(net: nn.Module, batches: Batches, names: Names, **how: Unpack[How]) -> Scores:
     """The row sum of the Hessian's part in moving all weights of `names` together.
 
     S_i = Δw_i Σ_j H_ij Δw_j, in nats (thesis: Table 2.1, `hessianScorer`), by one Hessian-vector product.
     Which weights are scored together matters: j runs over all of them. Arguments and errors as for
     `loss_change`.
     """
-    moves = _deltas(net, names, delta)
+    moves, loss = _asked(net, names, **how)
     product = derivatives.hessian_vector(net, batches, moves, loss=loss)
     return {name: dw * product[name] for name, dw in moves.items()}
 
 
 def taylor2(
-    net: nn.Module,
-    batches: Batches,
-    names: Sequence[str],
-    *,
-    delta: Delta = removal,
-    lam: float = 0.5,
-    loss: Loss = sample_losses,
-    generator: torch.Generator | None = None,
+    net: nn.Module, batches: Batches, names: Names, *, lam: float = 0.5, **how: Unpack[How]
 ) -> Scores:
     """First order and λ times the row sum of the Hessian.
 
@@ -179,24 +157,19 @@ def taylor2(
     Args:
         lam: λ; 1/2 is Taylor's, 1 the thesis's.
     """
-    moves = _deltas(net, names, delta)
+    moves, loss = _asked(net, names, **how)
     first, product = derivatives.gradient_and_product(net, batches, moves, loss=loss)
     return {name: dw * (first[name] + lam * product[name]) for name, dw in moves.items()}
 
 
-def magnitude(net: nn.Module, batches: Batches, names: Sequence[str], **_: object) -> Scores:
+def magnitude(net: nn.Module, batches: Batches, names: Names, **_: object) -> Scores:
     """S_i = |w_i| (thesis: Table 2.1, `magnitudeScorer`); no images are looked at."""
     known = parameters(net, names)
     return {name: known[name].detach().abs() for name in names}
 
 
 def random(
-    net: nn.Module,
-    batches: Batches,
-    names: Sequence[str],
-    *,
-    generator: torch.Generator | None = None,
-    **_: object,
+    net: nn.Module, batches: Batches, names: Names, *, generator: torch.Generator | None = None, **_: object
 ) -> Scores:
     """S_i uniform in [0, 1), drawn from `generator` (thesis: 2.1, `randomScorer`).
 
@@ -231,11 +204,6 @@ SCORERS: dict[str, Scorer] = (
 )
 
 
-def _deltas(net: nn.Module, names: Sequence[str], delta: Delta) -> dict[str, Tensor]:
-    known = parameters(net, names)
-    return {name: delta(known[name].detach()) for name in names}
-
-
 @torch.no_grad()
 def loss_change_slow(
     net: nn.Module, batch: Batch, name: str, delta: Delta = removal, loss: Loss = sample_losses
@@ -257,12 +225,12 @@ def loss_change_slow(
 
 
 @torch.no_grad()
-def _loss_change_traced(net: nn.Module, ways: Ways, snapshot: Snapshot, name: str, delta: Delta) -> Tensor:
+def _loss_change_traced(net: nn.Module, ways: Ways, snapshot: Snapshot, name: str, moves: Tensor) -> Tensor:
     """`loss_change` of a layer: when weight k moves by Δw_k, the unit's h moves by Δw_k times its input."""
     layer, _, kind = name.rpartition(".")
     way, module = ways.losses(snapshot, layer), net.get_submodule(layer)
     h = way.h.movedim(way.axis, 0)  # (units, N, ...)
-    moves = delta(net.get_parameter(name)).flatten(1 if kind == "weight" else 0).view(len(h), -1)
+    moves = moves.reshape(len(h), -1)
     if kind == "weight":
         x = inputs_by_position(module, way.x)  # (N, inputs, positions)
         x = x.permute(2, 1, 0).contiguous().permute(1, 2, 0) if way.innermost else x.movedim(1, 0)
@@ -270,7 +238,7 @@ def _loss_change_traced(net: nn.Module, ways: Ways, snapshot: Snapshot, name: st
         x = x if h.dim() > 2 else x.squeeze(3)  # (groups, fan-in, N, ...)
     else:  # a bias is the weight of an input that is 1 everywhere
         x = h.new_ones(1, 1, *[1] * (h.dim() - 1))
-    scores = torch.empty_like(moves, memory_format=torch.contiguous_format)  # (units, fan-in)
+    scores = torch.empty_like(moves)  # (units, fan-in)
     for unit, move in enumerate(moves):
         inputs = x[unit * len(x) // len(moves)]
         for k in range(0, len(move), way.step):

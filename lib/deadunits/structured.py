@@ -33,7 +33,7 @@ from deadunits.channels import BATCH_NORM, LINEAR, OUTPUT, Channels, components,
 from deadunits.compaction import copy_without_hooks, cut, join, set_bias
 from deadunits.counting import count
 from deadunits.data import Batch
-from deadunits.unit_scorers import UNIT_SCORERS, UnitScorer
+from deadunits.unit_scorers import UnitScorer, scorer_of
 
 CONSTANTS = ("mean", "output", "zero")
 
@@ -98,8 +98,7 @@ def prune(
     count(fraction, 1)  # raises for what is no fraction
     if constant not in CONSTANTS:
         raise ValueError(f"constant must be one of {', '.join(CONSTANTS)}, got {constant!r}")
-    if isinstance(scorer, str) and scorer not in UNIT_SCORERS:
-        raise ValueError(f"unknown scorer {scorer!r}; there are: {', '.join(UNIT_SCORERS)}")
+    scorer = scorer_of(scorer)
     batches = list(batches_of(net, batches))
     if not batches:
         raise ValueError("no images to score on")
@@ -113,7 +112,10 @@ def prune(
     groups, left = _groups(small, layers, channels, ignored)
     if left and not skip_unsupported:
         raise ValueError(_refusal(left))
-    scores = _scores(small, batches, layers, groups, scorer, loss=loss, generator=generator)
+    members = np.concatenate([*groups, np.zeros(0, int)])
+    names = [name for name, layer in layers.items() if np.isin(layer.out, members).any()]
+    scored = scorer(small, batches, names, loss=loss, generator=generator) if names else {}
+    scores = _by_channel(layers, {name: scored[name].detach().double().cpu() for name in names})
     gone = _lowest(groups, channels, scores, fraction)
     _warn(small, layers, gone, fraction)
     with torch.no_grad():
@@ -200,16 +202,12 @@ def _groups(
         if f"{name}.".startswith(inside):
             stays |= dict.fromkeys(layer.out.tolist(), OUTPUT)
     dense = [layer.out for layer in layers.values() if layer.dense]
-    of = components(
-        1 + max((out.max() for out in dense), default=0), [(out, out[:1].repeat(len(out))) for out in dense]
-    )
+    size = 1 + max((out.max() for out in dense), default=0)
+    of = components(size, [(out, out[:1].repeat(len(out))) for out in dense])
     groups, left = [], []
     for name, module in net.named_modules():
-        if (
-            isinstance(module, LINEAR)
-            and module._parameters.get("weight") is None
-            and not f"{name}.".startswith(inside)
-        ):
+        made = isinstance(module, LINEAR) and module._parameters.get("weight") is None
+        if made and not f"{name}.".startswith(inside):
             left.append(([name], f"{name!r} ({type(module).__name__}), whose weight is made from others"))
     for group in sorted({int(of[out[0]]) for out in dense}):
         members = np.unique(np.concatenate([out for out in dense if of[out[0]] == group]))
@@ -234,24 +232,12 @@ def _refusal(left: list[tuple[list[str], str]]) -> str:
     )
 
 
-def _scores(
-    net: nn.Module,
-    batches: Sequence[Batch],
-    layers: Mapping[str, _Layer],
-    groups: Sequence[np.ndarray],
-    scorer: str | UnitScorer,
-    **options: object,
-) -> dict[int, float]:
+def _by_channel(layers: Mapping[str, _Layer], scores: Mapping[str, Tensor]) -> dict[int, float]:
     """The score of each channel: the sum over the layers that produce it."""
-    members = np.concatenate([*groups, np.zeros(0, int)])
-    names = [name for name, layer in layers.items() if np.isin(layer.out, members).any()]
-    scorer = UNIT_SCORERS[scorer] if isinstance(scorer, str) else scorer
-    scored = scorer(net, batches, names, **options) if names else {}
     total: dict[int, float] = defaultdict(float)
-    for name in names:
-        scores = scored[name].detach().double().cpu()
-        check_scores(name, layers[name].module, scores)
-        for channel, score in zip(layers[name].out.tolist(), scores.tolist(), strict=True):
+    for name, values in scores.items():
+        check_scores(name, layers[name].module, values)
+        for channel, score in zip(layers[name].out.tolist(), values.tolist(), strict=True):
             total[channel] += score
     return total
 
@@ -260,9 +246,8 @@ def check_scores(name: str, layer: nn.Module, scores: Tensor) -> None:
     """Raise ValueError for scores that are not one for each unit of a layer."""
     units = layer.weight.shape[out_dim(layer)]
     if scores.shape != (units,):
-        raise ValueError(
-            f"the scores of {name!r} must be ({units},), a score a unit; got {tuple(scores.shape)}"
-        )
+        got = tuple(scores.shape)
+        raise ValueError(f"the scores of {name!r} must be ({units},), a score a unit; got {got}")
 
 
 def _lowest(
@@ -294,10 +279,8 @@ def _warn(net: nn.Module, layers: Mapping[str, _Layer], gone: np.ndarray, fracti
     idle = [name for name, module in net.named_modules() if type(module) in LINEAR and name not in layers]
     idle = [name for name in idle if net.get_submodule(name).weight.numel() > 1]
     if idle:
-        warnings.warn(
-            f"{', '.join(idle)} did not run: left as large as before, so their inputs may not fit any more",
-            stacklevel=3,
-        )
+        effect = "left as large as before, so their inputs may not fit any more"
+        warnings.warn(f"{', '.join(idle)} did not run: {effect}", stacklevel=3)
 
 
 def _put_constants(
@@ -307,9 +290,8 @@ def _put_constants(
     before = _means(net, batches, consumers, entering=constant == "mean") if constant != "zero" else {}
     missed = [str(layer) for layer in consumers if constant != "zero" and layer not in before]
     if missed:
-        raise ValueError(
-            f"{', '.join(missed)} must be called as a layer, not by its weight: put it in `ignored`"
-        )
+        way_out = "must be called as a layer, not by its weight: put it in `ignored`"
+        raise ValueError(f"{', '.join(missed)} {way_out}")
     if constant == "mean":  # what the layer makes of the means of its inputs, as a mean over positions
         for layer, (mean, size) in before.items():
             x = layer.weight.new_zeros(1, len(mean), *size)
@@ -356,15 +338,12 @@ def _cut(net: nn.Module, x: Tensor, channels: Channels, gone: np.ndarray) -> Non
         weight = join(name, "weight"), out_dim(module)
         if isinstance(module, LINEAR) and module.bias is not None and weight in of:
             of.setdefault((join(name, "bias"), 0), of[weight])
-    kept = {place: ~np.isin(ids, gone) for place, ids in of.items()}
-    cut(
-        net, {place: torch.from_numpy(np.flatnonzero(stay)) for place, stay in kept.items() if not stay.all()}
-    )
+    kept = {place: np.flatnonzero(~np.isin(ids, gone)) for place, ids in of.items()}
+    cut(net, {place: torch.from_numpy(at) for place, at in kept.items() if len(at) < len(of[place])})
     after = [out for out in tree_leaves(net(x)) if isinstance(out, Tensor)]
     for whole, smaller in zip(before, after, strict=True):
         bound = torch.finfo(whole.dtype).eps ** 0.5 * whole.abs().max()
         if whole.shape != smaller.shape or not (whole - smaller).abs().max() <= bound:
-            raise ValueError(
-                "the smaller network gives other outputs than the whole one with the constants, so what was "
-                "traced from an image is not all of its structure: put the layers in doubt in `ignored`"
-            )
+            why = "what was traced from an image is not all of its structure"
+            what = "the smaller network gives other outputs than the whole one with the constants"
+            raise ValueError(f"{what}, so {why}: put the layers in doubt in `ignored`")

@@ -10,17 +10,16 @@ The library is an extra: `pip install 'deadunits[torch-pruning]'`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from deadunits.batches import Batches, Loss, refuse_train_mode, sample_losses
+from deadunits.batches import Batches, refuse_train_mode
 from deadunits.graph import linear_layers
 from deadunits.structured import check_scores, prune
-from deadunits.unit_scorers import UNIT_SCORERS, UnitScorer
+from deadunits.unit_scorers import UnitScorer, scorer_of
 
 if TYPE_CHECKING:
     from torch_pruning.dependency import Group
@@ -38,46 +37,26 @@ class UnitImportance:
 
     All layers are scored once, now. The score of a channel i is Σ_l s_l,i over the layers l that produce it:
     to first order the changes of the loss add up, so with MRS the sum bounds that of replacing all of them. A
-    group with more producers scores higher. `combine="mean"` divides by their number: to compare groups by a
-    layer, when a pruner ranks over the whole network; within a group the ranks are mostly the same.
+    group with more producers scores higher.
 
     Args:
         net: the network that the pruner is given, not in training mode where that matters.
         batches: images and labels to score on.
         scorer: a name in `UNIT_SCORERS` or a function of that signature.
-        combine: "sum" or "mean".
-        layers: names of the Conv2d and Linear to score; all by default. Each must run.
-        loss, generator: handed on to the scorer.
+        options: `loss` and `generator`, handed on to the scorer. Each Conv2d and Linear must run.
 
     Raises:
-        ValueError: batch norm or dropout in training mode; an unknown `scorer` or `combine`; what the scorer
-            raises; when called, a layer that has been pruned since it was scored.
+        ValueError: batch norm or dropout in training mode; an unknown `scorer`; what the scorer raises; when
+            called, a layer that has been pruned since it was scored.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        batches: Batches,
-        scorer: str | UnitScorer = "mrs",
-        *,
-        combine: str = "sum",
-        layers: Sequence[str] | None = None,
-        loss: Loss = sample_losses,
-        generator: torch.Generator | None = None,
-    ):
+    def __init__(self, net: nn.Module, batches: Batches, scorer: str | UnitScorer = "mrs", **options: object):
         refuse_train_mode(net)
-        if isinstance(scorer, str) and scorer not in UNIT_SCORERS:
-            raise ValueError(f"unknown scorer {scorer!r}; there are: {', '.join(UNIT_SCORERS)}")
-        if combine not in ("sum", "mean"):
-            raise ValueError(f"combine must be 'sum' or 'mean', got {combine!r}")
         known = linear_layers(net)
-        scorer = UNIT_SCORERS[scorer] if isinstance(scorer, str) else scorer
-        layers = list(known) if layers is None else layers
-        scores = scorer(net, batches, layers, loss=loss, generator=generator)
-        self.combine = combine
-        for name, values in scores.items():
+        self._scores: dict[nn.Module, Tensor] = {}
+        for name, values in scorer_of(scorer)(net, batches, list(known), **options).items():
             check_scores(name, known[name], values)
-        self._scores = {known[name]: values.detach().double().cpu() for name, values in scores.items()}
+            self._scores[known[name]] = values.detach().double().cpu()
 
     def __call__(self, group: Group) -> Tensor | None:
         """Scores of the group's channels, (channels,) float64; None if no scored layer produces them."""
@@ -88,7 +67,7 @@ class UnitImportance:
             library.prune_depthwise_conv_out_channels,
         )
         place = {channel: i for i, channel in enumerate(group[0].idxs)}
-        total, parts = torch.zeros(2, len(place), dtype=torch.float64)
+        total, produced = torch.zeros(len(place), dtype=torch.float64), False
         for item in group.items:
             layer = item.dep.target.module
             if item.dep.handler not in producing or layer not in self._scores:
@@ -97,10 +76,8 @@ class UnitImportance:
                 raise ValueError(f"{layer} was pruned since it was scored: make a new UnitImportance")
             at = torch.tensor([place[root] for root in item.root_idxs])
             total.index_add_(0, at, self._scores[layer][item.idxs])
-            parts.index_add_(0, at, torch.ones(len(at), dtype=torch.float64))
-        if not parts.any():
-            return None
-        return total / parts.clamp_min(1) if self.combine == "mean" else total
+            produced = True
+        return total if produced else None
 
 
 def _library() -> ModuleType:

@@ -129,6 +129,13 @@ UNIT_SCORERS: dict[str, UnitScorer] = {
 }
 
 
+def scorer_of(scorer: str | UnitScorer) -> UnitScorer:
+    """A scorer by its name, or itself; a ValueError for a name that is not in `UNIT_SCORERS`."""
+    if isinstance(scorer, str) and scorer not in UNIT_SCORERS:
+        raise ValueError(f"unknown scorer {scorer!r}; there are: {', '.join(UNIT_SCORERS)}")
+    return UNIT_SCORERS[scorer] if isinstance(scorer, str) else scorer
+
+
 def _incoming(net: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
     """Incoming weights of each layer: (units, fan-in)."""
     return {layer: graph.linear_layer(net, layer).weight.detach().flatten(1) for layer in layers}

@@ -18,149 +18,9 @@ from deadunits.batches import sample_losses
 from deadunits.data import Batch
 from deadunits.incremental import Incremental, Snapshot, coverage
 from deadunits.mean_replacement import observe, replaced
+from networks import NETWORKS, Wide
 from residual_net import eight_layers
 from toys import make_batch, make_net
-
-
-@pytest.fixture(autouse=True)
-def _initial_weights():
-    with torch.random.fork_rng():
-        yield
-
-
-class Block(nn.Module):
-    """Residual, with a function in place of a module, pooling, and a concatenation."""
-
-    def __init__(self, pad="zeros"):
-        super().__init__()
-        self.a = nn.Conv2d(4, 4, 3, padding=1, bias=False, padding_mode=pad)
-        self.norm = nn.BatchNorm2d(4)
-        self.b = nn.Conv2d(4, 4, 3, padding="same")
-        self.side = nn.Conv2d(4, 2, 1)
-
-    def forward(self, x):
-        h = F.relu(self.norm(self.a(x)))
-        h = self.b(h)
-        h += x
-        return torch.cat([F.max_pool2d(h, 2).relu(), F.avg_pool2d(self.side(x), 2)], 1)
-
-
-class Squeeze(nn.Module):
-    """Channels times what is computed from all of them, between depthwise and grouped convolutions."""
-
-    def __init__(self):
-        super().__init__()
-        self.expand, self.depth = nn.Conv2d(6, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8)
-        self.pool, self.down, self.up = nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 3, 1), nn.Conv2d(3, 8, 1)
-        self.norm, self.act = nn.GroupNorm(2, 8), nn.Hardswish(inplace=True)
-        self.group, self.project = nn.Conv2d(8, 4, 3, groups=2), nn.Conv2d(4, 6, 1)
-
-    def forward(self, x):
-        h = self.act(self.depth(self.act(self.expand(x))))
-        h = h * torch.sigmoid(self.up(F.relu6(3 + self.down(self.pool(h)))))
-        return self.project(self.group(self.norm(h)).relu_()).mean((2, 3))
-
-
-class Tokens(nn.Module):
-    """A small vision transformer: tokens, a class token, attention, an MLP."""
-
-    def __init__(self):
-        super().__init__()
-        self.patch = nn.Conv2d(1, 6, 4, 4)
-        self.token = nn.Parameter(torch.zeros(1, 1, 6))
-        self.norm, self.attention = nn.LayerNorm(6), nn.MultiheadAttention(6, 2, batch_first=True)
-        self.up, self.down, self.head = nn.Linear(6, 9), nn.Linear(9, 6), nn.Linear(6, 3)
-
-    def forward(self, x):
-        n = x.shape[0]
-        h = self.patch(x).reshape(n, 6, -1).permute(0, 2, 1)
-        h = torch.cat([self.token.expand(n, -1, -1), h], 1)
-        h = h + self.attention(self.norm(h), h, h, need_weights=False)[0]
-        h = h + self.down(F.gelu(self.up(h)))
-        return self.head(h[:, 0])
-
-
-NETWORKS = {
-    "residual": lambda: (
-        make_net(nn.Conv2d(1, 4, 3), Block(), nn.ReLU6(), nn.Flatten(), nn.Linear(6 * 25, 3)),
-        (1, 12, 12),
-        {"0": "fast", "1.a": "fast", "1.b": "fast", "1.side": "fast", "4": "fast"},
-    ),
-    "circular padding": lambda: (
-        make_net(nn.Conv2d(1, 4, 3), Block("circular"), nn.Flatten(), nn.Linear(6 * 25, 3)),
-        (1, 12, 12),
-        {"0": "fast", "1.a": "fast", "1.b": "fast"},
-    ),
-    "squeeze and excite": lambda: (
-        make_net(nn.Conv2d(1, 6, 3), nn.SiLU(), Squeeze(), nn.Linear(6, 3)),
-        (1, 8, 8),
-        {"0": "fast", "2.expand": "fast", "2.depth": "fast", "2.up": "partly", "2.group": "fast"},
-    ),
-    "images of two pixels": lambda: (
-        make_net(nn.Conv2d(1, 4, 4, 4), Small(), nn.Flatten(), nn.Linear(12, 3)),
-        (1, 8, 8),
-        {"0": "fast", "1.a": "fast", "1.b": "fast"},
-    ),
-    "tokens": lambda: (
-        make_net(Tokens()),
-        (1, 8, 8),
-        {"0.patch": "partly", "0.up": "fast", "0.down": "partly", "0.head": "fast"},
-    ),
-}
-
-
-def chain(*layers, shape, at=("0",)):
-    """A case: a chain, whose last layer is linear; `at`: the layers that are scored."""
-    flow = torch.zeros(2, *shape)
-    net = nn.Sequential(*layers, nn.Flatten())
-    width = net.eval()(flow).shape[1]
-    return lambda: (make_net(*layers, nn.Flatten(), nn.Linear(width, 3)), shape, dict.fromkeys(at, "fast"))
-
-
-def chains():
-    tanh, conv, image = nn.Tanh(), nn.Conv2d, (1, 12, 12)
-    return {
-        "two convolutions": chain(
-            *(conv(1, 3, 3), nn.MaxPool2d(2), nn.ReLU(), conv(3, 4, 3), nn.MaxPool2d(3, 1), nn.ReLU()),
-            shape=image,
-            at=("0", "3"),
-        ),
-        "three convolutions, in place": chain(
-            *(conv(1, 3, 3), nn.ELU(True), nn.Sequential(conv(3, 2, 3), nn.ReLU(True)), conv(2, 2, 3)),
-            shape=image,
-            at=("0", "2.0", "3"),
-        ),
-        "batch norm, padding, stride, dilation": chain(
-            *(conv(2, 3, (3, 2), padding=(1, 2), stride=2), nn.BatchNorm2d(3, affine=False), nn.Tanh()),
-            *(conv(3, 4, (2, 3), padding=1, stride=(1, 2), dilation=(2, 1)), nn.BatchNorm2d(4)),
-            shape=(2, 11, 9),
-            at=("0", "3"),
-        ),
-        "pools": chain(
-            *(conv(1, 3, 3), nn.MaxPool2d(2, padding=1), nn.AvgPool2d(2), tanh, nn.Flatten()),
-            *(nn.BatchNorm1d(27), nn.Linear(27, 5), tanh),
-            shape=image,
-            at=("0", "6", "9"),
-        ),
-        "linear": chain(
-            *(nn.ELU(True), nn.Linear(7, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(), nn.Linear(6, 4)),
-            shape=(7,),
-            at=("1", "5", "7"),
-        ),
-    }
-
-
-with torch.random.fork_rng():
-    NETWORKS |= chains()
-
-
-class Small(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.norm, self.b = nn.Conv2d(4, 5, 3, padding=1), nn.BatchNorm2d(5), nn.Conv2d(5, 3, 3, 1, 1)
-
-    def forward(self, x):
-        return self.b(torch.tanh(self.norm(self.a(x))))
 
 
 def build(name):
@@ -231,16 +91,6 @@ def test_any_values_before_any_convolution(images, k, size, stride, padding, uni
         torch.testing.assert_close(losses, sample_losses(net[1:](h), batch.y).detach(), rtol=0, atol=1e-12)
 
 
-def test_closed_form_of_a_linear_net():
-    """Logits (h, 0): the cross entropy of label 0 is log(1 + exp(-h))."""
-    net, batch = make_net(nn.Linear(1, 2)), make_batch(3, (1,), 1)
-    with torch.no_grad():
-        net[0].weight.zero_(), net[0].bias.zero_()
-    h = torch.tensor([[0.0, 1.0, -2.0]], dtype=torch.float64)
-    way = Incremental(Snapshot(graph.trace(net, batch.x), batch, sample_losses), "0")
-    torch.testing.assert_close(way.losses(torch.tensor([0]), h), torch.log1p(torch.exp(-h)))
-
-
 def test_sample_losses_is_cross_entropy():
     batch = make_batch(50, (10,), 10)
     expected = F.cross_entropy(batch.x * 30, batch.y, reduction="none")
@@ -269,8 +119,7 @@ def test_tracing_leaves_the_module_untouched():
             h = self.first(x) * torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
             return self.second(h if mask is None else h * mask) * scale
 
-    with torch.random.fork_rng():
-        net = make_net(Stores())[0]
+    net = make_net(Stores())[0]
     net.first.weight.grad = torch.ones_like(net.first.weight)
     batch = make_batch(4, (3,), 2)
     names, state = [set(vars(module)) for module in net.modules()], copy.deepcopy(net.state_dict())
@@ -311,8 +160,7 @@ class Branching(nn.Module):
 
 
 def test_what_cannot_be_traced_takes_a_pass_a_unit_and_says_how_many():
-    with torch.random.fork_rng():
-        net = Branching().double().eval()
+    net = Branching().double().eval()
     batch = make_batch(5, (3,), 2)
     with pytest.warns(
         UserWarning, match=r"first: 4 forward passes a batch, one a unit, because of .*TraceError"
@@ -331,8 +179,7 @@ def test_images_that_see_each_other_take_the_slow_way():
             h = self.first(x)
             return self.second((h - h.mean(0)).tanh() + h.sum(0).cos())
 
-    with torch.random.fork_rng():
-        net = Centred().double().eval()
+    net = Centred().double().eval()
     batch = make_batch(5, (3,), 2)
     with pytest.warns(UserWarning, match="4 forward passes"):
         exact = unit_scorers.mrp(net, batch, ["first"])["first"]
@@ -368,14 +215,13 @@ class Flipped(nn.Conv2d):
 
 @pytest.mark.parametrize("kind", ["linear", "convolution", "parametrized"])
 def test_subclasses_and_parametrizations_are_what_they_do(kind):
-    with torch.random.fork_rng():
-        if kind == "convolution":
-            net = make_net(nn.Conv2d(1, 3, 3), nn.ReLU(), Flipped(3, 2, 3), nn.Flatten(), nn.Linear(32, 3))
-        else:
-            second = Doubling(5, 4) if kind == "linear" else nn.Linear(5, 4)
-            net = make_net(nn.Linear(4, 5), nn.ReLU(), second, nn.ReLU(), nn.Linear(4, 3))
-        if kind == "parametrized":
-            nn.utils.parametrizations.weight_norm(net[2])
+    if kind == "convolution":
+        net = make_net(nn.Conv2d(1, 3, 3), nn.ReLU(), Flipped(3, 2, 3), nn.Flatten(), nn.Linear(32, 3))
+    else:
+        second = Doubling(5, 4) if kind == "linear" else nn.Linear(5, 4)
+        net = make_net(nn.Linear(4, 5), nn.ReLU(), second, nn.ReLU(), nn.Linear(4, 3))
+    if kind == "parametrized":
+        nn.utils.parametrizations.weight_norm(net[2])
     batch = make_batch(5, (1, 8, 8) if kind == "convolution" else (4,), 3)
     for layer in ("0", "2"):
         exact = unit_scorers.mrp(net, batch, [layer])[layer]
@@ -383,8 +229,7 @@ def test_subclasses_and_parametrizations_are_what_they_do(kind):
 
 
 def test_units_of_a_linear_layer_on_tokens_are_its_last_dimension():
-    with torch.random.fork_rng():
-        chain = make_net(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2), nn.Flatten(), nn.Linear(10, 3))
+    chain = make_net(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2), nn.Flatten(), nn.Linear(10, 3))
     batch = make_batch(5, (5, 4), 3)  # as many tokens as units
     seen = observe(chain, batch, ["0"])["0"]
     h = chain[0](batch.x).detach().requires_grad_()
@@ -421,8 +266,7 @@ def test_images_may_stand_in_another_dimension():
         def forward(self, x):
             return self.second(torch.tanh(self.first(x.transpose(0, 1)))).mean(0)
 
-    with torch.random.fork_rng():
-        net = Sequence().double().eval()
+    net = Sequence().double().eval()
     batch = make_batch(5, (5, 4), 3)
     assert coverage(net, batch.x) == {"first": "fast", "second": "fast"}
     exact = unit_scorers.mrp(net, batch, ["first"])["first"]
@@ -466,8 +310,7 @@ def test_a_loss_that_is_a_mean_is_named(score):
 
 
 def test_targets_of_any_shape():
-    with torch.random.fork_rng():
-        net = make_net(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    net = make_net(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
     images = make_batch(5, (1, 6, 6), 3)
     maps = Batch(images.x, (images.x[:, 0] > 0).long())
     with pytest.raises(
@@ -545,28 +388,15 @@ def test_helpers_take_tensors_in_any_container():
     assert mean_replacement.unit_axis(nn.Linear(1, 1)) == -1
 
 
-@pytest.mark.parametrize("name", ["googlenet", "mnasnet0_5", "shufflenet_v2_x0_5", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5"])
 def test_builders_of_torchvision_are_covered(name):
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        more = {"init_weights": False} if name == "googlenet" else {}
-        net = torchvision.models.get_model(name, num_classes=4, **more).eval()
+        net = torchvision.models.get_model(name, num_classes=4).eval()
     found = coverage(net, make_batch(2, (3, 48, 48), 4).x.float())
-    units = {layer: len(net.get_submodule(layer).weight) for layer in found if not layer.startswith("aux")}
+    units = {layer: len(net.get_submodule(layer).weight) for layer in found}
     traced = sum(count for layer, count in units.items() if found[layer] in ("fast", "partly"))
     assert traced == sum(units.values())
-
-
-class Wide(nn.Module):
-    """Two linear maps beside the way of the images, so that a unit's change has two ways out."""
-
-    def __init__(self, inputs, units, classes):
-        super().__init__()
-        self.first, self.second = nn.Linear(inputs, units), nn.Linear(units, inputs)
-        self.last = nn.Linear(inputs, classes)
-
-    def forward(self, x):
-        return self.last((x + self.second(self.first(x).relu())).tanh())
 
 
 @settings(max_examples=25)
@@ -597,30 +427,14 @@ def test_the_lowest_are_those_of_all_penalties(seed, images, units, share, chain
         assert set(found.units.tolist()) == set(exact.argsort()[:k].tolist())
 
 
-class Stage(nn.Module):
-    def __init__(self, inputs, channels, stride):
-        super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(inputs, channels, 3, stride, 1), nn.BatchNorm2d(channels)
-        self.conv2, self.norm2 = nn.Conv2d(channels, channels, 3, 1, 1), nn.BatchNorm2d(channels)
-        self.side = nn.Conv2d(inputs, channels, 1, stride)
-
-    def forward(self, x):
-        h = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
-        return (h + self.side(x)).relu()
-
-
 def test_the_lowest_of_a_trained_residual_network_take_less_than_a_third_of_the_losses():
     """Eight layers, trained on the digits; a tenth of the units of each layer of the last stage."""
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        *(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), Stage(8, 16, 2), Stage(16, 32, 1)),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)),
-    )
+    net = eight_layers((1, 28, 28), 10)
     images = data.digits(probe_size=200)
     for _ in training.sgd(net, images.train, epochs=8, lr=0.1, batch_size=32, seed=0):
         pass
     net.eval()
-    for layer in ("3.conv1", "3.conv2"):
+    for layer in ("blocks.2.conv1", "blocks.2.conv2"):
         found = mean_replacement.lowest(net, images.train_probe, layer, 3)
         exact = unit_scorers.mrp(net, images.train_probe, [layer])[layer]
         assert set(found.units.tolist()) == set(exact.argsort()[:3].tolist())

@@ -91,9 +91,8 @@ class Classifier(nn.Module):
 
 
 def test_ninety_percent_by_schedule_on_a_module_of_ones_own(digits):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = Classifier()
+    torch.manual_seed(0)
+    net = Classifier()
     names = [f"{layer}.weight" for layer in ("first", "second", "last")]
     optimizer, masks = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9), None
     for epoch, fraction in pruning.schedule("cubic", 0.9, 4).items():
@@ -109,9 +108,8 @@ def test_ninety_percent_by_schedule_on_a_module_of_ones_own(digits):
 
 
 def test_our_scores_in_torchs_pruning(digits):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = Classifier()
+    torch.manual_seed(0)
+    net = Classifier()
     train(net, loader(digits), torch.optim.SGD(net.parameters(), lr=0.05), 1)
     names = ["second.weight", "last.weight"]
     scores = scorers.taylor1(net, digits.probe, names)  # signed

@@ -14,6 +14,7 @@ from torch import nn
 from deadbook.analysis import measures
 from deadbook.claims import CLAIMS
 from deadbook.claims.evidence import Evidence
+from deadunits import models
 from deadunits.data import Batch
 
 
@@ -61,6 +62,17 @@ def make_net(*layers: nn.Module, seed: int = 0) -> nn.Sequential:
         for parameter in net.parameters():
             parameter.sub_(0.6)
     return net
+
+
+def small(activation: str = "relu", batch_norm: bool = False, n: int = 7) -> tuple[nn.Sequential, Batch]:
+    """The thesis's network with few units, in eval mode, and images for it."""
+    net = models.small_cnn((1, 16, 16), 3, (2, 3, 4), activation, batch_norm).double()
+    return net.eval(), make_batch(n, (1, 16, 16), 3)
+
+
+def linear(*sizes: int, **more: bool) -> nn.Linear:
+    """Not initialised: the global random state is left alone, and `make_net` sets the weights."""
+    return nn.utils.skip_init(nn.Linear, *sizes, **more)
 
 
 def two_layers(shape: tuple[int, ...], classes: int) -> nn.Sequential:
