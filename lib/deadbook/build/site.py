@@ -176,6 +176,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_js_file("lab/mount.js", priority=900, defer="defer")
     app.add_css_file("lab/lab.css", priority=900)
     app.add_js_file("math.js", priority=900, defer="defer")  # after KaTeX
+    app.add_js_file("code.js", defer="defer")
     app.add_css_file("deadunits.css", priority=900)  # after the theme's
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
