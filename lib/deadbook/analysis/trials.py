@@ -42,7 +42,7 @@ ATTACKED = (
 )
 NO_ATTACK = "Nothing is attacked, because `repeats` is 0: the figures and tables below are empty."
 # What chapter 3.4 says of the attacks that it shows in full.
-TWO = "First the attack that leaves its unit strongest beside the twin, and the one that leaves it weakest. "
+TWO = "First the attack that leaves its unit strongest against the twin, and the one that leaves it weakest. "
 FEW = "They are among the attacks on units that have a control."
 ANY = "None of the attacked units is one of `timed`, so there is no control beside them."
 # Columns of `curves`, where there are no rows.
