@@ -697,7 +697,8 @@ def _misfits(values: Mapping[str, Any]) -> Iterator[str]:
         if steps is not None and last > steps:
             yield (
                 f"start = {start}, {name} = {values[name]}, repeats = {repeats}: "
-                f"the last attack would be at step {last:,}, the training takes {steps:,}"
+                f"the last attack would be at step {last:,}, the training takes {steps:,} (epochs = "
+                f"{epochs}, batch_size = {values['batch_size']}, probe_size = {values['probe_size']})"
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deadbook import runs, settings
@@ -169,6 +169,7 @@ TEXT = st.text(st.characters(categories=["L", "N", "P"]))
 VALUES = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | TEXT, st.lists, max_leaves=4)
 
 
+@example(name="batch_size", value=33)  # its training is too short for the attacks
 @given(name=st.sampled_from(list(VALID["attacks"])), value=VALUES)
 def test_any_value_is_valid_or_named_in_one_line(name, value):
     values = VALID["attacks"] | {name: value}
@@ -239,5 +240,7 @@ def test_an_attack_is_over_before_the_training_ends():
         assert "the last attack would be at step" in refused("attacks", **later)
     settings.check(settings.Attacks, valid | {"start": 5000, "repeats": 0})  # no attack at all
     for later in ({"starts": [20, 5000]}, {"slow_interval": 50}):
-        with pytest.raises(Invalid, match=r"^start = .* the last attack would be at step .* takes \d+$"):
+        with pytest.raises(
+            Invalid, match=r"^start = .* the last attack would be at step .* takes \d+ \(epochs = .*\)$"
+        ):
             settings.check(settings.BatchNormChapter, later)
