@@ -246,7 +246,7 @@
         charts.replaceChildren(
           h("p", { class: "lab-key" }, lines.map(({ name, colour, dash }) => h("span", {}, h("i", { style: `border-color: ${colour}; border-top-style: ${dash ? "dashed" : "solid"}` }), NAMES[name]))),
           ui.chart({
-            title: "change of the mean loss, in nats", lines, x: [-0.25, 1.25], y: [Math.min(...all) - margin, Math.max(...all) + margin], mark: state.place, width: 680, height: 280,
+            title: "change of the mean loss, in nats", lines, x: [-0.25, 1.25], y: [Math.min(...all) - margin, Math.max(...all) + margin], mark: state.place, width: Math.max(340, Math.min(680, el.clientWidth || 680)), height: 250,
             xWords: (value) => `${Math.round(100 * value)}%`, yWords: (value) => value.toPrecision(1), label: `Change of the loss by the way to zero. ${said.textContent}`,
           })
         );
