@@ -159,15 +159,16 @@ def rank_correlations(scores: pd.DataFrame, scorers: Iterable[str]) -> dict[str,
 
 def with_second_order(rows: pd.DataFrame, second: Sequence[float], times: float) -> float:
     """Mean over steps of Spearman's correlation of Taylor 1 + times * second with the loss change."""
-    score = rows["taylor1"] + times * second
-    by = [spearman(score[now.index], now["loss_change"]) for _, now in rows.groupby("step")]
-    return float(np.mean(by)) if by else np.nan
+    ranks = pd.DataFrame({"a": rows["taylor1"] + times * second, "b": rows["loss_change"]})
+    ranks = ranks.groupby(rows["step"]).rank()
+    ranks -= ranks.groupby(rows["step"]).transform("mean")
+    products = {"ab": ranks["a"] * ranks["b"], "aa": ranks["a"] ** 2, "bb": ranks["b"] ** 2}
+    sums = pd.DataFrame(products).groupby(rows["step"]).sum()
+    return float((sums["ab"] / np.sqrt(sums["aa"] * sums["bb"])).mean())
 
 
 def by_lambda(scores: pd.DataFrame, lambdas: Sequence[float]) -> pd.DataFrame:
     """`with_second_order` in the last epoch by lambda, of row sums and of the diagonal if it is there."""
-    import pandas as pd
-
     rows = []
     for (activation, seed), of in scores.groupby(["activation", "seed"]) if len(scores) else ():
         last = last_epoch(of)
