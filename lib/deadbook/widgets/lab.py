@@ -43,7 +43,7 @@ def packed(parameters: Mapping[str, np.ndarray], sets: Mapping[str, Any], **abou
 
 
 def carried(runs: Sequence[Run]) -> dict[str, Any]:
-    """The network and the images, which are square, of a run of `checkpoint`; nothing of no run."""
+    """The network and the images of a run of `checkpoint`; nothing without one, or if they are not square."""
     if not runs:
         return {}
     run, chosen, sets = runs[0], runs[0].info["settings"], {}
@@ -53,6 +53,8 @@ def carried(runs: Sequence[Run]) -> dict[str, Any]:
     pixels = run.table("images").groupby("set", sort=False)["value"]
     for name, labels in run.table("labels").groupby("set", sort=False)["label"]:
         side = math.isqrt(len(pixels.get_group(name)) // len(labels) // channels)
+        if side * side * channels * len(labels) != len(pixels.get_group(name)):
+            return {}
         x = pixels.get_group(name).to_numpy().reshape(-1, channels, side, side)
         sets[name] = x, labels.to_numpy()
     about = {name: chosen[name] for name in ("activation", "dataset", "seed", "epochs")}
