@@ -547,10 +547,20 @@ class _Run:
             return x._replace(value=function(*(self.met(operand, x, before.dim()) for operand in operands)))
         if any(self.of.images(arg) != 0 for arg in (node, *changed)):
             return None
-        for i, arg in enumerate(node.args):
-            if arg in changed:
-                operands[i] = self.full(arg).unflatten(0, (self.k, -1))  # (K, N, ...)
-        return function(*operands).flatten(0, 1)
+        wide = [arg in changed and not isinstance(known[arg], Channels) for arg in node.args]
+        for i, (arg, operand) in enumerate(zip(node.args, operands, strict=True)):
+            if wide[i]:
+                operands[i] = operand.unflatten(0, (self.k, -1))  # (K, N, ...)
+            elif isinstance(operand, Channels):
+                operands[i] = self.of.values[arg]
+        out = function(*operands)
+        if x is not None:  # the changed channels once more, now with their change
+            at = torch.arange(self.k, device=x.index.device)[:, None], x.index
+            for i, operand in enumerate(operands):
+                channels = operand.movedim(x.axis + 1, 1) if wide[i] else x.apart()
+                operands[i] = channels[at] if wide[i] and channels.shape[1] > 1 else channels
+            out.movedim(x.axis + 1, 1)[at] = function(*operands)  # (K, w, N, ...)
+        return out.flatten(0, 1)
 
     def met(self, operand: object, x: Channels, dims: int) -> object:
         """An operand's part that meets the changed channels."""
