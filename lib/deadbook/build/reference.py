@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ def as_written(
     app: Sphinx, kind: str, name: str, thing: Callable[..., Any], options: object, *_: object
 ) -> tuple[str, str | None] | None:
     """The signature with the annotations of the source: `Batches`, not the type that it abbreviates."""
-    if kind not in ("function", "method", "class"):
+    if kind not in ("function", "method", "class") or typing.is_typeddict(thing):
         return None
     signature = inspect.signature(thing)
     parameters = [parameter for name, parameter in signature.parameters.items() if name != "self"]
