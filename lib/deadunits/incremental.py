@@ -373,7 +373,8 @@ class Incremental:
         for start in range(0, len(units), self.step):
             some, given = (part[start : start + self.step] for part in (units, candidates))
             losses = self._of.loss(self.outputs(some, given), torch.cat([self._of.y] * len(some)))
-            parts.append(losses.view(len(some), -1))
+            # a dead unit costs exactly 0, not what another order of summation makes of it
+            parts.append(torch.where(self._moved, losses.view(len(some), -1), self.baseline))
         return torch.cat(parts)
 
     def constants(self, values: Tensor) -> Tensor:
@@ -395,7 +396,8 @@ class Incremental:
             for source in node.all_input_nodes:
                 if self._of.last[source] is node:
                     run.forget(source)
-        self.whole = run.whole
+        self.whole, narrow = run.whole, isinstance(run.changed.get(self._trace.output), Channels)
+        self._moved = torch.as_tensor(narrow or run.moved, device=self.baseline.device)
         return run.full(self._trace.output)
 
 
@@ -406,6 +408,7 @@ class _Run:
         self.of, self.trace, self.k, self.changed = snapshot, snapshot.trace, k, changed
         self.copies: dict[fx.Node, object] = {}  # results in full, of what changed by channels or not at all
         self.whole: list[fx.Node] = []
+        self.moved: Tensor | bool = False  #: where something behind the channels alone changes, (K, N)
 
     def forget(self, node: fx.Node) -> None:
         self.changed.pop(node, None)
@@ -425,9 +428,11 @@ class _Run:
             result = self.narrow(node)
         if result is None and node.op != "call_module":
             result = self.combined(node)
+            self.moved |= bool(narrow) and isinstance(result, Tensor)
         if result is None:
             if narrow:
                 self.whole.append(node)
+                self.moved = True
             result = self.in_full(node)
         self.changed[node] = result
 
@@ -443,7 +448,9 @@ class _Run:
             change, index = linear.grouped(x.index, delta.value)
             result = Channels(change, index, 1)
             return result._replace(value=change + result.of(self.of.values[node]))
-        out = linear.change(x.index, delta.apart(), self.of.values[linear.out])  # (K, N, units, ...)
+        apart = delta.apart()
+        self.moved |= (apart != 0).movedim(1, -1).flatten(2).any(2) if images == 0 else True
+        out = linear.change(x.index, apart, self.of.values[linear.out])  # (K, N, units, ...)
         return out.movedim(0, images).flatten(images, images + 1)
 
     # --- operations on each channel alone

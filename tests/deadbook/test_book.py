@@ -138,7 +138,7 @@ def test_the_page_of_one_chapter_has_its_numbers_in_its_prose():
     text = page.read_text("utf8")
     assert "glue:text" not in text
     numbers = book.glued(Path("book/chapters/01-background.ipynb"))
-    assert f'<span class="pasted-text">{numbers["one_shot"]:.2f}</span> one-shot' in text
+    assert f'<span class="pasted-text">{numbers["one_shot"]:.2f}</span>' in text
 
 
 def test_a_chapter_with_an_error_is_not_published(project):

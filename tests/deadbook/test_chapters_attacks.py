@@ -260,7 +260,7 @@ def test_empty_tables_give_figures_and_widgets_that_say_so():
     )
     for figure in drawn:
         assert [text.get_text() for text in figure.texts] == [figures.NOTHING]
-    assert figures.NOTHING in widgets.attack_theatre(nothing, nothing, nothing, "relu").children[0].value
+    assert figures.NOTHING in widgets.attack_theatre(nothing, nothing, nothing, "relu").value
 
 
 def test_units_as_the_prose_names_them():

@@ -119,7 +119,7 @@ def test_plans_have_no_run_twice():
     assert len(plans.units(wide | {"network": "toys:two_layers"})["units"]) == 4
     pruning = settings.UnitPruningChapter().model_dump()
     wanted = plans.unit_pruning(pruning | {"schedule": [], "weight_schedule": []})
-    assert [len(settings) for settings in wanted.values()] == [0, 1, 1, 1]
+    assert [len(settings) for settings in wanted.values()] == [0, 1, 1, 1, 1]
 
 
 def test_tables_have_dashes_for_what_is_not_known():

@@ -35,6 +35,7 @@ def test_what_is_missing_is_computed_and_what_measures_time_comes_last(monkeypat
     """A book of three runs, none of them published."""
     wanted = {"costs": [{"seed": 0}], "weight_pruning": [{"seed": 0}, {"seed": 1}, {"seed": 0}]}
     monkeypatch.setattr(plans, "PLANS", {"02-2-weight-pruning": lambda _: wanted})
+    monkeypatch.setattr(plans, "questions", lambda _: {})
     done = []
 
     def launch(plan, **how):

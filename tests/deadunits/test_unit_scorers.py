@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from deadunits import mean_replacement, unit_scorers
+from deadunits import data, mean_replacement, models, unit_scorers
 from deadunits.batches import sample_losses
 from deadunits.data import Batch
 from deadunits.mean_replacement import MeanReplacement, mean_replacement_penalty, observe, replaced
@@ -284,3 +284,16 @@ def test_the_loss_of_the_observed_images_comes_along(inplace):
         for part in (slice(5), slice(5, 7)):
             units.observe(type(batch)(batch.x[part], batch.y[part]))
     assert units.loss == pytest.approx(nn.functional.cross_entropy(net(batch.x), batch.y).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "fc1"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_dead_unit_costs_exactly_nothing(layer, batch_norm):
+    """Not what another order of summation makes of it: a count of dead units asks for 0."""
+    images = data.digits(probe_size=30)
+    net = models.small_cnn(images.shape, batch_norm=batch_norm, seed=0).eval()
+    with torch.no_grad():
+        net.get_submodule(layer).bias[2] = -1e3
+    mrp = unit_scorers.mrp(net, images.probe, [layer])[layer]
+    assert mrp[2] == 0
+    assert (mrp != 0).sum() > len(mrp) / 2
