@@ -374,7 +374,7 @@ class Incremental:
             some, given = (part[start : start + self.step] for part in (units, candidates))
             losses = self._of.loss(self.outputs(some, given), torch.cat([self._of.y] * len(some)))
             # a dead unit costs exactly 0, not what another order of summation makes of it
-            parts.append(torch.where(self._moved, losses.view(len(some), -1), self.baseline))
+            parts.append(torch.where(self._reached, losses.view(len(some), -1), self.baseline))
         return torch.cat(parts)
 
     def constants(self, values: Tensor) -> Tensor:
@@ -397,7 +397,7 @@ class Incremental:
                 if self._of.last[source] is node:
                     run.forget(source)
         self.whole, narrow = run.whole, isinstance(run.changed.get(self._trace.output), Channels)
-        self._moved = torch.as_tensor(narrow or run.moved, device=self.baseline.device)
+        self._reached = torch.as_tensor(narrow or run.reached, device=self.baseline.device)
         return run.full(self._trace.output)
 
 
@@ -408,7 +408,7 @@ class _Run:
         self.of, self.trace, self.k, self.changed = snapshot, snapshot.trace, k, changed
         self.copies: dict[fx.Node, object] = {}  # results in full, of what changed by channels or not at all
         self.whole: list[fx.Node] = []
-        self.moved: Tensor | bool = False  #: where something behind the channels alone changes, (K, N)
+        self.reached: Tensor | bool = False  #: where something behind the channels alone changes, (K, N)
 
     def forget(self, node: fx.Node) -> None:
         self.changed.pop(node, None)
@@ -428,11 +428,11 @@ class _Run:
             result = self.narrow(node)
         if result is None and node.op != "call_module":
             result = self.combined(node)
-            self.moved |= bool(narrow) and isinstance(result, Tensor)
+            self.reached |= bool(narrow) and isinstance(result, Tensor)
         if result is None:
             if narrow:
                 self.whole.append(node)
-                self.moved = True
+                self.reached = True
             result = self.in_full(node)
         self.changed[node] = result
 
@@ -449,7 +449,7 @@ class _Run:
             result = Channels(change, index, 1)
             return result._replace(value=change + result.of(self.of.values[node]))
         apart = delta.apart()
-        self.moved |= (apart != 0).movedim(1, -1).flatten(2).any(2) if images == 0 else True
+        self.reached |= (apart != 0).movedim(1, -1).flatten(2).any(2) if images == 0 else True
         out = linear.change(x.index, apart, self.of.values[linear.out])  # (K, N, units, ...)
         return out.movedim(0, images).flatten(images, images + 1)
 
