@@ -172,8 +172,8 @@ def test_dark_mode_recolours_lines_and_leaves_pictures_alone(page: Page, address
     page.emulate_media(color_scheme="dark")
     page.goto(f"{address}/{WIDGETS}", wait_until="networkidle")
     look = (
-        "images => images.map(i => [/[.]svg$/.test(i.src), getComputedStyle(i).filter.startsWith('invert'), \
-        getComputedStyle(i).backgroundColor])"
+        "images => images.map(i => [/[.]svg$|^data:image.svg/.test(i.src), "
+        "getComputedStyle(i).filter.startsWith('invert'), getComputedStyle(i).backgroundColor])"
     )
     looks = page.locator(".cell_output img").evaluate_all(look)
     assert [True, True, "rgba(0, 0, 0, 0)"] in looks
