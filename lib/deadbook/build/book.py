@@ -179,10 +179,9 @@ def compute_runs(parameters: Mapping[str, Mapping[str, Any]]) -> None:
         Failed: a run failed.
     """
     wanted: dict[tuple, list[dict[str, Any]]] = {}
-    for chapter in (name for name in plans.PLANS if name in parameters):
+    for chapter, experiment, run in plans.every(parameters):
         how = tuple(parameters[chapter][name] for name in ("results", "data_root", "processes"))
-        for experiment, planned in plans.PLANS[chapter](parameters[chapter]).items():
-            wanted.setdefault((experiment, *how), []).extend(planned)
+        wanted.setdefault((experiment, *how), []).append(run)
     for (experiment, results, data_root, processes), planned in wanted.items():
         at_once = 1 if experiment in plans.TIMED else processes  # nothing runs beside those that measure time
         try:

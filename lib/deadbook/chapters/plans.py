@@ -139,8 +139,8 @@ TIMED = ("costs", "unit_costs")  # experiments that measure time, so nothing els
 
 def every(parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Chapter, experiment and settings of each run that chapters with these parameters want."""
-    plans = {chapter: plan(parameters[chapter]) for chapter, plan in PLANS.items()}
-    plans |= {OPEN: questions(parameters)} if OPEN in parameters else {}
+    plans = {chapter: plan(parameters[chapter]) for chapter, plan in PLANS.items() if chapter in parameters}
+    plans |= {OPEN: questions(parameters)} if {OPEN, *LEFT_OPEN} <= parameters.keys() else {}
     for chapter, plan in plans.items():
         for experiment, wanted in plan.items():
             for run in wanted:
