@@ -24,6 +24,7 @@ from deadbook.experiments import (
     unit_pruning,
     units,
 )
+from deadbook.histograms import BOUNDED, EDGES
 from deadunits import (
     Invalid,
     compaction,
@@ -35,7 +36,6 @@ from deadunits import (
     training,
     unit_scorers,
 )
-from deadunits.counting import BOUNDED, EDGES
 from deadunits.data import Batch
 
 OWN = {"dataset": "digits", "image_size": 0, "network": "small_cnn", "activation": "relu", "seed": 0}

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from deadbook.experiments import common
 from deadbook.experiments.common import Row
+from deadbook.histograms import BOUNDED, EDGES, histogram
 from deadbook.settings import Attacks
 from deadunits import Invalid
 from deadunits.attack import Attack, Schedule
-from deadunits.counting import BOUNDED, EDGES, histogram
 from deadunits.data import Batch, Images
 from deadunits.recorder import Recorder
 

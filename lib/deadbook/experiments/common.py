@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadbook import datasets
+from deadbook import datasets, networks
 from deadbook.settings import Experiment, Training
-from deadunits import Invalid, compaction, graph, incremental, models, training
+from deadunits import Invalid, compaction, graph, incremental, training
 from deadunits.batches import sample_losses
 from deadunits.data import Batch, Images
 from deadunits.training import Step
@@ -29,9 +29,9 @@ def load(settings: Experiment, data_root: str) -> Images:
 
 
 def build(settings: Experiment, images: Images, **more: Any) -> nn.Module:
-    """Its network for these images; `more` as for `models.build`."""
+    """Its network for these images; `more` as for `networks.build`."""
     chosen = {"activation": settings.activation, "seed": settings.seed}
-    return models.build(settings.network, images.shape, images.classes, **chosen, **more)
+    return networks.build(settings.network, images.shape, images.classes, **chosen, **more)
 
 
 def train(net: nn.Module, images: Images, settings: Training, **more: Any) -> Iterator[Step]:

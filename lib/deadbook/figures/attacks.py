@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from deadbook.figures.style import STYLE, WIDTH, band, by_seed, legend, or_nothing, panels
-from deadunits.counting import BOUNDED, EDGES
+from deadbook.histograms import BOUNDED, EDGES
 
 KINDS = {
     "twin": ("#6E6E6E", "not attacked"),

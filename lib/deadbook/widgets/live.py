@@ -97,12 +97,13 @@ class Network:
 
     def after(self, step: int) -> nn.Module:
         """A copy of the network after that many steps, in evaluation mode."""
-        from deadunits import models, training
+        from deadbook import networks
+        from deadunits import training
 
         chosen, images = self._chosen, self.images
         if not self._reached or step < self._reached:
             shape = (images.shape, images.classes)
-            self._net = models.build(chosen["network"], *shape, chosen["activation"], seed=0)
+            self._net = networks.build(chosen["network"], *shape, chosen["activation"], seed=0)
             options = {name: chosen[name] for name in ("epochs", "lr", "batch_size")}
             self._steps, self._reached = training.sgd(self._net, images.train, **options, seed=0), 0
         while self._reached < step:
