@@ -252,8 +252,8 @@ def test_loss_changes_are_beside_the_twin_and_without_what_diverged():
 def test_empty_tables_give_figures_and_widgets_that_say_so():
     nothing = trials.curves([], [])
     drawn = (
-        figures.attacked_units(nothing, nothing),
-        figures.by_attack(nothing, "start", nothing),
+        figures.attacked_units(nothing),
+        figures.by_attack(nothing, "start"),
         figures.effects({"start": trials.ratios(nothing)}),
         figures.beside_twins(trials.ratios(nothing)),
         figures.ridges(nothing, "relu", "output"),
@@ -261,6 +261,19 @@ def test_empty_tables_give_figures_and_widgets_that_say_so():
     for figure in drawn:
         assert [text.get_text() for text in figure.texts] == [figures.NOTHING]
     assert figures.NOTHING in widgets.attack_theatre(nothing, nothing, nothing, "relu").value
+
+
+def test_attacked_units_are_drawn_over_the_twin_of_their_seed():
+    columns = ["kind", "seed", "step", "mrp", "norm_in"]
+    rows = [("attack", 0, 1, 2.0, 0.0), ("twin", 0, 1, 4.0, 1.0), ("attack", 1, 1, 3.0, 1.0)]
+    rows += [("twin", 1, 1, 1.0, 0.0), ("attack", 0, 2, 9.0, 1.0), ("twin", 0, 2, 3.0, 4.0)]
+    about = {"layer": "conv1", "unit": 0, "start": 1, "multiplier": 5.0}
+    rows = pd.DataFrame(rows, columns=columns).assign(**about)
+    drawn = figures.by_attack(rows, "start", ("mrp", "norm_in"))
+    above, below = ([line.get_ydata().tolist() for line in ax.get_lines()[1:3]] for ax in drawn.axes)
+    assert above == [[0.5, 3.0], [3.0, pytest.approx(math.nan, nan_ok=True)]]
+    assert below[0] == [0.01, 0.25]  # nothing is left: drawn at the floor
+    assert all(map(math.isnan, below[1]))  # over a twin without any there is no ratio
 
 
 def test_units_as_the_prose_names_them():

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from deadbook.figures.style import STYLE, WIDTH, band, by_seed, legend, or_nothing, panels
+from deadbook.figures.style import STYLE, WIDTH, by_seed, legend, or_nothing, panels
 from deadbook.histograms import BOUNDED, EDGES
 
 KINDS = {
@@ -20,18 +20,20 @@ KINDS = {
     "attack": ("#D55E00", "attacked"),
     "control": ("#0072B2", "control"),
 }
-QUANTITIES = {  # columns of the table `units`: the name on the axis, and whether the axis is logarithmic
-    "mrp": ("MRP in nats", False),
-    "mrs": ("MRS in nats", False),
-    "norm_out": ("outgoing\nweights", False),
-    "gradient": ("output\ngradient", True),
-    "norm_in": ("incoming\nweights", True),
-    "weight_gradient": ("weight\ngradient", True),
-    "minibatch": ("training\nloss", False),
+QUANTITIES = {  # columns of the table `units` and the mean loss of minibatches: the name on the axis
+    "mrp": "MRP",
+    "mrs": "MRS",
+    "gradient": "output\ngradient",
+    "norm_in": "incoming\nweights",
+    "norm_out": "outgoing\nweights",
+    "weight_gradient": "weight\ngradient",
+    "minibatch": "training\nloss",
 }
 UNIT = ("layer", "unit")
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # attacks in one panel
 RATIO = "final MRP over\nthe twin's"
+SHOWN = ("mrp", "mrs", "gradient", "norm_in")  # of attacked units, divided by the twin's
+FLOOR = 0.01  # of such ratios, as they are drawn
 
 
 def units_over_time(history: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
@@ -53,63 +55,49 @@ def units_over_time(history: pd.DataFrame, quantities: Mapping[str, str]) -> Fig
 
 
 @or_nothing
-def attacked_units(
-    rows: pd.DataFrame,
-    losses: pd.DataFrame | None = None,
-    quantities: Sequence[str] = tuple(QUANTITIES),
-    by: Sequence[str] = UNIT,
-) -> Figure:
-    """Figures 3.1, 3.5 and 3.9: what becomes of attacked units; a row a quantity, a column a unit.
+def attacked_units(rows: pd.DataFrame, quantities: Sequence[str] = SHOWN, by: Sequence[str] = UNIT) -> Figure:
+    """Figures 3.1, 3.5 and 3.9: what becomes of attacked units, a column a unit.
+
+    Above the MRP as it is; below, a row a quantity, what units are divided by their twins at that step.
 
     Args:
         rows: from `trials.curves`, of several units and one kind of attack.
-        losses: the same of the table `training`, for the row `minibatch`.
         by: what has a column of its own, the layer and the unit first; what is not named is averaged.
     """
-    columns, tables = _columns(rows, by), _tables(rows, losses, quantities)
-    shape = (len(tables), len(columns), 1.25 * len(tables) + 0.5)
+    columns, relative = _columns(rows, by), _over_twins(rows, quantities)
+    shape = (1 + len(quantities), len(columns), 1.35 * len(quantities) + 1.9)
     with panels(*shape, titles=columns.values(), sharex=True, sharey="row") as (figure, axes):
-        for line, (quantity, table) in zip(axes, tables.items(), strict=True):
+        for ax, key in zip(axes[0], columns, strict=True):
+            _lines(ax, _of(rows, key, by), "mrp")
+        axes[0, 0].set_ylabel("MRP in nats")
+        axes[0, 0].set_ylim(bottom=0)
+        for line, quantity in zip(axes[1:], quantities, strict=True):
             for ax, key in zip(line, columns, strict=True):
-                _lines(ax, _of(table, key, by), quantity)
-            _limits(line[0], quantity)
+                _lines(ax, _of(relative, key, by), quantity)
+            _ratios_axis(line, quantity)
         _steps(axes[-1])
         figure.align_ylabels(axes[:, 0])
     return figure
 
 
 @or_nothing
-def by_attack(
-    rows: pd.DataFrame,
-    by: str,
-    losses: pd.DataFrame | None = None,
-    quantities: Sequence[str] = ("mrp", "mrs", "gradient", "norm_in", "minibatch"),
-) -> Figure:
-    """Figures 3.3, 3.4, 3.7 and Appendix D: attacks that differ in one setting, mean and range over seeds.
+def by_attack(rows: pd.DataFrame, by: str, quantities: Sequence[str] = SHOWN) -> Figure:
+    """Figures 3.3, 3.4, 3.7: attacks that differ in one setting, divided by their twins at that step.
 
     Args:
         rows: from `trials.curves`.
         by: what differs, `start` or `multiplier`.
-        losses: the same of the table `training`.
     """
-    units, tables = _columns(rows), _tables(rows, losses, quantities)
+    units, relative = _columns(rows), _over_twins(rows, quantities)
     values, name = sorted(rows[by].unique()), {"start": "from step {:,.0f}", "multiplier": "times {:,g}"}[by]
-    shape = (len(tables), len(units), 1.45 * len(tables) + 0.5)
-    with panels(*shape, titles=units.values(), sharex=True) as (figure, axes):
-        for line, (quantity, table) in zip(axes, tables.items(), strict=True):
+    shape = (len(quantities), len(units), 1.6 * len(quantities) + 0.5)
+    with panels(*shape, titles=units.values(), sharex=True, sharey="row") as (figure, axes):
+        for line, quantity in zip(axes, quantities, strict=True):
             for ax, unit in zip(line, units, strict=True):
-                runs = _of(table, unit)
-                band(ax, by_seed(runs[runs["kind"] == "twin"], quantity), *KINDS["twin"], smooth=1)
+                runs = _of(relative, unit)
                 for value, colour in zip(values, SERIES, strict=False):
-                    attacks = runs[(runs["kind"] == "attack") & (runs[by] == value)]
-                    label = name.format(value)
-                    band(ax, by_seed(attacks, quantity), colour, label, smooth=1, alpha=0.1)
-                _limits(ax, quantity)  # each its own: units of different layers differ by a lot
-                usual = runs[quantity].quantile(0.99)
-                if runs[quantity].max() > 3 * usual:  # a spike would leave the rest no room
-                    ax.set_ylim(top=1.4 * usual)
-            for ax in line[1:]:
-                ax.set_ylabel("")
+                    _seeds(ax, by_seed(runs[runs[by] == value], quantity), colour, name.format(value))
+            _ratios_axis(line, quantity)
         _steps(axes[-1])
         figure.align_ylabels(axes[:, 0])
     return figure
@@ -182,6 +170,7 @@ def ridges(values: pd.DataFrame, activation: str, what: str) -> Figure:
             line[0].set_ylabel(f"step ({KINDS[kind][1]})")
         for ax in axes[-1]:
             _values_axis(ax, bounded, low, high)
+            ax.set_xlabel(what)
     return figure
 
 
@@ -197,7 +186,7 @@ def attack_scene(
     """
     values = values[values["what"] == "output"]
     bounded, centres = _bins(activation, "output")
-    tables = _tables(rows, losses, ("mrp", "mrs", "minibatch"))
+    tables = {"mrp": rows, "mrs": rows, "minibatch": losses}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
         axes = figure.subplot_mosaic([["values", quantity] for quantity in tables], width_ratios=[1.1, 1])
@@ -211,7 +200,8 @@ def attack_scene(
         for ax, (quantity, table) in zip(right, tables.items(), strict=True):
             _lines(ax, table, quantity)
             ax.axvline(step, color="black", linewidth=0.9)
-            _limits(ax, quantity)
+            ax.set_ylabel(QUANTITIES[quantity] + (" in nats" if table is rows else ""))
+            ax.set_ylim(bottom=0 if table is rows else None)
             ax.tick_params(labelbottom=ax is right[-1])
         _steps(right[-1:])
         figure.align_ylabels(right)
@@ -280,7 +270,7 @@ def half_time(rows: pd.DataFrame, below: float) -> Figure:
         for ax, (kind, network) in zip(axes.flat, cells, strict=True):
             units = rows[(rows["network"] == network) & (rows["what"] == kind)]
             x, y = units["half"].clip(lower=low), units["end"].clip(lower=low)
-            ax.plot(x, y, "o", color="#0072B2", alpha=0.25, markersize=3, mew=0)
+            ax.plot(x, y, "o", color="#0072B2", alpha=0.4, markersize=3, mew=0)
             ax.axvline(below, color="black", linewidth=0.9)
             ax.axhline(below, color="black", linewidth=0.9)
             ax.set(xscale="log", yscale="log")
@@ -289,12 +279,13 @@ def half_time(rows: pd.DataFrame, below: float) -> Figure:
     return figure
 
 
-def _tables(
-    rows: pd.DataFrame, losses: pd.DataFrame | None, quantities: Sequence[str]
-) -> dict[str, pd.DataFrame]:
-    """The table of each quantity: `minibatch` stands in `losses`, if those are given."""
-    tables = {quantity: losses if quantity == "minibatch" else rows for quantity in quantities}
-    return {quantity: table for quantity, table in tables.items() if table is not None}
+def _over_twins(rows: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
+    """Attacked units and controls at each step, divided by the twin of the same seed."""
+    key = [*UNIT, "start", "multiplier", "seed", "step"]
+    twins = rows[rows["kind"] == "twin"].drop_duplicates(key).set_index(key)[list(quantities)]
+    others = rows[rows["kind"] != "twin"].set_index(key)
+    ratios = others[list(quantities)] / twins.reindex(others.index).replace(0, np.nan)
+    return others.assign(**ratios.clip(lower=FLOOR)).reset_index()
 
 
 def _keys(rows: pd.DataFrame, by: Sequence[str] = UNIT) -> Iterator[tuple]:
@@ -338,10 +329,18 @@ def _dots(ax: Axes, parts: Sequence[tuple[pd.DataFrame, str, str]]) -> None:
 
 
 def _lines(ax: Axes, rows: pd.DataFrame, quantity: str) -> None:
-    """What becomes of one unit: a line for itself, its twin and its control, as far as they are there."""
+    """What becomes of one unit: itself, its twin and its control, as far as they are there."""
     for kind, (colour, label) in KINDS.items():
         if (rows["kind"] == kind).any():
-            band(ax, by_seed(rows[rows["kind"] == kind], quantity), colour, label, smooth=1)
+            _seeds(ax, by_seed(rows[rows["kind"] == kind], quantity), colour, label)
+
+
+def _seeds(ax: Axes, values: pd.DataFrame, colour: str, label: str) -> None:
+    """The median over the seeds (columns), and faintly each seed."""
+    marker = "o" if len(values) == 1 else None  # a single measurement would be no line
+    ax.plot(values.index, values.median(axis=1), color=colour, label=label, marker=marker)
+    if values.shape[1] > 1:
+        ax.plot(values.index, values, color=colour, linewidth=0.6, alpha=0.45)
 
 
 def _bins(activation: str, what: str) -> tuple[bool, np.ndarray]:
@@ -360,23 +359,18 @@ def _ridge(ax: Axes, centres: np.ndarray, rows: pd.DataFrame, colour: str, place
     ax.plot(centres, place + 1.6 * share, color=colour, linewidth=0.9)
 
 
-def _limits(ax: Axes, quantity: str) -> None:
-    """The axis of a row, once all its lines are there: they share it."""
-    name, logarithmic = QUANTITIES[quantity]
-    ax.set_ylabel(name)
-    if logarithmic:
-        ax.set_yscale("log")
-        low, high = ax.get_ylim()
-        low = max(low, high / 3000)  # a dead unit's gradient would stretch the axis without end
-        ax.set_ylim(low, high)
-        finest = (1, 1.5, 2, 3, 4, 6, 8)
-        ticks = {100: (1,), 15: (1, 3), 5: (1, 2, 5)}  # the wider the axis, the fewer
-        chosen = next((subs for span, subs in ticks.items() if high > span * low), finest)
-        ax.yaxis.set_major_locator(LogLocator(subs=chosen, numticks=12))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_locator(NullLocator())
-    elif quantity != "minibatch":
-        ax.set_ylim(bottom=0)
+def _ratios_axis(line: Sequence[Axes], quantity: str) -> None:
+    """The axis of a row of ratios to the twin, once all its lines are there: they share it."""
+    line[0].set_ylabel(f"{QUANTITIES[quantity]}\nover twin's")
+    line[0].set_yscale("log")
+    low, high = line[0].get_ylim()
+    line[0].set_ylim(max(min(low, 0.5), 0.8 * FLOOR), max(high, 2))
+    fine = (1, 1.5, 2, 3, 5, 7) if high < 8 * low else (1, 3)
+    line[0].yaxis.set_major_locator(LogLocator(subs=fine, numticks=12))
+    line[0].yaxis.set_major_formatter("{x:g}")
+    line[0].yaxis.set_minor_locator(NullLocator())
+    for ax in line:
+        ax.axhline(1, color=KINDS["twin"][0], linewidth=0.9)
 
 
 def _steps(line: Sequence[Axes]) -> None:

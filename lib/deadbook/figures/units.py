@@ -145,6 +145,7 @@ def estimates(scores: pd.DataFrame, layers: Sequence[str]) -> Figure:
                     by_layer = values.xs((activation, layer), level=("activation", "layer"))
                     band(ax, by_layer.unstack("seed"), colour, layer)
                 ax.axhline(1, color="black", linewidth=0.9)
+                ax.xaxis.set_major_locator(MaxNLocator(3))
             left.set(title=f"{NAMES[activation]}: rank correlation with MRP")
             left.set(ylim=(min(0, left.get_ylim()[0]), 1.05))
             right.set(title=f"{NAMES[activation]}: MRS over MRP, layer sums", ylim=(0, None))

@@ -61,7 +61,9 @@ def penalties(
     if across != "activation":
         name += f", {' and '.join(map(NAMES.get, in_order(rows['activation'])))}"
     shape = (len(fractions), len(columns), 2.3 * len(fractions) + 0.3)
-    with panels(*shape, "step", name, sharey="row", sharex=True) as (figure, axes):
+    # networks differ by a lot in their penalties, the sets of images do not
+    shared = False if across == "activation" else "row"
+    with panels(*shape, "step", name, sharey=shared, sharex=True) as (figure, axes):
         cells = itertools.product(fractions, columns)
         for ax, (fraction, column) in zip(axes.flat, cells, strict=True):
             chosen = (rows["fraction"] == fraction) & (rows[across] == column)
@@ -226,14 +228,11 @@ def removal(rows: pd.DataFrame, total: int) -> Figure:
             for carried, style in {True: "-", False: (0, (3, 2))}.items():
                 values = by_seed(networks[networks["carried"] == carried], "test_accuracy", "fnz")
                 values = 100 * values.mean(axis=1)
-                label = f"{PRUNED_BY[by]}, constant {'carried on' if carried else 'dropped'}"
-                right.plot(values.index, values, color=RUNS[by], linestyle=style, label=label)
+                right.plot(values.index, values, color=RUNS[by], linestyle=style)
         left.axhline(total, color="black", linewidth=0.9, linestyle=(0, (2, 3)))
         at_right = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
         left.annotate("dense", (1, total), (-2, -11), fontsize=8.5, **at_right)
         left.set(title="parameters left", ylim=(0, 1.06 * total))
         highest = 100 * rows["test_accuracy"].max()
-        right.set(title="test accuracy in %", ylim=(highest - 8, highest + 0.5))
-        left.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
-        right.legend(loc="center right", fontsize=8.5)
+        right.set(title="test accuracy in %, dashed: constant dropped", ylim=(highest - 8, highest + 0.5))
     return figure
