@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -105,6 +106,8 @@ class MeanReplacement:
     def observe(self, batch: Batch, loss: Loss = sample_losses) -> None:
         """A forward and backward pass over the images; `loss` is (outputs, labels) -> (N,)."""
         batch = samples.checked(self.net, batch)
+        if not self._images:
+            check_axes(self.net, list(self._modules), batch)
         keep = self.constant == "median" or self.absolute == "element"
         parts, total = {layer: [] for layer in self._modules}, 0.0
         try:
@@ -254,14 +257,37 @@ def _constant(constant: Constants, layer: str, mean: Tensor, values: Sequence[Te
 
 
 def check_units(layer: str, module: nn.Module, h: Tensor, axis: int) -> None:
-    """Refuse outputs whose units are not those of the layer, or cannot be told from positions."""
+    """Refuse outputs whose units are not those of the layer."""
     if isinstance(module, graph.LINEAR):
         if h.dim() < 2 or h.shape[axis] != len(module.weight):
             right = "a convolution must give (N, units, ...), a linear layer (N, ..., units)"
             raise ValueError(f"{layer} has {len(module.weight)} units, and gives {tuple(h.shape)}: {right}")
-    elif h.dim() < 2 or (h.dim() == 3 and type(module) in (*graph.ELEMENTWISE, *graph.NOTHING)):
-        why = "in which units cannot be told from positions"
-        raise ValueError(f"{layer} gives {tuple(h.shape)}, {why}: name the layer with weights before it")
+    elif h.dim() < 2:
+        raise ValueError(f"{layer} gives {tuple(h.shape)}: a dimension of images and one of units are needed")
+
+
+@torch.no_grad()
+def check_axes(net: nn.Module, layers: Sequence[str], batch: Batch) -> None:
+    """Raise ValueError for layers without units of their own in a network with tokens, (N, ..., F).
+
+    There a nonlinearity may stand behind a linear layer, whose units are the last dimension, or behind a
+    convolution, whose units are the second; from its output that cannot be told.
+    """
+    clear = (*graph.LINEAR, *graph.BATCH_NORM, nn.LayerNorm, nn.GroupNorm)
+    unclear = [layer for layer in layers if not isinstance(net.get_submodule(layer), clear)]
+    of = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.RNNBase)
+    tokens = []  # names of modules
+
+    def see(name: str, module: nn.Module, inputs: tuple[Tensor, ...], h: object) -> None:
+        tokens.extend(name for x in samples.tensors(h) if x.dim() > 2)
+
+    if unclear and len(batch.y):
+        every = [(name, module) for name, module in net.named_modules() if isinstance(module, of)]
+        with samples.removing([one.register_forward_hook(partial(see, name)) for name, one in every]):
+            samples.forward(net, samples.mapped(lambda x: x[:2], batch.x))
+    if tokens:
+        why = f"{tokens[0]!r} gives tokens, so that the units of {', '.join(unclear)} cannot be told"
+        raise ValueError(f"{why} from positions: name the layer with weights before it")
 
 
 def _check(net: nn.Module, layers: Sequence[str], constant: Constants) -> None:
@@ -354,6 +380,7 @@ class Replacements:
         self.images = sum(len(batch.y) for batch in self.batches)
         if self.images == 0:
             raise ValueError("no images were observed")
+        check_axes(net, layers, self.batches[0])
         self._ways, self._only = Ways(net, self.batches[0], layers), None
         slow = [layer for layer in layers if layer not in self._ways.traced]
         seen = observe(net, self.batches, slow, constant=constant, loss=loss) if slow else {}

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from deadunits import graph
 from deadunits.batches import Batches, Loss, batches_of, forward, removing, sample_losses
 from deadunits.graph import activation_of, unit_axis
-from deadunits.mean_replacement import check_units, mean_replacement_penalty, observe, refuse_compiled
+from deadunits.mean_replacement import (
+    check_axes,
+    check_units,
+    mean_replacement_penalty,
+    observe,
+    refuse_compiled,
+)
 
 UnitScores = dict[str, Tensor]
 Names = Sequence[str]  #: of layers
@@ -87,9 +93,10 @@ def mean_activation(
 
     for name in names.values():
         refuse_compiled(net, name)
-    hooks = [module.register_forward_hook(partial(keep, layer)) for layer, module in modules.items()]
-    with removing(hooks), torch.no_grad():
-        for batch in batches_of(net, batches):
+    for batch in batches_of(net, batches):
+        check_axes(net, layers, batch)
+        hooks = [module.register_forward_hook(partial(keep, layer)) for layer, module in modules.items()]
+        with removing(hooks), torch.no_grad():
             forward(net, batch.x)
     silent = [name for layer, name in names.items() if not sizes[layer]]
     if silent:

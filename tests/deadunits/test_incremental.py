@@ -249,10 +249,35 @@ def test_units_of_a_linear_layer_on_tokens_are_its_last_dimension():
     score = scorers.loss_change(chain, batch, ["0.weight"])["0.weight"]
     slow = scorers.loss_change_slow(chain, batch, "0.weight") / 5
     torch.testing.assert_close(score, slow, rtol=0, atol=1e-12)
-    with pytest.raises(
-        ValueError, match=r"1 gives \(5, 5, 5\), in which units cannot be told from positions"
-    ):
-        observe(chain, batch, ["1"])
+    for score in ("mrp", "mrs", "mean_activation"):
+        with pytest.raises(ValueError, match="'0' gives tokens, so that the units of 1 cannot be told"):
+            unit_scorers.UNIT_SCORERS[score](chain, batch, ["1"])
+
+
+def test_units_of_a_nonlinearity_on_a_map_of_tokens_cannot_be_told():
+    class Permuted(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.permute(0, 2, 3, 1)).mean((1, 2))  # (N, H, W, channels) inside
+
+    net, batch = make_net(Permuted(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 3))), make_batch(4, (2, 4, 4), 3)
+    with pytest.raises(ValueError, match=r"'0\.0' gives tokens, so that the units of 0\.1 cannot"):
+        observe(net, batch, ["0.1"])
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_units_of_a_nonlinearity_behind_a_convolution_are_its_channels(dims):
+    conv, size = (nn.Conv1d, nn.Conv2d)[dims - 1], (5,) * dims
+    net = make_net(conv(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 3**dims, 4))
+    batch = make_batch(6, (2, *size), 4)
+    exact = unit_scorers.mrp(net, batch, ["1"])["1"]
+    h = net[:2](batch.x).detach()
+    before, expected = sample_losses(net(batch.x), batch.y), []
+    for unit in range(3):
+        put = h.clone()
+        put[:, unit] = h[:, unit].mean()
+        expected.append((sample_losses(net[2:](put), batch.y) - before).abs().mean())
+    torch.testing.assert_close(exact, torch.stack(expected).detach(), rtol=0, atol=1e-12)
+    assert unit_scorers.mrs(net, batch, ["1"])["1"].shape == (3,)
 
 
 def test_images_may_stand_in_another_dimension():
