@@ -15,6 +15,7 @@ from deadbook.runs import Run
 from deadunits.counting import count
 
 CACHED: list[Callable] = []  #: functions of a run that keep what they found, with `cache_clear`
+CONFIRMATION = range(5, 10)  # the seeds that verdicts come from; all others are exploration
 SIGNED = ("taylor1", "taylor2", "hessian", "loss_change")  # the thesis's scores that have a sign
 NAMES = {
     "loss_change": "exact loss change",

@@ -18,7 +18,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
-from deadbook import figures, settings
+from deadbook import claims, figures, settings
 from deadbook.analysis.measures import steady
 from deadbook.runs import Run
 
@@ -74,6 +74,13 @@ def _images(runs: Sequence[Run]) -> str:
             ": re-coded images, not the official bytes, so no number here is one for the official CIFAR-10"
         )
     return name
+
+
+def verdict(claim: str, runs: Sequence[Run]) -> claims.Verdict:
+    """The verdict on a claim by these runs, kept for other pages."""
+    found = claims.verdict(claim, runs)
+    glue(**{f"verdict_{claim.lower().replace('.', '')}": str(found)})
+    return found
 
 
 def source(function: str) -> Markdown:

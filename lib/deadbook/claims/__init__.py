@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deadbook.analysis import trials
-from deadbook.analysis.measures import in_seeds, steady
+from deadbook.analysis.measures import CONFIRMATION, in_seeds, steady
 from deadbook.claims.catalogue import CLAIMS, Allowed, Claim
 from deadbook.claims.evidence import Case, Evidence
 from deadbook.claims.numbers import Compared, compared, worst
@@ -17,7 +17,6 @@ from deadbook.runs import Run
 
 ENOUGH = 0.8  # share of the seeds in which a criterion must hold
 FULL = 5  # seeds; with fewer a verdict is provisional
-CONFIRMATION = range(5, 10)  # the seeds that verdicts come from; all others are exploration
 
 
 @dataclass(frozen=True, repr=False)

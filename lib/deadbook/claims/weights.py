@@ -232,6 +232,7 @@ def large_weights_stay(case: Case, on: str, limits: Limits) -> Evidence:
     """The share of the twin's largest tenth of the weights that is left, by layer."""
     need(on == "probe")
     pruned, twin = (pruned_by(case, "weight_pruning", by) for by in ("layer", ""))
+    need(measures.lasted(pruned), measures.lasted(twin))
     layers = pruned.table("weights")["layer"]
     values = {
         f"share left in {layer}": measures.largest_kept(pruned, twin, layer, limits.top) for layer in layers

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deadbook.analysis.measures import NAMES
+from deadbook.analysis.measures import CONFIRMATION, NAMES
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; a scorer keeps its own in all chapters.
 COLOURS = {
@@ -233,6 +233,12 @@ def legend(figure: Figure, ax: Axes) -> None:
 def by_seed(rows: pd.DataFrame, column: str = "penalty", x: str = "step") -> pd.DataFrame:
     """Means of a column: a row a value of `x`, a column a seed."""
     return rows.groupby([x, "seed"])[column].mean().unstack("seed")
+
+
+def seen(seed: int, among: Iterable[int]) -> dict[str, str]:
+    """The style of a point: open for a seed of the exploration, where there are others among the seeds."""
+    decided = set(among) & set(CONFIRMATION)
+    return {"markerfacecolor": "none"} if decided and seed not in decided else {}
 
 
 def penalties_by_step(ax: Axes, rows: pd.DataFrame, scorers: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deadbook.analysis.measures import NAMES, unit_correlations
-from deadbook.figures.style import COLOURS, band, by_seed, in_order, panels, penalties_by_step
+from deadbook.figures.style import COLOURS, band, by_seed, in_order, panels, penalties_by_step, seen
 from deadunits.counting import count
 
 THESIS = ("mrp", "mrs", "norm_l1", "norm_l2")
@@ -102,9 +102,9 @@ def unit_scores_compared(means: pd.DataFrame) -> Figure:
         for ax, (activation, layer) in zip(axes.flat, itertools.product(activations, layers), strict=True):
             rows = means[(means["activation"] == activation) & (means["layer"] == layer)]
             for place, scorer in enumerate(order):
-                penalty = rows[rows["scorer"] == scorer]["penalty"]
-                points = {"color": COLOURS[scorer], "markersize": 5, "alpha": 0.8, "clip_on": False}
-                ax.plot(penalty, [place] * len(penalty), "o", **points)
+                for seed, penalty in rows[rows["scorer"] == scorer].set_index("seed")["penalty"].items():
+                    points = {"color": COLOURS[scorer], "markersize": 5, "alpha": 0.8, "clip_on": False}
+                    ax.plot(penalty, place, "o", **points, **seen(seed, rows["seed"]))
             ax.set_title(f"{layer}, {NAMES[activation]}")
             ax.set_xscale("symlog", linthresh=0.01)
             ax.set_xlim(left=min(0, ax.get_xlim()[0]))

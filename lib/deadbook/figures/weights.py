@@ -19,6 +19,7 @@ from deadbook.figures.style import (
     panels,
     penalties_by_step,
     picture,
+    seen,
     title,
 )
 
@@ -207,7 +208,8 @@ def jumps(pruned: pd.DataFrame, twins: pd.DataFrame) -> Figure:
                 jump = by_seed(rows, "jump", "fraction")
                 place = np.arange(len(jump)) + 0.16 * (shift - 0.5)
                 for seed in jump:
-                    ax.plot(place, jump[seed], "o", color=RUNS[by], markersize=5, alpha=0.75)
+                    style = {"color": RUNS[by], "markersize": 5, "alpha": 0.75} | seen(seed, jump)
+                    ax.plot(place, jump[seed], "o", **style)
                 ax.plot([], [], "o", color=RUNS[by], label=PRUNED_BY[by])
                 ax.set_xticks(range(len(jump)), [f"{fraction:g}" for fraction in jump.index])
             changes = twins.sort_values("step").groupby("seed")[images].diff()
