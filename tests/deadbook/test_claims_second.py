@@ -466,13 +466,10 @@ def revived(level: str) -> list[FakeRun]:
     return [] if level == "lacking" else [run("revival", {"revived": pd.concat(rows)})]
 
 
-ONE_SET = {"O4": "other", "O5": "other"}  # on which they are evaluated
-
-
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("claim_id", CASES)
 def test_four_outcomes(claim_id, level):
-    CASES.check(claim_id, level, ONE_SET.get(claim_id, CLAIMS[claim_id].scored_on))
+    CASES.check(claim_id, level, CLAIMS[claim_id].scored_on)
 
 
 def test_each_claim_of_the_second_list_has_a_case():

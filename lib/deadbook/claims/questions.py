@@ -72,7 +72,7 @@ def best_lambda(case: Case, on: str, limits: Limits) -> Evidence | None:
 def group_score(case: Case, on: str, limits: Limits) -> Evidence | None:
     """Mean penalty on the other images of pruning by the group's score, over magnitude's."""
     runs = of_activation(case, *NETWORKS)
-    if on != "other" or runs is None:
+    if on == "other" or runs is None:  # once: the criterion names the images itself
         return None
     values = {}
     for name, run in zip(NETWORKS, runs, strict=True):
@@ -86,7 +86,7 @@ def group_score(case: Case, on: str, limits: Limits) -> Evidence | None:
 def averaging(case: Case, on: str, limits: Limits) -> Evidence | None:
     """ReLU, on the other images: the share of peaks with averaged scores, or with more images."""
     runs = of_activation(case, "relu")
-    if on != "other" or runs is None:
+    if on == "other" or runs is None:  # once: the criterion names the images itself
         return None
     values, halved, steadier = {}, [], []
     for scorer, rows in runs[0].table("penalties").groupby("scorer"):
