@@ -92,7 +92,7 @@ def verdicts(chapters: Path, others: Mapping[str, str]) -> str:
     def marks(judged: Mapping[str, str]) -> str:
         """A list of claims: mark and name, a link to the ledger; words; verdict."""
         lines = []
-        for name in sorted(judged, key=lambda name: int(re.findall(r"\d+", name)[-1])):
+        for name in sorted(judged, key=lambda name: [int(number) for number in re.findall(r"\d+", name)]):
             claim, word = claims.CLAIMS[name], outcome(judged[name])
             counts[claim.listed][word] += 1
             # classes of the link itself would be lost when Sphinx resolves it
@@ -103,12 +103,9 @@ def verdicts(chapters: Path, others: Mapping[str, str]) -> str:
     for path in sorted(chapters.glob("*.ipynb")):
         if shown(path):
             parts.append(f"**{title(path)}**\n\n{marks(shown(path))}")
-    for prefix in ("C2", "C3", "C4", "O"):
-        if waiting := {name: text for name, text in others.items() if name.startswith(prefix)}:
-            chapter = "Open questions" if prefix == "O" else f"Second list, chapter {prefix[1]}"
-            parts.append(
-                f":::{{dropdown}} {chapter}: {len(waiting)}, in no chapter yet\n{marks(waiting)}\n:::"
-            )
+    for name, heading in LISTS.items():
+        if waiting := {claim: others[claim] for claim in others if claims.CLAIMS[claim].listed == name}:
+            parts.append(f":::{{dropdown}} In no chapter yet: {heading}\n{marks(waiting)}\n:::")
     legends = []
     for name, words in counts.items():
         if words:
@@ -159,9 +156,8 @@ def confirmation(known: list[Run], folder: Path) -> str:
         return f"{when} No claim has been judged on seeds 5 to 9 yet."
     started = min(run.info["started"] for run in fresh)
     (folder / "assets/confirmation.svg").write_bytes(figures.svg(figures.confirmed(pd.DataFrame(rows))))
-    changed = [
-        row["claim"] for row in rows if (row["seen"] >= claims.ENOUGH) != (row["fresh"] >= claims.ENOUGH)
-    ]
+    holds = {row["claim"]: [row[name] >= claims.ENOUGH for name in ("seen", "fresh")] for row in rows}
+    changed = [name for name, (before, now) in holds.items() if before != now]
     moved = f"Across the line moved: {', '.join(changed)}." if changed else "None moved across the line."
     return CONFIRMED.format(when=when, started=started[:16].replace("T", " "), number=len(rows), moved=moved)
 

@@ -87,11 +87,10 @@ class Verdict:
         """One line, a heading, as a section of the page holds it; and what unfolds beside it."""
         claim, css = self.claim, self.outcome.replace(" ", "-")
         shown = str(self).partition(" (")[0]
-        rows = {
-            "Claim": [f"{claim.filled(claim.words)} (thesis, {claim.place})"],
-            "Criterion": [claim.filled(claim.criterion)],
-            "Measured": self.measured(),
-        }
+        words, criterion = claim.filled(claim.words), claim.filled(claim.criterion)
+        rows = {"Claim": [f"{words} (thesis, {claim.place})"], "Criterion": [criterion]}
+        if self.outcome != "not run yet":
+            rows["Measured"] = self.measured()
         if self.other and self.other.evidence:
             rows["On other images"] = self.other.measured()
             if self.other.outcome != self.outcome:
@@ -101,19 +100,14 @@ class Verdict:
         if self.outcome == "not judged":
             rows["Why not judged"] = ["the criterion speaks of " + _words(self.differs)]
         if self.exploration:
-            numbers = {
-                "": self.numbers,
-                ", other images": compared(claim, self.other.evidence if self.other else ()),
-            }
-            lines = [_beside(number, where) for where, of in numbers.items() for number in of]
+            elsewhere = compared(claim, self.other.evidence if self.other else ())
+            lines = [_beside(number, "") for number in self.numbers]
+            lines += [_beside(number, ", other images") for number in elsewhere]
             rows |= {"The thesis's number": lines} if lines else {}
             if self.exploration.evidence:
                 rows["Exploration"] = [str(self.exploration), *self.exploration.measured()]
-        if self.outcome == "not run yet":
-            del rows["Measured"]
-        items = "".join(
-            f"<dt>{name}</dt><dd>{'<br>'.join(map(html.escape, lines))}</dd>" for name, lines in rows.items()
-        )
+        texts = {name: "<br>".join(map(html.escape, lines)) for name, lines in rows.items()}
+        items = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in texts.items())
         note = "; ".join(filter(None, [self._line(), self.note]))
         return (
             f'<div class="verdict verdict-{css}"><h3 class="verdict-head">'
@@ -159,12 +153,9 @@ def _judged(claim: Claim, known: Sequence[Run]) -> Verdict:
     cases = [chosen] if claim.pooled else cases
 
     def evidence(case: Case, on: str) -> Evidence | None:
-        found = None
-        with suppress(
-            *(LookupError, ValueError, AttributeError) if differs else ()
-        ):  # such tables may lack anything
-            found = claim.evidence(case, on) if case else None
-        return found
+        wrong = (LookupError, ValueError, AttributeError) if differs else ()  # such tables may lack anything
+        with suppress(*wrong):
+            return claim.evidence(case, on) if case else None
 
     scored, other = ([evidence(case, name) for case in cases] for name in (claim.scored_on, "other"))
     number, few = len(seeds) if claim.pooled else 0, fewest(chosen)
@@ -241,9 +232,8 @@ def _stated(thesis: float | list[float]) -> str:
 
 def _beside(number: Compared, where: str) -> str:
     """A number of the thesis beside ours, in words."""
-    interval = (
-        f"95%: {_number(number.low)} to {_number(number.high)}" if number.low == number.low else "one seed"
-    )
+    spread = f"95%: {_number(number.low)} to {_number(number.high)}"
+    interval = spread if number.low == number.low else "one seed"
     ours = f"{_number(number.ours)} here ({interval})"
     return f"{number.name}{where}: {_stated(number.thesis)} in the thesis, {ours}: number {number.outcome}"
 
