@@ -14,7 +14,7 @@ import pytest
 
 from deadbook import settings
 from deadbook.__main__ import _value, main
-from deadbook.build import book
+from deadbook.build import book, downloads
 from deadunits import Invalid
 
 CHAPTER = "02-1-saliency"
@@ -196,3 +196,12 @@ def test_the_launcher_of_colab_shows_a_chapter(tmp_path):
     text = ["".join(cell["source"]) for cell in chapter["cells"] if cell["cell_type"] == "markdown"]
     assert [one["text/markdown"] for one in shown if one.get("text/markdown") in text] == text
     assert sum("image/svg+xml" in one for one in shown) >= 1
+
+
+def test_a_chapter_can_be_launched_where_the_address_of_the_repository_is_known():
+    assert downloads.launchers({"repository_url": ""}, "01-background") == {}
+    launchers = downloads.launchers({"repository_url": "https://github.com/a/b"}, "01-background")
+    assert launchers["Colab"].startswith("https://colab.research.google.com/github/a/b/blob/main/")
+    assert "git/https%3A%2F%2Fgithub.com%2Fa%2Fb/main?" in launchers["Binder"]
+    assert launchers["Binder"].endswith("notebooks/01-background.ipynb")
+    assert list(downloads.launchers({"repository_url": "https://example.org/a"}, "x")) == ["Binder"]

@@ -293,9 +293,15 @@ def test_only_the_claims_own_setting_is_judged():
 
 
 def test_what_the_block_says():
+    """A heading with the claim, the verdict, the thesis's number and ours; the rest unfolds."""
     html = judge(CLAIMS["C2.1"], found(YES, NO), {}, ["mnist"])._repr_html_()
     assert 'class="verdict verdict-not-reproduced"' in html
     assert "The criterion holds in 1 of 2 seeds" in html
+    assert "x: here 1 (1 to 1); provisional, 2 seeds</span></h3><details>" in html
+    assert "<dt>Claim</dt><dd>About 35% of the weights" in html.partition("<details>")[2]
+    evidence = [Evidence({"points below the twin": 0.4, "parameters": 4019.0}, True, True)] * 5
+    several = judge(CLAIMS["C4.7"], evidence, {}, [])._repr_html_()
+    assert ">thesis 0 / 4,019, here 0.4 / 4,019; 5 seeds<" in several
     assert "0x" not in html
 
 

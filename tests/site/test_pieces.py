@@ -9,10 +9,12 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -85,6 +87,13 @@ def opened(page: Page, address: str, chapter: str) -> Locator:
     piece = page.locator(".lab-live[data-loss]")
     piece.wait_for(timeout=60_000)
     return piece
+
+
+@pytest.mark.parametrize("chapter", PAGES)
+def test_the_network_that_one_downloads_is_the_pages(site: Path, chapter: str) -> None:
+    rows = pd.read_parquet(site / f"_downloads/{chapter}-network.parquet")
+    net = unpacked(data_of(site, chapter)[1])[0]
+    assert (torch.tensor(rows["value"].to_numpy()) == parameters_to_vector(net.parameters())).all()
 
 
 @pytest.mark.parametrize("chapter", PAGES)

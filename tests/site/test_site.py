@@ -20,7 +20,8 @@ from library import CORE, public
 WIDGETS = "book/chapters/02-1-saliency.html"
 SLIDER = ".widget-hslider [role=slider]"
 READY_MS = 30_000  # alone it takes about 1 s; a loaded machine is slow
-SCRIPTS = 750_000  # bytes
+OWN, SHARED = 250_000, 300_000  # bytes
+VIEW = ".cell_output:has(> script[type*=widget-view])"  # of a widget, which is loaded when it is seen
 WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 STILL = "document.getAnimations().every(({playState}) => playState !== 'running')"
 
@@ -99,18 +100,36 @@ def zipped(path: Path) -> int:
     return len(gzip.compress(path.read_bytes()))
 
 
-def test_page_is_small(site: Path, name: str) -> None:
-    """Beyond the scripts that all pages share; the pictures of figures are files of their own."""
-    assert zipped(site / name) <= 700_000
+def test_page_is_light_before_one_scrolls(page: Page, address: str, site: Path, name: str) -> None:
+    """What it alone needs, and what all pages share; icons come from the small file."""
+    files: set[Path] = set()
+    page.on("request", lambda asked: files.add(site / unquote(urlsplit(asked.url).path).lstrip("/")))
+    page.goto(f"{address}/{name}", wait_until="networkidle")
+    shared = {file for file in files if file.is_relative_to(site / "_static")}
+    assert sum(map(zipped, files - shared)) <= OWN
+    assert sum(map(zipped, shared)) <= SHARED
+    assert not any(file.name.startswith("fa-") for file in shared)
 
 
-def test_scripts_that_pages_share_are_small(page: Page, address: str, site: Path) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: request.resource_type == "script" and asked.append(request.url))
+def test_the_text_is_few_tab_stops_away(page: Page, address: str) -> None:
     page.goto(f"{address}/{WIDGETS}", wait_until="networkidle")
-    files = {site / urlsplit(url).path.lstrip("/") for url in asked if url.startswith(address)}
-    assert {"embed.js", "katex.min.js"} <= {file.name for file in files}
-    assert sum(map(zipped, files)) <= SCRIPTS
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('article') !== null"):
+            return
+    pytest.fail("14 tab stops and no text")
+
+
+def test_a_verdict_is_a_heading_that_unfolds(page: Page, address: str) -> None:
+    page.goto(f"{address}/book/ledger.html#claim-c2-1", wait_until="networkidle")
+    verdicts = page.locator(".verdict")
+    assert page.get_by_role("heading", level=3, name=re.compile(r"^[CO]\d")).count() == verdicts.count()
+    expect(verdicts.first.locator("dl")).to_be_visible()  # the address names it
+    expect(verdicts.nth(1).locator("dl")).to_be_hidden()
+    verdicts.nth(1).locator("summary").click()
+    expect(verdicts.nth(1).locator("dl")).to_be_visible()
+    page.emulate_media(media="print")
+    expect(verdicts.last.locator("dl")).to_be_visible()
 
 
 class Links(HTMLParser):
@@ -184,6 +203,7 @@ def test_dark_mode_recolours_lines_and_leaves_pictures_alone(page: Page, address
 def slider(page: Page, address: str) -> Locator:
     """The handle of the first slider, when it is there."""
     page.goto(f"{address}/{WIDGETS}", wait_until="commit")
+    page.locator(VIEW).scroll_into_view_if_needed()
     handle = page.locator(SLIDER).first
     handle.scroll_into_view_if_needed()
     return handle
@@ -191,6 +211,7 @@ def slider(page: Page, address: str) -> Locator:
 
 def test_widget_is_there_in_time(page: Page, address: str) -> None:
     page.goto(f"{address}/{WIDGETS}", wait_until="commit")
+    page.locator(VIEW).scroll_into_view_if_needed()
     page.locator(SLIDER).first.wait_for(timeout=READY_MS)
     page.locator("img.widget-image").first.wait_for(timeout=READY_MS)
 
@@ -217,6 +238,7 @@ def frame(page: Page) -> tuple[str, str]:
 def player(page: Page, address: str) -> Page:
     """The page of a player of line figures, when that is there."""
     page.goto(f"{address}/{PLAYER}", wait_until="networkidle")
+    page.locator(VIEW).scroll_into_view_if_needed()
     page.locator(".widget-toggle-buttons").scroll_into_view_if_needed()
     frame(page)
     return page

@@ -52,6 +52,7 @@ def frames(state: dict) -> dict[tuple[str, str], list[str]]:
 def widget(request: pytest.FixtureRequest, page: Page, address: str) -> tuple[Locator, dict]:
     """A chapter's widget, when it is there, and its frames."""
     page.goto(f"{address}/book/chapters/{request.param}.html", wait_until="networkidle")
+    page.locator(".cell_output:has(> script[type*=widget-view])").scroll_into_view_if_needed()
     area = page.locator(".widget-subarea")
     expect(area).to_have_count(1)
     area.locator(".widget-hslider:visible").scroll_into_view_if_needed()

@@ -53,9 +53,8 @@ def chapters() -> list[str]:
 
 def profiles() -> list[str]:
     """Names of the profiles."""
-    return sorted(
-        path.name for path in (runs.project_root() / "notebooks/profiles").iterdir() if path.is_dir()
-    )
+    folders = (runs.project_root() / "notebooks/profiles").iterdir()
+    return sorted(path.name for path in folders if path.is_dir())
 
 
 def known(chapter: str, profile: str) -> None:
@@ -87,9 +86,7 @@ def complete(chapter: str, profile: str, own: Mapping[str, Any] | None = None) -
     every = chosen(chapter, profile, own)
     folder = runs.project_root() / every["results"]
     runs.check_writable(folder)
-    if "dataset" in every and not runs.has_matching_run(
-        every, folder
-    ):  # so it is computed, and needs its images
+    if "dataset" in every and not runs.has_matching_run(every, folder):  # it is computed and needs its images
         datasets.check(root=every["data_root"], **datasets.chosen(every))
         runs.decode(every, every["data_root"])  # here, where its progress is seen
     return every
@@ -252,9 +249,8 @@ def _widgets(notebook: dict[str, Any]) -> list[str]:
                 visit(shown)
 
     def known(name: str) -> str:
-        return re.sub(
-            r"[0-9a-f]{32}", lambda id: str(order.index(id[0])) if id[0] in order else "", models[name]
-        )
+        places = {id: str(place) for place, id in enumerate(order)}
+        return re.sub(r"[0-9a-f]{32}", lambda id: places.get(id[0], ""), models[name])
 
     for name in re.findall(r'"model_id": "([0-9a-f]{32})"', json.dumps(notebook["cells"])):
         visit(name)
@@ -326,16 +322,9 @@ def build_page(executed: Path) -> Path:
 
 
 def _build_pages(source: Path, *options: str) -> Path:
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
     done = subprocess.run(
-        [
-            sys.executable,
-            Path(sys.executable).with_name("jupyter-book"),
-            "build",
-            source,
-            *options,
-            "--all",
-            "-q",
-        ],
+        [sys.executable, jupyter_book, "build", source, *options, "--all", "-q"],
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,

@@ -86,33 +86,33 @@ def title(chapter: Path) -> str:
 
 
 def verdicts(chapters: Path, others: Mapping[str, str]) -> str:
-    """The verdicts that the executed chapters show, in Markdown, and `others`, of claims that none shows."""
-    lines, counts = [], {name: Counter[str]() for name in LISTS}
+    """The claims and their verdicts, in Markdown: those that the executed chapters show, then `others`."""
+    parts, counts = [], {name: Counter[str]() for name in LISTS}
 
-    def marks(words: dict[str, str]) -> str:
-        parts = []
-        for name, word in sorted(words.items(), key=lambda item: int(re.findall(r"\d+", item[0])[-1])):
-            counts[claims.CLAIMS[name].listed][word] += 1
+    def marks(judged: Mapping[str, str]) -> str:
+        """A list of claims: mark and name, a link to the ledger; words; verdict."""
+        lines = []
+        for name in sorted(judged, key=lambda name: [int(number) for number in re.findall(r"\d+", name)]):
+            claim, word = claims.CLAIMS[name], outcome(judged[name])
+            counts[claim.listed][word] += 1
             # classes of the link itself would be lost when Sphinx resolves it
-            css = word.replace(" ", "-")
-            parts.append(f"[[{MARKS[word]} {name}](#{anchor(name)})]{{.mark .verdict-{css}}}")
-        return "\n".join(parts)
+            mark = f"[[{MARKS[word]} {name}](#{anchor(name)})]{{.mark .verdict-{word.replace(' ', '-')}}}"
+            lines.append(f"- {mark} {claim.filled(claim.words)} *{word.capitalize()}.*")
+        return "\n".join(lines)
 
     for path in sorted(chapters.glob("*.ipynb")):
-        if judged := {name: outcome(text) for name, text in shown(path).items()}:
-            lines.append(f"**{title(path)}**\\\n{marks(judged)}")
-    for prefix in ("C2", "C3", "C4", "O"):
-        if judged := {name: outcome(text) for name, text in others.items() if name.startswith(prefix)}:
-            chapter = "Open questions" if prefix == "O" else f"Second list, chapter {prefix[1]}"
-            lines.append(f"**{chapter}**\\\n{marks(judged)}")
+        if shown(path):
+            parts.append(f"**{title(path)}**\n\n{marks(shown(path))}")
+    for name, heading in LISTS.items():
+        if waiting := {claim: others[claim] for claim in others if claims.CLAIMS[claim].listed == name}:
+            parts.append(f":::{{dropdown}} In no chapter yet: {heading}\n{marks(waiting)}\n:::")
+    legends = []
     for name, words in counts.items():
         if words:
             legend = ", ".join(f"{MARKS[word]} {word}: {words[word]}" for word in MARKS if words[word])
-            of = (
-                "claims" if name == "first" else LISTS[name] if name == "open" else f"claims of {LISTS[name]}"
-            )
-            lines.append(f"{sum(words.values())} {of}. {legend}.")
-    return "\n\n".join(lines)
+            of = {"first": "claims", "open": LISTS[name]}.get(name, f"claims of {LISTS[name]}")
+            legends.append(f"{sum(words.values())} {of}. {legend}.")
+    return "\n\n".join(legends + parts)
 
 
 def ledger(chapters: Path, known: list[Run]) -> str:
@@ -121,20 +121,21 @@ def ledger(chapters: Path, known: list[Run]) -> str:
     for path in sorted(chapters.glob("*.ipynb")):
         parts += [f"## {title(path)}"] if shown(path) else []
         for name in shown(path):
-            see = f"{name}, from {{doc}}`the chapter <chapters/{path.stem}>`"
             figure = claims.CLAIMS[name].figure
-            parts += _block(name, see + f", {{numref}}`{figure}`:" if figure else see + ":", known)
+            place = f"{{doc}}`the chapter <chapters/{path.stem}>`" + f", {{numref}}`{figure}`" * bool(figure)
+            parts += _block(name, f" ({place})", known)
     for name, heading in LISTS.items():
         waiting = [claim for claim in unshown(chapters) if claims.CLAIMS[claim].listed == name]
         parts += [f"## {heading[0].upper()}{heading[1:]}: in no chapter yet"] if waiting else []
         for claim in waiting:
-            parts += _block(claim, f"{claim}:", known)
+            parts += _block(claim, "", known)
     return "\n\n".join(parts)
 
 
-def _block(name: str, see: str, known: list[Run]) -> list[str]:
-    """A claim in the ledger; raw HTML cannot carry a label."""
-    return [f"({anchor(name)})=", see, claims.verdict(name, known)._repr_html_()]
+def _block(name: str, place: str, known: list[Run]) -> list[str]:
+    """A claim in the ledger, its words first; raw HTML cannot carry a label."""
+    words = claims.CLAIMS[name].filled(claims.CLAIMS[name].words)
+    return [f"({anchor(name)})=", words + place, claims.verdict(name, known)._repr_html_()]
 
 
 def confirmation(known: list[Run], folder: Path) -> str:
@@ -155,9 +156,8 @@ def confirmation(known: list[Run], folder: Path) -> str:
         return f"{when} No claim has been judged on seeds 5 to 9 yet."
     started = min(run.info["started"] for run in fresh)
     (folder / "assets/confirmation.svg").write_bytes(figures.svg(figures.confirmed(pd.DataFrame(rows))))
-    changed = [
-        row["claim"] for row in rows if (row["seen"] >= claims.ENOUGH) != (row["fresh"] >= claims.ENOUGH)
-    ]
+    holds = {row["claim"]: [row[name] >= claims.ENOUGH for name in ("seen", "fresh")] for row in rows}
+    changed = [name for name, (before, now) in holds.items() if before != now]
     moved = f"Across the line moved: {', '.join(changed)}." if changed else "None moved across the line."
     return CONFIRMED.format(when=when, started=started[:16].replace("T", " "), number=len(rows), moved=moved)
 

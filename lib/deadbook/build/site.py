@@ -7,6 +7,7 @@ book imports this module, so it needs Sphinx alone (no torch, nothing of deaduni
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import shutil
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -34,22 +36,22 @@ LOCAL = {
     # of the script, so that all scripts of a page stay below 750 kB.
     "mathjax_path": "vendor/katex/katex.min.js",
     "mathjax_options": {"defer": "defer"},
-    "nb_ipywidgets_js": {  # in this order, on pages with widgets only
-        "widgets.js": {"defer": "defer"},
-        "vendor/widgets/embed.js": {"defer": "defer"},
-    },
+    "nb_ipywidgets_js": {"widgets.js": {"defer": "defer"}},  # on pages with widgets only; it loads embed.js
 }
 # HTML of the theme and of Sphinx that screen readers read wrongly, and its replacement.
 MENDED = (
     ('<summary aria-label="Toggle hidden content">', "<summary>"),  # its text is a better label
-    (
-        'search-button__button pst-js-only" title="Search" aria-label="Search"',
-        'search-button__button pst-js-only"',
-    ),
+    (' pst-js-only" title="Search" aria-label="Search"', ' pst-js-only"'),
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),  # its children are not items
     ('<dl>\n<dd><em class="sig-param">', '<dl role="presentation">\n<dd><em class="sig-param">'),  # no terms
 )
-LAB_DATA = re.compile(r'<script type="application/json" class="lab-data">(.*?)</script>', re.S)
+# Data of pieces and the state of widgets: a file each, loaded when what they are for comes into view.
+KINDS = r'json" class="lab-data|vnd.jupyter.widget-state\+json'
+DATA = re.compile(rf'<script type="application/({KINDS})">(.*?)</script>', re.S)
+LOADERS = {"json": 'deadunitsLab.data["{name}"] = {data};\n', "vnd.": "deadunitsWidgets({data});\n"}
+PICTURE = re.compile(r'src="data:image/(svg|png)(?:\+xml)?(;base64)?,([^"]{2000,})"')
+IMAGE = re.compile(r'<img (?!loading)(?=[^>]*src="[./]*_images/([^"]+)")')
+SEARCH = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*')
 INDEX = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><link rel="icon" href="data:,">
 <meta http-equiv="refresh" content="0; url={page}"></head><body><a href="{page}">{title}</a></body></html>
@@ -148,22 +150,45 @@ def write_index(app: Sphinx, error: Exception | None) -> None:
 
 
 def mend(app: Sphinx, error: Exception | None) -> None:
-    """Replace ``MENDED`` in all pages; data of pieces become files, loaded when a piece comes into view."""
+    """Replace ``MENDED`` in all pages; what is not seen at once, or not used, leaves them."""
     if error is None and app.builder.format == "html":
-        for page in Path(app.outdir).rglob("*.html"):
+        top = Path(app.outdir)
+        for page in top.rglob("*.html"):
             before = after = page.read_text("utf-8")
             for wrong, right in MENDED:
                 after = after.replace(wrong, right)
-            after = LAB_DATA.sub(lambda found: _apart(found[1], Path(app.outdir, "_static/lab")), after)
+            if page.name != "search.html":  # the theme would search while one types, which is off
+                after = SEARCH.sub("", after)
+            after = DATA.sub(lambda found: _data(found, top / "_static/lab"), after)
+            to_images = f"{'../' * (len(page.relative_to(top).parts) - 1)}_images"
+            after = PICTURE.sub(lambda found, to=to_images: _picture(found, top / "_images", to), after)
+            after = IMAGE.sub(lambda found: f"<img {_lazily(top / '_images' / found[1])}", after)
             if after != before:
                 page.write_text(after, "utf-8")
 
 
-def _apart(data: str, folder: Path) -> str:
+def _data(found: re.Match[str], folder: Path) -> str:
     """Write data as a classic script, which a page read from a file may load; what names it there."""
+    kind, data = found.groups()
     name = f"data-{hashlib.sha256(data.encode()).hexdigest()[:16]}.js"
-    (folder / name).write_text(f'deadunitsLab.data["{name}"] = {data};\n', "utf-8")
-    return f'<script type="application/json" class="lab-data" data-file="{name}"></script>'
+    (folder / name).write_text(LOADERS[kind[:4]].replace("{name}", name).replace("{data}", data), "utf-8")
+    return f'<script type="application/{kind}" data-file="{name}"></script>'
+
+
+def _picture(found: re.Match[str], folder: Path, to_images: str) -> str:
+    """Write a large picture that stands in the page as a file."""
+    kind, coded, data = found.groups()
+    content = base64.b64decode(data) if coded else unquote(data).encode()
+    name = f"{hashlib.sha256(content).hexdigest()[:32]}.{kind}"
+    (folder / name).write_bytes(content)
+    return f'src="{to_images}/{name}"'
+
+
+def _lazily(path: Path) -> str:
+    """Attributes of a picture: loaded when it comes near; the room of a figure is kept until then."""
+    size = re.search(rb'<svg[^>]* width="([\d.]+)pt" height="([\d.]+)pt"', path.read_bytes()[:2000])
+    width, height = (round(float(value) * 4 / 3) for value in size.groups()) if size else (0, 0)
+    return 'loading="lazy" ' + f'width="{width}" height="{height}" ' * bool(size)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

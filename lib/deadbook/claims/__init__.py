@@ -72,10 +72,24 @@ class Verdict:
             return [*parts, f"All seeds together: the criterion {'holds' if held else 'does not hold'}"]
         return [*parts, f"The criterion holds in {held} of {in_seeds(len(self.evidence))}"]
 
+    def _line(self) -> str:
+        """The thesis's numbers and ours; without one of the thesis, the first that the criterion measures."""
+        beside = [] if self.differs else compared(self.claim, self.evidence)
+        if beside:
+            thesis = " / ".join(_stated(number.thesis) for number in beside)
+            ours = " / ".join(_number(number.ours) for number in beside)
+            return f"{beside[0].name + ': ' if len(beside) == 1 else ''}thesis {thesis}, here {ours}"
+        name, _, ours = self.measured()[0].partition(": ")
+        return f"{name}: here {ours}" if self.evidence else ""
+
     def _repr_html_(self) -> str:
+        """One line, a heading, as a section of the page holds it; and what unfolds beside it."""
         claim, css = self.claim, self.outcome.replace(" ", "-")
         shown = str(self).partition(" (")[0]
-        rows = {"Criterion": [claim.filled(claim.criterion)], "Measured": self.measured()}
+        words, criterion = claim.filled(claim.words), claim.filled(claim.criterion)
+        rows = {"Claim": [f"{words} (thesis, {claim.place})"], "Criterion": [criterion]}
+        if self.outcome != "not run yet":
+            rows["Measured"] = self.measured()
         if self.other and self.other.evidence:
             rows["On other images"] = self.other.measured()
             if self.other.outcome != self.outcome:
@@ -85,26 +99,20 @@ class Verdict:
         if self.outcome == "not judged":
             rows["Why not judged"] = ["the criterion speaks of " + _words(self.differs)]
         if self.exploration:
-            numbers = {
-                "": self.numbers,
-                ", other images": compared(claim, self.other.evidence if self.other else ()),
-            }
-            lines = [_beside(number, where) for where, of in numbers.items() for number in of]
+            elsewhere = compared(claim, self.other.evidence if self.other else ())
+            lines = [_beside(number, "") for number in self.numbers]
+            lines += [_beside(number, ", other images") for number in elsewhere]
             rows |= {"The thesis's number": lines} if lines else {}
             if self.exploration.evidence:
                 rows["Exploration"] = [str(self.exploration), *self.exploration.measured()]
-        if self.outcome == "not run yet":
-            del rows["Measured"]
-        items = "".join(
-            f"<dt>{name}</dt><dd>{'<br>'.join(map(html.escape, lines))}</dd>" for name, lines in rows.items()
-        )
+        texts = {name: "<br>".join(map(html.escape, lines)) for name, lines in rows.items()}
+        items = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in texts.items())
+        note = "; ".join(filter(None, [self._line(), self.note]))
         return (
-            f'<div class="verdict verdict-{css}"><p class="verdict-head">'
+            f'<div class="verdict verdict-{css}"><h3 class="verdict-head">'
             f'<span class="verdict-id">{claim.id}</span> <span class="verdict-word">{shown}</span> '
-            f'<span class="verdict-note">{html.escape(self.note)}</span></p>'
-            f'<p class="verdict-claim">{html.escape(claim.filled(claim.words))} '
-            f'<span class="verdict-where">(thesis, {html.escape(claim.place)})</span></p>'
-            f"<dl>{items}</dl></div>"
+            f'<span class="verdict-note">{html.escape(note)}</span></h3>'
+            f"<details><summary>Details<span> of {claim.id}</span></summary><dl>{items}</dl></details></div>"
         )
 
 
@@ -144,12 +152,9 @@ def _judged(claim: Claim, known: Sequence[Run]) -> Verdict:
     cases = [chosen] if claim.pooled else cases
 
     def evidence(case: Case, on: str) -> Evidence | None:
-        found = None
-        with suppress(
-            *(LookupError, ValueError, AttributeError) if differs else ()
-        ):  # such tables may lack anything
-            found = claim.evidence(case, on) if case else None
-        return found
+        wrong = (LookupError, ValueError, AttributeError) if differs else ()  # such tables may lack anything
+        with suppress(*wrong):
+            return claim.evidence(case, on) if case else None
 
     scored, other = ([evidence(case, name) for case in cases] for name in (claim.scored_on, "other"))
     number, few = len(seeds) if claim.pooled else 0, fewest(chosen)
@@ -219,15 +224,17 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def _stated(thesis: float | list[float]) -> str:
+    """A number of the thesis, or a range."""
+    return " to ".join(map(_number, thesis if isinstance(thesis, list) else [thesis]))
+
+
 def _beside(number: Compared, where: str) -> str:
     """A number of the thesis beside ours, in words."""
-    thesis = number.thesis if isinstance(number.thesis, list) else [number.thesis]
-    stated = " to ".join(map(_number, thesis))
-    interval = (
-        f"95%: {_number(number.low)} to {_number(number.high)}" if number.low == number.low else "one seed"
-    )
+    spread = f"95%: {_number(number.low)} to {_number(number.high)}"
+    interval = spread if number.low == number.low else "one seed"
     ours = f"{_number(number.ours)} here ({interval})"
-    return f"{number.name}{where}: {stated} in the thesis, {ours}: number {number.outcome}"
+    return f"{number.name}{where}: {_stated(number.thesis)} in the thesis, {ours}: number {number.outcome}"
 
 
 def _words(setting: Mapping[str, Allowed]) -> str:
