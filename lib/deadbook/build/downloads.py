@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 
 from deadbook.build.book import TABLES, runs_shown
 from deadbook.build.site import repository
-from deadbook.runs import PUBLISHED
+from deadbook.runs import PUBLISHED, Run
 
 BINDER = "https://mybinder.org/v2/git/{address}/{branch}?urlpath=lab/tree/notebooks/{chapter}.ipynb"
 COLAB = "https://colab.research.google.com/{address}/blob/{branch}/.colab/start.ipynb"
@@ -20,11 +20,12 @@ COLAB = "https://colab.research.google.com/{address}/blob/{branch}/.colab/start.
 def files(source: Path, chapter: str, folder: Path) -> dict[str, str]:
     """Put what belongs to a chapter in a folder: the names of the files, and what they are."""
     shown = runs_shown(source / f"book/chapters/{chapter}.ipynb")
-    snapshots = [source / PUBLISHED / name / "snapshots.parquet" for name in shown]
+    known = [Run(source / PUBLISHED / name) for name in shown]
+    carried = [run.folder / "snapshots.parquet" for run in known if run.info["experiment"] == "checkpoint"]
     wanted = {
         repository(source) / f"notebooks/{chapter}.ipynb": ("-source.ipynb", "Notebook without outputs"),
         source / TABLES / f"{chapter}.parquet": (".parquet", "Table of the published runs"),
-        **dict.fromkeys(snapshots, ("-network.parquet", "Weights of the network")),
+        **dict.fromkeys(carried, ("-network.parquet", "Weights of the network")),
     }
     found = {}
     folder.mkdir(parents=True, exist_ok=True)
