@@ -348,6 +348,35 @@ def test_a_piece_fits_and_can_be_heard(page: Page, address: str, chapter: str, a
         assert [(fault["id"], [node["html"] for node in fault["nodes"][:3]]) for fault in serious] == []
 
 
+MOVING = """() => [...document.querySelectorAll("*")].flatMap((element) => {
+  const moves = (part) => {
+    const { transitionDuration, animationName, scrollBehavior } = getComputedStyle(element, part);
+    return parseFloat(transitionDuration) > 0 || animationName !== "none" || scrollBehavior === "smooth";
+  };
+  return [null, "::before", "::after"].filter(moves).map((part) => element.className + (part ?? ""));
+})"""
+
+
+def test_where_less_motion_is_asked_for_nothing_moves_by_itself(
+    chromium: Browser, address: str, tmp_path: Path, site: Path
+) -> None:
+    with chromium.new_context(reduced_motion="reduce") as context:
+        page = context.new_page()
+        lines = opened(page, address, "04-2-unit-pruning").locator(".lab-charts path")
+        assert page.evaluate(MOVING) == []
+        expect(lines).to_have_count(2)
+        whole = [line.get_attribute("d").count("L") for line in lines.all()]
+        assert whole == [20, 20]  # not drawn before all its points are known
+        page.goto(kill_page(tmp_path, site))
+        piece = page.locator(".lab-live[data-step]")
+        page.wait_for_timeout(300)
+        assert piece.get_attribute("data-step") == "0"
+        piece.get_by_role("button", name="Play").click()
+        page.wait_for_function("document.querySelector('.lab-live').dataset.step > 10")
+        piece.get_by_role("button", name="Pause").click()
+        expect(piece.get_by_role("button", name="Play")).to_be_visible()
+
+
 def test_in_print_and_without_javascript_there_is_the_figure(
     chromium: Browser, page: Page, address: str
 ) -> None:

@@ -418,10 +418,11 @@
     // --- curves ----------------------------------------------------------------------------------------------------------------
     const charts = h("div", { class: "lab-charts" });
     function drawCurves() {
+      const drawable = (slot) => (ui.calm() && curves[slot].at(-1)?.fraction !== 1 ? [] : curves[slot]);
       const named = Object.fromEntries(NAMES[state.what]);
       const make = (title, of, y, yWords) => {
         const lines = ["score", "other"].filter((slot) => state[slot]).map((slot, i) => ({
-          colour: ui.COLOURS[state[slot]], dash: i ? "6 4" : null, points: curves[slot].map((point) => [point.fraction, of(point)]),
+          colour: ui.COLOURS[state[slot]], dash: i ? "6 4" : null, points: drawable(slot).map((point) => [point.fraction, of(point)]),
         }));
         const told = curves.score.filter(({ fraction }) => (20 * fraction) % 4 === 0).map((point) => `${yWords(of(point))} at ${ui.percent(point.fraction, 0)}`);
         return ui.chart({ title, lines, x: [0, 1], y, mark: state.fraction, xWords: (value) => ui.percent(value, 0), yWords, label: `${title}: ${told.join(", ")}` });

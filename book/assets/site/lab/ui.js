@@ -211,8 +211,11 @@ deadunitsLab.ui = (() => {
     return network + (LICENCES[data.dataset] ?? "");
   }
 
+  /** Whether the reader asks for less motion: then a curve is drawn when all of it is known. */
+  const calm = () => globalThis.matchMedia("(prefers-reduced-motion: reduce)").matches;
+
   const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
   const thousands = (value) => value.toLocaleString("en-US");
 
-  return { source, COLOURS, h, s, choice, select, slider, picture, geometry, cellOf, grey, chart, bars, worker, roving, percent, thousands };
+  return { source, calm, COLOURS, h, s, choice, select, slider, picture, geometry, cellOf, grey, chart, bars, worker, roving, percent, thousands };
 })();

@@ -60,7 +60,7 @@
         await new Promise((resume) => setTimeout(resume));
         if (own !== token) return;
         const moved = [{ layer, index, value: weight * (1 - place) }];
-        answer({ kind: "point", layer, index, place, ...Object.fromEntries(kinds().map((kind) => [kind, change(kind, moved)])) });
+        answer({ kind: "point", layer, index, place, last: place === PLACES.at(-1), ...Object.fromEntries(kinds().map((kind) => [kind, change(kind, moved)])) });
       }
     }
 
@@ -115,6 +115,7 @@
       } else if (message.kind === "point") {
         if (current(message)) points.push(message);
         points.sort((a, b) => a.place - b.place);
+        if (ui.calm() && !message.last) return;
       } else if (message.kind === "exact") {
         busy = false;
         if (current(message)) exact = message;
