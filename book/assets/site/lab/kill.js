@@ -83,8 +83,8 @@
           mrs: Array.from(seen.layers[name].mrs),
           incoming: Array.from(nn.norms(layer, 1)),
           outgoing: Array.from(out),
-          dead: mrp.map((value) => value <= BELOW * nn.mean(mrp)),
-          frozen: gradient.map((value) => value <= BELOW * nn.mean(gradient)),
+          dead: nn.small(mrp, BELOW),
+          frozen: nn.small(gradient, BELOW),
           outputs: Array.from({ length: layer.units }, (_, unit) => sampled(seen.pass.values[k + 1], layer.units, height * width, unit)),
         };
       });
@@ -226,12 +226,7 @@
     const history_ = (url) => { try { globalThis.history.replaceState(null, "", url); } catch { /* from a file */ } };
 
     // --- what is seen ----------------------------------------------------------------------------------------------------------
-    const number = (name) => {
-      const value = h("strong", {}, "…");
-      const note = h("small");
-      return { element: h("div", {}, h("span", {}, name), value, note), value, note };
-    };
-    const numbers = { step: number("step"), accuracy: number("test accuracy"), mrp: number("MRP of the unit, nats") };
+    const numbers = { step: ui.number("step"), accuracy: ui.number("test accuracy"), mrp: ui.number("MRP of the unit, nats") };
     const lamps = Object.fromEntries(["dead", "frozen"].map((name) => [name, h("span", { class: "lab-lamp" }, name)]));
     const said = h("p", { class: "lab-said", role: "status" });
     const charts = h("div", { class: "lab-charts" });

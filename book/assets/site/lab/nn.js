@@ -467,6 +467,9 @@ deadunitsLab.engine = function engine() {
     return found;
   }
 
+  /** Which values are at most a share of their mean: dead by MRP, frozen by the output gradient (thesis: 3.2). */
+  const small = (values, share) => Array.from(values, (value) => value <= share * mean(values));
+
   /** Norms of incoming weights, a number a unit: the sum of |w|, or of w squared as in the thesis. */
   function norms({ units, weight }, power) {
     const found = new Float64Array(units);
@@ -556,7 +559,7 @@ deadunitsLab.engine = function engine() {
   }
 
   return {
-    network, smallCNN, copy, forward, backward, losses, lossGradient, judge, gradient, step, observe, penalties, norms, generator,
+    network, smallCNN, copy, forward, backward, losses, lossGradient, judge, gradient, step, observe, penalties, small, norms, generator,
     shuffled, chosen, count, lowest, unpacked, hidden, place, isLinear, best, mean, sizeOf,
   };
 };

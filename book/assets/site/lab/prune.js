@@ -196,12 +196,7 @@
     const reset = h("button", { type: "button", click: () => { fraction.set(0); changed({ fraction: 0 }, false); } }, "Restore all");
 
     // --- numbers ---------------------------------------------------------------------------------------------------------------
-    const number_ = (name) => {
-      const value = h("strong", {}, "…");
-      const note = h("small");
-      return { element: h("div", {}, h("span", {}, name), value, note), value, note };
-    };
-    const numbers = { accuracy: number_("accuracy"), loss: number_("loss, nats"), parameters: number_("parameters left") };
+    const numbers = { accuracy: ui.number("accuracy"), loss: ui.number("loss, nats"), parameters: ui.number("parameters left") };
     const said = h("p", { class: "lab-said", role: "status" }, "The scores are being computed.");
     const beside = h("p", { class: "lab-beside" });
 

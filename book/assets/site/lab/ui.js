@@ -50,6 +50,12 @@ deadunitsLab.ui = (() => {
     return { element: h("div", { class: "lab-field" }, h("label", { for: id }, label), list), list, fill };
   }
 
+  /** A large number under its name, and a note. */
+  function number(name) {
+    const [value, note] = [h("strong", {}, "…"), h("small")];
+    return { element: h("div", {}, h("span", {}, name), value, note), value, note };
+  }
+
   /** A slider with its value in words beside it, which screen readers get too. */
   function slider(label, { min, max, step, value, words, changed }) {
     const id = `lab-${++ids}`;
@@ -217,5 +223,5 @@ deadunitsLab.ui = (() => {
   const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
   const thousands = (value) => value.toLocaleString("en-US");
 
-  return { source, calm, COLOURS, h, s, choice, select, slider, picture, geometry, cellOf, grey, chart, bars, worker, roving, percent, thousands };
+  return { source, calm, COLOURS, h, s, choice, select, number, slider, picture, geometry, cellOf, grey, chart, bars, worker, roving, percent, thousands };
 })();

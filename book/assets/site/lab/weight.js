@@ -193,11 +193,7 @@
     const said = h("p", { class: "lab-said", role: "status" }, "The loss is being computed.");
     const together = h("p", { role: "status" });
     const charts = h("div");
-    const number = (name) => {
-      const value = h("strong", {}, "…");
-      return { element: h("div", {}, h("span", {}, name), value), value };
-    };
-    const numbers = { exact: number("exact change, nats"), tangent: number("first order"), parabola: number("second order"), other: number("on test images") };
+    const numbers = { exact: ui.number("exact change, nats"), tangent: ui.number("first order"), parabola: ui.number("second order"), other: ui.number("on test images") };
 
     const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(5);
     function expansion(place) {
