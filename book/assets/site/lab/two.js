@@ -17,6 +17,7 @@
     const state = { activation: "relu", seed: 5, unit: 0, multiplier: 100, ...data.state, ...model.get("state") };
     let net, step, history, attack, attacked;
     let left = 0; // steps to go
+    let ticking = false; // another frame comes
     let words = [];
 
     /** Weights and biases uniform in ±1/sqrt(fan-in), as PyTorch's. */
@@ -40,15 +41,14 @@
     }
     /** So many steps, a few a picture; those of an attack one by one, slowly. */
     function run(steps) {
-      const idle = left === 0;
       left = steps;
-      if (idle && steps) frame();
-      else if (!steps) draw();
+      if (!ticking) frame();
     }
     function frame() {
       for (let i = attack ? 1 : 3; i > 0 && left > 0; i--, left--) advance();
       draw();
-      if (left > 0) attack ? setTimeout(frame, 200) : requestAnimationFrame(frame);
+      ticking = left > 0;
+      if (ticking) attack ? setTimeout(frame, 200) : requestAnimationFrame(frame);
     }
 
     const [WIDTH, HEIGHT, CELL] = [360, 240, 6];
