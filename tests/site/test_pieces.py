@@ -276,6 +276,17 @@ def test_an_attack_does_to_the_unit_what_it_does_in_pytorch(
     assert float(piece.get_attribute("data-mrp")) == pytest.approx(mrp[2], rel=0.01, abs=1e-6)
     dead = mrp[2] <= 0.05 * sum(mrp) / 8
     assert piece.get_attribute("data-dead") == str(dead).lower()
+    look = piece.get_by_role("slider", name="look at step")
+    for _ in range(7):  # back through the steps of the attack
+        look.press("ArrowLeft")
+    page.wait_for_function("document.querySelector('.lab-live').dataset.step == 13")
+    expect(look).to_have_attribute("aria-valuetext", "13 (attack)")
+    mrp = attacked(data, activation, norm, 13, {"from": 11, "unit": 2, "multiplier": 1000})
+    assert float(piece.get_attribute("data-mrp")) == pytest.approx(mrp[2], rel=0.01, abs=1e-6)
+    piece.get_by_role("button", name="First step of the attack").click()
+    page.wait_for_function("document.querySelector('.lab-live').dataset.step == 11")
+    look.press("End")
+    page.wait_for_function("document.querySelector('.lab-live').dataset.step == 20")
 
 
 def test_a_shared_link_repeats_the_attack(page: Page, tmp_path: Path) -> None:
