@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from deadbook import datasets, runs
 from deadbook.widgets import lab
-from deadunits import compaction, counting, mean_replacement, models, pruning, unit_scorers
+from deadunits import compaction, counting, mean_replacement, models, pruning, scorers, unit_scorers
 from deadunits.data import Batch
 
 LAYERS = ["conv1", "conv2", "fc1"]
@@ -212,3 +213,38 @@ def test_fractions_are_counted_as_the_library_counts():
     _, _, data = network("relu", False)
     pairs = [[k / 200, n] for k in range(201) for n in (1, 8, 10, 16, 64, 100, 3200, 20480)]
     assert node(data, "counts", pairs=pairs) == [counting.count(*pair) for pair in pairs]
+
+
+def serve(data: dict, what: str, score: str, until: dict) -> dict:
+    """What the worker of the prune piece answers to one move, and its processor time."""
+    move = {"kind": "fraction", "id": 1, "what": what, "score": score, "by": "layer", "carry": True}
+    return node(data, "serve", messages=[move | {"fraction": 0.1}], until=until)
+
+
+@pytest.mark.parametrize(("what", "score"), [("units", "mrs"), ("weights", "magnitude")])
+def test_the_first_answer_to_a_move_takes_less_than_100_ms(published, what, score):
+    """Of processor time; by the first images if all of them take longer."""
+    net, sets, data = published
+    found = serve(data, what, score, {"kind": "judged"})
+    assert found["milliseconds"] < 100
+    keep = {name: ~torch.tensor(gone).bool() for name, gone in found["gone"][what].items()}
+    if what == "units":
+        seen = mean_replacement.observe(net, sets["train_probe"], LAYERS)
+        net = compaction.propagate(net, keep, h={layer: units.mean for layer, units in seen.items()})
+        kept = contextlib.nullcontext()
+    else:
+        kept = pruning.pruned(
+            net, {f"{n}.weight": k.view_as(net.get_submodule(n).weight) for n, k in keep.items()}
+        )
+    images = sets["test"]
+    with kept, torch.no_grad():
+        loss = F.cross_entropy(net(images.x[: found["images"]]), images.y[: found["images"]]).item()
+    assert math.isclose(found["loss"], loss, rel_tol=1e-4)
+
+
+def test_the_exact_loss_change_of_each_weight_is_the_librarys(published):
+    net, sets, data = published
+    changes = serve(data, "weights", "magnitude", {"kind": "exact", "share": 1})["changes"]
+    names = [name for name, _ in net.named_parameters() if name.endswith("weight")]
+    for name, change in scorers.loss_change(net, sets["train_probe"], names).items():
+        assert_near(changes[name.removesuffix(".weight")], change)

@@ -1,6 +1,7 @@
 // What nn.js computes, for tests against PyTorch: a job as JSON on the standard input, the results as JSON on the output.
 require("../../book/assets/site/lab/nn.js");
-const { nn } = globalThis.deadunitsLab;
+require("../../book/assets/site/lab/prune.js");
+const { nn, prune } = globalThis.deadunitsLab;
 const job = JSON.parse(require("fs").readFileSync(0, "utf8"));
 const { net, sets } = nn.unpacked(job.data);
 const list = (values) => Array.from(values);
@@ -43,7 +44,22 @@ const jobs = {
     const { loss, right } = nn.judge(net, sets[set], constants);
     return { loss, right };
   },
-  lowest: ({ scores, fraction, by, whole }) => lists(nn.lowest(scores, fraction, by, whole)),
-  counts: ({ pairs }) => pairs.map(([fraction, n]) => nn.count(fraction, n)),
+  lowest: ({ scores, fraction, by, whole }) => lists(prune.lowest(scores, fraction, by, whole)),
+  counts: ({ pairs }) => pairs.map(([fraction, n]) => prune.count(fraction, n)),
+  /** What the worker of the prune piece answers to messages, until an answer has the wanted properties; and its processor time. */
+  serve: ({ messages, until }) => new Promise((resolve) => {
+    let before = process.cpuUsage();
+    const act = prune.service({ nn }, (answer) => {
+      if (answer.kind === "loaded") {
+        before = process.cpuUsage();
+        messages.forEach(act);
+      } else if (Object.entries(until).every(([name, value]) => answer[name] === value)) {
+        const { user, system } = process.cpuUsage(before);
+        const plain = (_, value) => (ArrayBuffer.isView(value) ? list(value) : value);
+        resolve({ ...JSON.parse(JSON.stringify(answer, plain)), milliseconds: (user + system) / 1000 });
+      }
+    });
+    act({ kind: "load", data: job.data });
+  }),
 };
-process.stdout.write(JSON.stringify(jobs[job.job](job)));
+Promise.resolve(jobs[job.job](job)).then((found) => process.stdout.write(JSON.stringify(found), () => process.exit()));

@@ -204,14 +204,21 @@ def test_a_drawn_digit_is_answered(page: Page, address: str) -> None:
     assert before
 
 
-def kill_page(tmp_path: Path, site: Path, **state: object) -> str:
-    """A page with the second piece alone, which starts with that."""
-    still = Figure()
-    head = f'<script defer src="{(site / "_static/lab/mount.js").as_uri()}"></script>'
-    page = tmp_path / "kill.html"
-    text = lab.piece("kill", lab.digits(), still, "a figure", **state).data
-    page.write_text(f'<!doctype html><html lang="en"><title>kill</title>{head}<body>{text}', "utf-8")
+def page_of(tmp_path: Path, name: str, values: dict, **state: object) -> str:
+    """A page with a piece alone, which starts with that."""
+    assets = Path(__file__).parents[2] / "book/assets/site"
+    head = f'<script defer src="{(assets / "lab/mount.js").as_uri()}"></script>'
+    for style in ("deadunits.css", "lab/lab.css"):
+        head += f'<link rel="stylesheet" href="{(assets / style).as_uri()}">'
+    text = lab.piece(name, values, Figure(), "a figure", **state).data
+    page = tmp_path / f"{name}.html"
+    page.write_text(f'<!doctype html><html lang="en"><title>{name}</title>{head}<body>{text}', "utf-8")
     return page.as_uri()
+
+
+def kill_page(tmp_path: Path, **state: object) -> str:
+    """A page with the second piece."""
+    return page_of(tmp_path, "kill", lab.digits(), **state)
 
 
 class Chance:
@@ -263,9 +270,9 @@ def attacked(data: dict, activation: str, batch_norm: bool, steps: int, attack: 
 
 @pytest.mark.parametrize(("activation", "norm"), [("relu", False), ("tanh", False), ("relu", True)])
 def test_an_attack_does_to_the_unit_what_it_does_in_pytorch(
-    page: Page, site: Path, tmp_path: Path, activation: str, norm: bool
+    page: Page, tmp_path: Path, activation: str, norm: bool
 ) -> None:
-    page.goto(kill_page(tmp_path, site, activation=activation, norm=norm, multiplier=1000, unit=2))
+    page.goto(kill_page(tmp_path, activation=activation, norm=norm, multiplier=1000, unit=2))
     piece = page.locator(".lab-live[data-step]")
     piece.get_by_role("button", name="10 steps").click()
     page.wait_for_function("document.querySelector('.lab-live').dataset.step == 10")
@@ -278,10 +285,21 @@ def test_an_attack_does_to_the_unit_what_it_does_in_pytorch(
     assert float(piece.get_attribute("data-mrp")) == pytest.approx(mrp[2], rel=0.01, abs=1e-6)
     dead = mrp[2] <= 0.05 * sum(mrp) / 8
     assert piece.get_attribute("data-dead") == str(dead).lower()
+    look = piece.get_by_role("slider", name="look at step")
+    for _ in range(7):  # back through the steps of the attack
+        look.press("ArrowLeft")
+    page.wait_for_function("document.querySelector('.lab-live').dataset.step == 13")
+    expect(look).to_have_attribute("aria-valuetext", "13 (attack)")
+    mrp = attacked(data, activation, norm, 13, {"from": 11, "unit": 2, "multiplier": 1000})
+    assert float(piece.get_attribute("data-mrp")) == pytest.approx(mrp[2], rel=0.01, abs=1e-6)
+    piece.get_by_role("button", name="First step of the attack").click()
+    page.wait_for_function("document.querySelector('.lab-live').dataset.step == 11")
+    look.press("End")
+    page.wait_for_function("document.querySelector('.lab-live').dataset.step == 20")
 
 
-def test_a_shared_link_repeats_the_attack(page: Page, site: Path, tmp_path: Path) -> None:
-    address, seen = kill_page(tmp_path, site), []
+def test_a_shared_link_repeats_the_attack(page: Page, tmp_path: Path) -> None:
+    address, seen = kill_page(tmp_path), []
     for _ in range(2):
         page.goto("about:blank")
         page.goto(f"{address}#kill=seed=3&activation=tanh&unit=1&multiplier=1000&at=6")
@@ -290,6 +308,51 @@ def test_a_shared_link_repeats_the_attack(page: Page, site: Path, tmp_path: Path
         seen.append(page.locator(".lab-live").evaluate("piece => [piece.dataset.mrp, piece.dataset.twin]"))
     assert seen[0] == seen[1]
     assert seen[0][0] != seen[0][1]
+
+
+@pytest.mark.parametrize(("activation", "multiplier"), [("relu", 100), ("tanh", 10_000)])
+def test_two_units_in_the_plane_do_what_they_do_in_pytorch(
+    page: Page, tmp_path: Path, activation: str, multiplier: int
+) -> None:
+    """Trained and attacked from the keyboard, on a telephone; with ReLU the line leaves all points."""
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0)).mul(0.22).add(1).round(decimals=3)
+    x[:, 0] += torch.arange(60) % 3 - 0.5
+    data = lab.points(x, torch.arange(60) % 3 == 1)
+    x, y = torch.tensor(data["points"]).double(), torch.tensor(data["labels"]).long()
+    act, chance = models.ACTIVATIONS[activation], Chance(5)
+    inner, outer = (torch.nn.utils.skip_init(torch.nn.Linear, 2, 2) for _ in range(2))
+    layers = [("fc1", inner), ("act", act()), ("fc2", outer)]
+    net = torch.nn.Sequential(OrderedDict(layers)).double()
+    with torch.no_grad():
+        for values in net.parameters():
+            numbers = [(2 * chance() - 1) / 2**0.5 for _ in range(values.numel())]
+            values.copy_(torch.tensor(numbers).view(values.shape))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
+    with Attack(net, optimizer, "fc1", [1], Schedule(101, 1, 5), multiplier):
+        for _ in range(105):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    mrp = unit_scorers.mrp(net, Batch(x, y), ["fc1"])["fc1"]
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(page_of(tmp_path, "two", data, activation=activation, multiplier=multiplier))
+    piece = page.locator(".lab-live[data-step='0']")
+    piece.get_by_role("button", name="100 steps").press("Enter")
+    piece = page.locator(".lab-live[data-step='100']")
+    piece.get_by_role("button", name="unit 1").press("Enter")
+    piece.get_by_role("button", name="Attack now").press("Enter")
+    piece = page.locator(".lab-live[data-step='105']")
+    assert float(piece.get_attribute("data-loss")) == pytest.approx(judged(net, Batch(x, y))[0], rel=1e-3)
+    shown = [float(one) for one in piece.get_attribute("data-mrp").split(",")]
+    assert shown == pytest.approx(mrp.tolist(), rel=1e-3, abs=1e-6)
+    positive = (net.fc1(x) > 0).sum(0).tolist()
+    assert activation == "tanh" or (positive[1] == 0 and mrp[1] == 0)
+    assert piece.get_attribute("data-answers") == ",".join(map(str, positive))
+    words = "Unit 1 is dead" if mrp[1] <= 0.05 * mrp.mean() else "Unit 1 is not dead"
+    expect(piece.locator(".lab-said")).to_contain_text(words)
+    if positive[1] in (0, len(x)):
+        expect(piece.locator(".lab-said")).to_contain_text("Its line has left all points.")
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_one_weight_to_zero_is_pytorchs(page: Page, address: str, site: Path) -> None:
@@ -336,7 +399,9 @@ def test_one_weight_to_zero_is_pytorchs(page: Page, address: str, site: Path) ->
     assert shown("first") == pytest.approx(change("train_probe", {11: 0}), rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("chapter", ["02-1-saliency", "02-2-weight-pruning", "03-2-batch-norm", "04-1-units"])
+@pytest.mark.parametrize(
+    "chapter", ["02-1-saliency", "02-2-weight-pruning", "03-1-dead-units", "03-2-batch-norm", "04-1-units"]
+)
 def test_a_piece_fits_and_can_be_heard(page: Page, address: str, chapter: str, axe: str) -> None:
     page.goto(f"{address}/book/chapters/{chapter}.html", wait_until="commit")
     page.locator(".lab").scroll_into_view_if_needed()
@@ -355,6 +420,35 @@ def test_a_piece_fits_and_can_be_heard(page: Page, address: str, chapter: str, a
         )
         serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
         assert [(fault["id"], [node["html"] for node in fault["nodes"][:3]]) for fault in serious] == []
+
+
+MOVING = """() => [...document.querySelectorAll("*")].flatMap((element) => {
+  const moves = (part) => {
+    const { transitionDuration, animationName, scrollBehavior } = getComputedStyle(element, part);
+    return parseFloat(transitionDuration) > 0 || animationName !== "none" || scrollBehavior === "smooth";
+  };
+  return [null, "::before", "::after"].filter(moves).map((part) => element.className + (part ?? ""));
+})"""
+
+
+def test_where_less_motion_is_asked_for_nothing_moves_by_itself(
+    chromium: Browser, address: str, tmp_path: Path
+) -> None:
+    with chromium.new_context(reduced_motion="reduce") as context:
+        page = context.new_page()
+        lines = opened(page, address, "04-2-unit-pruning").locator(".lab-charts path")
+        assert page.evaluate(MOVING) == []
+        expect(lines).to_have_count(2)
+        whole = [line.get_attribute("d").count("L") for line in lines.all()]
+        assert whole == [20, 20]  # not drawn before all its points are known
+        page.goto(kill_page(tmp_path))
+        piece = page.locator(".lab-live[data-step]")
+        page.wait_for_timeout(300)
+        assert piece.get_attribute("data-step") == "0"
+        piece.get_by_role("button", name="Play").click()
+        page.wait_for_function("document.querySelector('.lab-live').dataset.step > 10")
+        piece.get_by_role("button", name="Pause").click()
+        expect(piece.get_by_role("button", name="Play")).to_be_visible()
 
 
 def test_in_print_and_without_javascript_there_is_the_figure(

@@ -54,6 +54,28 @@ def units_over_time(history: pd.DataFrame, quantities: Mapping[str, str]) -> Fig
     return figure
 
 
+def plane(x: np.ndarray, y: np.ndarray, moments: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Section 3.2: points of two classes in the plane, and where units switch; a panel a moment.
+
+    Args:
+        x: points (N, 2).
+        y: labels (N,), 0 or 1.
+        moments: by title, incoming weights (units, 2) and biases (units,).
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    names = "first input", "second input"
+    with panels(1, len(moments), 2.8, *names, moments, sharey=True, sharex=True) as (figure, axes):
+        for ax, (weights, biases) in zip(axes.flat, moments.values(), strict=True):
+            for label, marker, colour in ((0, "o", "#D55E00"), (1, "s", "#0072B2")):
+                ax.plot(*x[y == label].T, marker, color=colour, markersize=3)
+            ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
+            for unit, (weight, bias) in enumerate(zip(np.asarray(weights), np.asarray(biases), strict=True)):
+                foot = -bias * weight / (weight @ weight)  # of the perpendicular from 0
+                style = {"color": "black", "linestyle": ("-", "--")[unit % 2], "label": f"unit {unit}"}
+                ax.axline(foot, foot + weight[::-1] * (1, -1), **style)
+    return figure
+
+
 @or_nothing
 def attacked_units(rows: pd.DataFrame, quantities: Sequence[str] = SHOWN, by: Sequence[str] = UNIT) -> Figure:
     """Figures 3.1, 3.5 and 3.9: what becomes of attacked units, a column a unit.

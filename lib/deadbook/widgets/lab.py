@@ -69,11 +69,16 @@ def digits() -> dict[str, Any]:
     return packed({}, sets, dataset="digits")
 
 
+def points(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """Points in the plane (N, 2), and their labels (N,), 0 or 1."""
+    return {"points": np.asarray(x).round(3).tolist(), "labels": np.asarray(y).astype(int).tolist()}
+
+
 def piece(name: str, values: Mapping[str, Any], still: Figure, alt: str, **state: Any) -> HTML:
-    """A piece, by the name of its script: "prune", "kill" or "weight".
+    """A piece, by the name of its script: "prune", "kill", "weight" or "two".
 
     Args:
-        values: `carried` or `digits`; without any, the figure alone is shown.
+        values: `carried`, `digits` or `points`; without any, the figure alone is shown.
         still: what is seen without JavaScript, and printed.
         alt: its words.
         state: what the piece starts with, as in the `state` of its script.

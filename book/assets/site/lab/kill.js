@@ -83,8 +83,8 @@
           mrs: Array.from(seen.layers[name].mrs),
           incoming: Array.from(nn.norms(layer, 1)),
           outgoing: Array.from(out),
-          dead: mrp.map((value) => value <= BELOW * nn.mean(mrp)),
-          frozen: gradient.map((value) => value <= BELOW * nn.mean(gradient)),
+          dead: nn.small(mrp, BELOW),
+          frozen: nn.small(gradient, BELOW),
           outputs: Array.from({ length: layer.units }, (_, unit) => sampled(seen.pass.values[k + 1], layer.units, height * width, unit)),
         };
       });
@@ -96,7 +96,7 @@
       for (let image = 0; image < sets.probe.y.length; image++) {
         for (let p = image % 3; p < area; p += area > 1 ? 3 : 1) values.push(h[(image * units + unit) * area + p]);
       }
-      return values;
+      return Float32Array.from(values); // the page keeps many
     }
 
     /** So many steps; measured now and then, and at each step while an attack lasts. */
@@ -135,13 +135,15 @@
     const data = model.get("data");
     const UNITS = { conv1: 8, fc1: 32 };
     const COLOURS = { own: "#D55E00", twin: "#0072B2" };
+    const MOST = 600; // measurements that are kept; those of an attack longer
     const base = { activation: "relu", norm: false, lr: 0.1, seed: 0, layer: "conv1", unit: 0, multiplier: 100, repeats: 10, interval: 2, at: null };
     const state = { ...base, ...data.state, ...model.get("state"), ...linked() };
     if (!["relu", "tanh"].includes(state.activation)) state.activation = "relu"; // a network of the reader's own
     let history = [];
     let attacks = [];
     let playing = false;
-    let latest = null;
+    let latest = null; // what is looked at
+    let back = false; // not the newest
     const worker = ui.worker(service, heard);
 
     /** What a shared link says. */
@@ -160,9 +162,10 @@
 
     function heard(message) {
       if (message.kind === "measured") {
-        if (message.started) history = [];
-        latest = message;
+        if (message.started) [history, back] = [[], false];
         history.push(message);
+        if (history.length > MOST) history = history.filter((one, i) => i % 2 === 0 || one.attacking || one === latest || one === message);
+        if (!back) latest = message;
         requestAnimationFrame(draw);
       } else if (message.kind === "paused") setPlaying(false);
       else if (message.kind === "planned") {
@@ -216,6 +219,15 @@
       min: 0, max: 4, step: 0.5, value: Math.log10(state.multiplier), words: (value) => ui.thousands(Math.round(10 ** value)), changed: (value) => changed({ multiplier: Math.round(10 ** value) }, false),
     });
     const repeats = ui.slider("repeats", { min: 1, max: 20, step: 1, value: state.repeats, words: String, changed: (value) => changed({ repeats: value }, false) });
+    const look = (one) => {
+      latest = one;
+      back = one !== history.at(-1);
+      draw();
+    };
+    const scrub = ui.slider("look at step", {
+      min: 0, max: 0, step: 1, value: 0, words: (i) => (history[i] ? ui.thousands(history[i].step) + (history[i].attacking ? " (attack)" : "") : "0"), changed: (i) => look(history[i]),
+    });
+    const toAttack = h("button", { type: "button", disabled: true, click: () => { look(history.find(({ attacking }) => attacking)); scrub.input.focus(); } }, "First step of the attack");
     const attack = h("button", { type: "button", class: "lab-attack", click: () => worker.post({ kind: "attack", attack: attackOf() }) }, "Attack now");
     const link = h("button", { type: "button", click: () => {
       const words = new URLSearchParams(Object.entries(state).filter(([name, value]) => name in base && value != null));
@@ -226,12 +238,7 @@
     const history_ = (url) => { try { globalThis.history.replaceState(null, "", url); } catch { /* from a file */ } };
 
     // --- what is seen ----------------------------------------------------------------------------------------------------------
-    const number = (name) => {
-      const value = h("strong", {}, "…");
-      const note = h("small");
-      return { element: h("div", {}, h("span", {}, name), value, note), value, note };
-    };
-    const numbers = { step: number("step"), accuracy: number("test accuracy"), mrp: number("MRP of the unit, nats") };
+    const numbers = { step: ui.number("step"), accuracy: ui.number("test accuracy"), mrp: ui.number("MRP of the unit, nats") };
     const lamps = Object.fromEntries(["dead", "frozen"].map((name) => [name, h("span", { class: "lab-lamp" }, name)]));
     const said = h("p", { class: "lab-said", role: "status" });
     const charts = h("div", { class: "lab-charts" });
@@ -240,6 +247,9 @@
     const unitOf = (measured, who, what) => measured[who]?.layers[state.layer][what][state.unit] ?? measured.own.layers[state.layer][what][state.unit];
     function draw() {
       if (!latest) return;
+      scrub.input.max = history.length - 1;
+      scrub.set(history.indexOf(latest));
+      toAttack.disabled = !history.some(({ attacking }) => attacking);
       const fallen = latest.own.layers[state.layer];
       const [dead, frozen] = [fallen.dead[state.unit], fallen.frozen[state.unit]];
       numbers.step.value.textContent = ui.thousands(latest.step);
@@ -254,18 +264,19 @@
         `Step ${latest.step}: ${state.layer} unit ${state.unit} is ${dead ? "dead" : "not dead"} and ${frozen ? "frozen" : "not frozen"}; ` +
         `MRP ${fallen.mrp[state.unit].toPrecision(3)}, its twin's ${unitOf(latest, "twin", "mrp").toPrecision(3)}.`;
       Object.assign(el.dataset, { step: latest.step, mrp: fallen.mrp[state.unit], twin: unitOf(latest, "twin", "mrp"), accuracy: latest.own.accuracy, dead, frozen, playing });
-      const last = Math.max(latest.step, 50);
+      const last = Math.max(history.at(-1).step, 50);
+      const mark = back ? latest.step : null;
       const lines = (what, log) => ["twin", "own"].map((who) => ({
         colour: COLOURS[who], dash: who === "twin" ? "6 4" : null,
         points: history.map((one) => [one.step, log ? Math.log10(Math.max(1e-7, unitOf(one, who, what))) : unitOf(one, who, what)]),
       }));
       const logarithmic = (title, what, low, high) => ui.chart({
-        title, lines: lines(what, true), x: [0, last], y: [low, high], xWords: (value) => ui.thousands(Math.round(value)), yWords: (value) => `1e${Math.round(value)}`,
+        title, lines: lines(what, true), x: [0, last], y: [low, high], mark, xWords: (value) => ui.thousands(Math.round(value)), yWords: (value) => `1e${Math.round(value)}`,
       });
       const top = (values) => Math.max(1e-3, ...values.filter(Number.isFinite));
       const plain = (title, what) => {
         const all = lines(what);
-        return ui.chart({ title, lines: all, x: [0, last], y: [0, 1.05 * top(all.flatMap((line) => line.points.map(([, value]) => value)))], xWords: (value) => ui.thousands(Math.round(value)), yWords: (value) => value.toPrecision(2) });
+        return ui.chart({ title, lines: all, mark, x: [0, last], y: [0, 1.05 * top(all.flatMap((line) => line.points.map(([, value]) => value)))], xWords: (value) => ui.thousands(Math.round(value)), yWords: (value) => value.toPrecision(2) });
       };
       const accuracy = ["twin", "own"].map((who) => ({ colour: COLOURS[who], dash: who === "twin" ? "6 4" : null, points: history.map((one) => [one.step, (one[who] ?? one.own).accuracy]) }));
       charts.replaceChildren(
@@ -273,14 +284,14 @@
         logarithmic("MRP, nats", "mrp", -5, 1), logarithmic("MRS, nats", "mrs", -5, 1),
         logarithmic("output gradient", "gradient", -6, 0), plain("incoming weights, L1 norm", "incoming"),
         plain("outgoing weights, L1 norm", "outgoing"),
-        ui.chart({ title: "test accuracy", lines: accuracy, x: [0, last], y: [0, 1], xWords: (value) => ui.thousands(Math.round(value)), yWords: (value) => ui.percent(value, 0) }),
+        ui.chart({ title: "test accuracy", lines: accuracy, mark, x: [0, last], y: [0, 1], xWords: (value) => ui.thousands(Math.round(value)), yWords: (value) => ui.percent(value, 0) }),
         histogram()
       );
       map.replaceChildren(...fallen.mrp.map((value, i) => h("span", { class: `${i === state.unit ? "lab-this" : ""} ${fallen.dead[i] ? "lab-dead" : ""}`, style: `--share: ${Math.min(1, value / Math.max(...fallen.mrp, 1e-9)).toFixed(3)}` }, String(i))));
       map.setAttribute("aria-label", `MRP of the units of ${state.layer}; dead: ${fallen.dead.filter(Boolean).length} of ${fallen.dead.length}`);
     }
 
-    /** Outputs of the unit now, before the nonlinearity: attacked above the line, twin below. */
+    /** Outputs of the unit at this step, before the nonlinearity: attacked above the line, twin below. */
     function histogram() {
       const [width, height] = [340, 170];
       const [own, twin] = ["own", "twin"].map((who) => unitOf(latest, who, "outputs"));
@@ -295,7 +306,7 @@
         return bins.map((count) => count / most);
       });
       const [left, wide, middle, tall] = [10, width - 20, 92, 62];
-      const parts = [s("text", { x: left, y: 14, class: "lab-title" }, "outputs of the unit now")];
+      const parts = [s("text", { x: left, y: 14, class: "lab-title" }, "outputs of the unit at this step")];
       counts.forEach((bins, i) => bins.forEach((share, bin) => share && parts.push(s("rect", {
         x: left + (bin * wide) / BINS, width: wide / BINS - 0.6, height: Math.max(0.8, share * tall), y: i ? middle : middle - Math.max(0.8, share * tall), fill: i ? COLOURS.twin : COLOURS.own,
       }))));
@@ -313,7 +324,7 @@
       h("div", { class: "lab-controls" }, play, some(1), some(10), some(100), pace.element),
       h("div", { class: "lab-controls" }, layer.element, unit.element, times.element, repeats.element, attack, link),
       h("div", { class: "lab-numbers" }, Object.values(numbers).map(({ element }) => element), h("div", { class: "lab-lamps", "aria-hidden": "true" }, Object.values(lamps))),
-      said, h("h4", {}, "MRP of the units of the layer"), map, charts,
+      said, h("div", { class: "lab-controls" }, scrub.element, toAttack), h("h4", {}, "MRP of the units of the layer"), map, charts,
       h("p", { class: "lab-about" }, `Computed in your browser: a convolution of 8 filters (3 x 3), 2 x 2 max-pooling, ${UNITS.fc1} hidden units, 10 outputs; minibatches of 32. ` +
         `Measured on ${data.labels.probe.length} images trained on. Dead, frozen: MRP, output gradient at most 5% of the layer's mean. Twin: the same network, never attacked. ${ui.source(data)}`)
     );

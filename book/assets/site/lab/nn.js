@@ -203,7 +203,7 @@ deadunitsLab.engine = function engine() {
         }
       }
     }
-    return { out, where };
+    return [out, where];
   }
 
   /** Batch normalisation; in training by the batch's own statistics, and the running ones follow them. */
@@ -227,7 +227,7 @@ deadunitsLab.engine = function engine() {
       scale[c] = 1 / Math.sqrt(variance + EPS);
       each(x, n, channels, area, c, (value, i) => (out[i] = (value - mean) * scale[c]));
     }
-    return { out, scale };
+    return [out, scale];
   }
 
   function normaliseBackward(out, scale, n, [channels, height, width], g, training) {
@@ -243,10 +243,25 @@ deadunitsLab.engine = function engine() {
     return input;
   }
 
+  /** Values of one channel: the value, its place, and its place among those of the channel. */
   function each(x, n, channels, area, c, act) {
-    for (let image = 0; image < n; image++) {
-      for (let i = (image * channels + c) * area, end = i + area; i < end; i++) act(x[i], i);
+    for (let image = 0, j = 0; image < n; image++) {
+      for (let i = (image * channels + c) * area, end = i + area; i < end; i++, j++) act(x[i], i, j);
     }
+  }
+
+  /** What a layer makes of its input, and what its backward pass needs beside that. */
+  function through(layer, input, n, shape, training) {
+    const { kind } = layer;
+    if (kind === "conv") return [convolve(layer, input, n, shape)];
+    if (kind === "linear") return [linear(layer, input, n)];
+    if (kind === "pool") return pool(input, n, shape);
+    if (kind === "norm") return normalise(layer, input, n, shape, training);
+    const out = new Float32Array(input.length);
+    if (kind === "relu") for (let i = 0; i < out.length; i++) out[i] = input[i] > 0 ? input[i] : 0;
+    else if (kind === "tanh") for (let i = 0; i < out.length; i++) out[i] = Math.tanh(input[i]);
+    else throw new Error(`unknown layer ${kind}`);
+    return [out];
   }
 
   /**
@@ -261,20 +276,8 @@ deadunitsLab.engine = function engine() {
     const kept = [];
     for (let k = from; k < net.layers.length; k++) {
       const layer = net.layers[k];
-      const input = values[k];
-      const shape = net.shapes[k];
-      let out;
-      if (layer.kind === "conv") out = convolve(layer, input, n, shape);
-      else if (layer.kind === "linear") out = linear(layer, input, n);
-      else if (layer.kind === "pool") ({ out, where: kept[k] } = pool(input, n, shape));
-      else if (layer.kind === "relu") {
-        out = new Float32Array(input.length);
-        for (let i = 0; i < input.length; i++) out[i] = input[i] > 0 ? input[i] : 0;
-      } else if (layer.kind === "tanh") {
-        out = new Float32Array(input.length);
-        for (let i = 0; i < input.length; i++) out[i] = Math.tanh(input[i]);
-      } else if (layer.kind === "norm") ({ out, scale: kept[k] } = normalise(layer, input, n, shape, training));
-      else throw new Error(`unknown layer ${layer.kind}`);
+      const [out, back] = through(layer, values[k], n, net.shapes[k], training);
+      kept[k] = back;
       if (constants[layer.name]) stand(out, n, net.shapes[k + 1], constants[layer.name]);
       values[k + 1] = out;
     }
@@ -447,25 +450,52 @@ deadunitsLab.engine = function engine() {
     return seen;
   }
 
+  /**
+   * Logits if unit u of layer k gave h (N, positions), exact: its channel alone changes up to the next linear map, which takes
+   * what differs; what is behind runs in full (`deadunits.counterfactual`).
+   */
+  function swapped(net, pass, k, u, h) {
+    const { values, n } = pass;
+    const alone = (at) => [1, ...net.shapes[at].slice(1)];
+    let at = k + 1;
+    for (; at < net.layers.length && !isLinear(net.layers[at]); at++) {
+      const { mean, variance } = net.layers[at];
+      const own = mean ? { mean: mean.subarray(u), variance: variance.subarray(u) } : null;
+      [h] = through({ ...net.layers[at], ...own }, h, n, alone(at));
+    }
+    const channels = net.shapes[at][0];
+    const out = values[Math.min(at + 1, net.layers.length)].slice();
+    if (at === net.layers.length) {
+      for (let image = 0; image < n; image++) out[image * channels + u] = h[image];
+      return out;
+    }
+    const change = h.slice();
+    each(values[at], n, channels, h.length / n, u, (value, i, j) => (change[j] -= value));
+    const next = net.layers[at];
+    const fan = next.weight.length / next.units;
+    const share = fan / channels;
+    const weight = new Float32Array(next.units * share);
+    for (let j = 0; j < next.units; j++) weight.set(next.weight.subarray(j * fan + u * share, j * fan + (u + 1) * share), j * share);
+    const part = { ...next, channels: next.size ? 1 : share, weight, bias: new Float32Array(next.units) };
+    const [more] = through(part, change, n, alone(at));
+    for (let i = 0; i < out.length; i++) out[i] += more[i];
+    return forward(net, null, n, { from: at + 1, values: [...values.slice(0, at + 1), out] }).logits;
+  }
+
   /** MRP: mean over images of |loss had the unit given its mean - loss|, in nats, exact; a number a unit of the layer. */
   function penalties(net, images, name, seen = observe(net, images)) {
     const k = place(net, name);
-    const n = images.y.length;
+    const area = seen.pass.values[k + 1].length / images.y.length / net.layers[k].units;
     const before = losses(seen.pass.logits, images.y, net.classes);
-    const { units } = net.layers[k];
-    const shape = net.shapes[k + 1];
-    const found = new Float64Array(units);
-    for (let u = 0; u < units; u++) {
-      const h = seen.pass.values[k + 1].slice();
-      const constants = new Float64Array(units).fill(NaN);
-      constants[u] = seen.layers[name].mean[u];
-      stand(h, n, shape, constants);
-      const values = [...seen.pass.values.slice(0, k + 1), h];
-      const after = losses(forward(net, null, n, { from: k + 1, values }).logits, images.y, net.classes);
-      for (let image = 0; image < n; image++) found[u] += Math.abs(after[image] - before[image]) / n;
-    }
-    return found;
+    return seen.layers[name].mean.map((centre, u) => {
+      const h = new Float32Array(images.y.length * area).fill(centre);
+      const after = losses(swapped(net, seen.pass, k, u, h), images.y, net.classes);
+      return mean(after.map((loss, image) => Math.abs(loss - before[image])));
+    });
   }
+
+  /** Which values are at most a share of their mean: dead by MRP, frozen by the output gradient (thesis: 3.2). */
+  const small = (values, share) => Array.from(values, (value) => value <= share * mean(values));
 
   /** Norms of incoming weights, a number a unit: the sum of |w|, or of w squared as in the thesis. */
   function norms({ units, weight }, power) {
@@ -504,38 +534,6 @@ deadunitsLab.engine = function engine() {
     return { x, y: Array.from(indices, (index) => images.y[index]) };
   }
 
-  /** floor(f n) as it is meant: 0.3 of 10 is 3 (`deadunits.counting.count`). */
-  const count = (fraction, n) => Math.floor(Math.round(fraction * n * 1e9) / 1e9);
-
-  /**
-   * The lowest floor(f n) scores, of each list or of all together: lists of true for what goes (`deadunits.pruning`).
-   *
-   * Of equal scores the first go first. One of each layer stays, unless `whole` is set and `by` is "layer".
-   */
-  function lowest(scores, fraction, by, whole = false) {
-    const gone = Object.fromEntries(Object.entries(scores).map(([name, values]) => [name, new Uint8Array(values.length)]));
-    const lists = by === "network" ? [Object.keys(scores)] : Object.keys(scores).map((name) => [name]);
-    for (const names of lists) {
-      const all = names.flatMap((name) => Array.from(scores[name], (score, index) => ({ name, index, score })));
-      all.forEach((entry, at) => (entry.at = at));
-      all.sort((a, b) => a.score - b.score || a.at - b.at);
-      const safe = new Set();
-      if (!whole || by === "network") {
-        const top = {};
-        for (const entry of all) top[entry.name] = entry; // the last is the best
-        Object.values(top).forEach((entry) => safe.add(entry));
-      }
-      let left = count(fraction, all.length);
-      for (const entry of all) {
-        if (left === 0) break;
-        if (safe.has(entry)) continue;
-        gone[entry.name][entry.index] = 1;
-        left--;
-      }
-    }
-    return gone;
-  }
-
   const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
   /** The network and the sets of images of a payload (`deadbook.widgets.lab`). */
@@ -556,8 +554,8 @@ deadunitsLab.engine = function engine() {
   }
 
   return {
-    network, smallCNN, copy, forward, backward, losses, lossGradient, judge, gradient, step, observe, penalties, norms, generator,
-    shuffled, chosen, count, lowest, unpacked, hidden, place, isLinear, best, mean, sizeOf,
+    network, smallCNN, copy, forward, backward, losses, lossGradient, judge, gradient, step, observe, swapped, penalties, stand, small, norms, generator,
+    shuffled, chosen, unpacked, hidden, place, isLinear, best, mean, sizeOf,
   };
 };
 deadunitsLab.nn = deadunitsLab.engine();

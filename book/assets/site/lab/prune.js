@@ -7,22 +7,61 @@
       ["mrp", "MRP (exact)"], ["mrs", "MRS"], ["norm_l1", "L1 norm"], ["norm_l2", "L2 norm"], ["taylor", "Taylor"],
       ["activation", "mean activation"], ["random", "random"],
     ],
-    weights: [["magnitude", "magnitude"], ["taylor1", "Taylor 1"], ["taylor1_abs", "Taylor 1, absolute"], ["random", "random"]],
+    weights: [["loss_change", "exact loss change"], ["magnitude", "magnitude"], ["taylor1", "Taylor 1"], ["taylor1_abs", "Taylor 1, absolute"], ["random", "random"]],
   };
+
+  /** floor(f n) as it is meant: 0.3 of 10 is 3 (`deadunits.counting.count`). */
+  function count(fraction, n) {
+    return Math.floor(Math.round(fraction * n * 1e9) / 1e9);
+  }
+
+  /**
+   * The lowest floor(f n) scores, of each list or of all together: lists of true for what goes (`deadunits.pruning`).
+   *
+   * Of equal scores the first go first. One of each layer stays, unless `whole` is set and `by` is "layer".
+   */
+  function lowest(scores, fraction, by, whole = false) {
+    const names = Object.keys(scores);
+    const gone = {};
+    for (const list of by === "network" ? [names] : names.map((name) => [name])) {
+      const values = new Float64Array(list.reduce((sum, name) => sum + scores[name].length, 0));
+      const kept = whole && by === "layer" ? 0 : list.length;
+      let at = 0;
+      for (const name of list) {
+        values.set(scores[name], at);
+        const own = values.subarray(at, (at += scores[name].length));
+        if (kept) own[own.lastIndexOf(own.reduce((best, score) => Math.max(best, score)))] = Infinity; // the best one stays
+      }
+      const left = Math.min(count(fraction, values.length), values.length - kept);
+      const limit = values.slice().sort()[left - 1];
+      let ties = left - values.reduce((sum, score) => sum + (score < limit), 0);
+      at = 0;
+      for (const name of list) {
+        gone[name] = Uint8Array.from(scores[name], () => {
+          const score = values[at++];
+          return score < limit || (score === limit && ties-- > 0);
+        });
+      }
+    }
+    return gone;
+  }
 
   /** What the worker does: `lab` is the arithmetic, `answer` posts a message. */
   function service({ nn }, answer) {
     const POINTS = 20; // of a curve
-    let net, sets, scores, means;
-    let lastMove = 0;
+    const PARTS = 8; // of the test images: between two of them a move may come
+    const SLOW = 60; // milliseconds: if all images take longer, those of the first part are the first answer
+    let net, sets, scores, means, seen, parts;
+    let [lastMove, latest, spent, exactly] = [0, 0, Infinity, false];
     const curves = {};
     const byLayer = (names, of) => Object.fromEntries(names.map((name) => [name, of(net.layers[nn.place(net, name)], name)]));
+    const pause = (time = 0) => new Promise((resume) => setTimeout(resume, time));
 
     function load({ data }) {
       ({ net, sets } = nn.unpacked(data));
       const images = sets.train_probe;
       const layers = nn.hidden(net);
-      const seen = nn.observe(net, images);
+      seen = nn.observe(net, images);
       means = byLayer(layers, (_, name) => Array.from(seen.layers[name].mean));
       const random = nn.generator(1);
       const units = { mrs: {}, taylor: {}, activation: {}, norm_l1: {}, norm_l2: {}, random: {}, mrp: {} };
@@ -44,57 +83,143 @@
         weights.random[layer.name] = layer.weight.map(random);
       });
       scores = { units, weights };
-      answer({ kind: "loaded", means, units, base: nn.judge(net, sets.test) });
+      const { length } = sets.test.y;
+      parts = Array.from({ length: PARTS }, (_, i) => {
+        const [from, to] = [i, i + 1].map((end) => Math.floor((end * length) / PARTS));
+        const part = nn.chosen(sets.test, Array.from({ length: to - from }, (_, image) => from + image));
+        return { ...part, values: nn.forward(net, part.x, part.y.length).values };
+      });
+      answer({ kind: "loaded", means, units, base: { ...nn.judge(net, sets.test), images: length } });
     }
 
-    /** The network without some units and weights, judged on the test images. */
-    function judged(gone, carry) {
+    /** The outputs for some test images without some units and weights: only what is behind a change is computed. */
+    function outputs({ x, y, values }, gone, carry) {
       const cut = nn.copy(net);
-      for (const [name, flags] of Object.entries(gone.weights ?? {})) {
-        const { weight } = cut.layers[nn.place(cut, name)];
-        flags.forEach((flag, i) => flag && (weight[i] = 0));
-      }
       const constants = {};
-      for (const [name, flags] of Object.entries(gone.units ?? {})) {
-        constants[name] = Float64Array.from(flags, (flag, unit) => (flag ? (carry ? means[name][unit] : 0) : NaN));
-      }
-      return nn.judge(cut, sets.test, constants);
+      let from = net.layers.length;
+      cut.layers.forEach(({ name, weight, units }, k) => {
+        const lost = gone.weights?.[name];
+        if (lost?.includes(1)) {
+          lost.forEach((flag, i) => flag && (weight[i] = 0));
+          from = Math.min(from, k);
+        }
+        const off = gone.units?.[name];
+        if (!off?.includes(1)) return;
+        constants[name] = Float64Array.from(off, (flag, unit) => (flag ? (carry ? means[name][unit] : 0) : NaN));
+        const fan = weight.length / units;
+        off.forEach((flag, unit) => flag && weight.fill(0, unit * fan, (unit + 1) * fan)); // no work for what is replaced
+        if (from <= k) return;
+        from = k + 1; // what the layer itself gives is known
+        values = [...values.slice(0, from), values[from].slice()];
+        nn.stand(values[from], y.length, net.shapes[from], constants[name]);
+      });
+      return nn.forward(cut, x, y.length, { from, values, constants }).logits;
     }
 
-    const lowest = ({ what, by }, score, fraction) => nn.lowest(scores[what][score], fraction, by, what === "weights");
-
-    function fraction(message) {
-      const gone = { [message.what]: lowest(message, message.score, message.fraction) };
-      const found = { kind: "judged", id: message.id, gone, ...judged(gone, message.carry) };
-      if (message.other) {
-        found.other = judged({ [message.what]: lowest(message, message.other, message.fraction) }, message.carry);
+    /**
+     * The network without some units and weights, judged on the test images, part by part; nothing if `rest` says so.
+     *
+     * @param rest waits between the parts, and says whether to go on.
+     * @param first gets what is found on the first part.
+     */
+    async function judged(gone, carry, rest, first) {
+      const found = { loss: 0, right: 0, images: 0, logits: new Float32Array(sets.test.y.length * net.classes) };
+      let time = 0;
+      for (const part of parts) {
+        if (!(await rest())) return null;
+        const started = performance.now();
+        const logits = outputs(part, gone, carry);
+        time += performance.now() - started;
+        const n = part.y.length;
+        found.logits.set(logits, found.images * net.classes);
+        found.loss = (found.loss * found.images + nn.mean(nn.losses(logits, part.y, net.classes)) * n) / (found.images + n);
+        found.right += part.y.filter((label, i) => nn.best(logits, i, net.classes) === label).length;
+        found.images += n;
+        if (part === parts[0]) first?.(found);
       }
-      answer(found);
+      spent = time;
+      return found;
+    }
+
+    const least = ({ what, by }, score, fraction) => lowest(scores[what][score], fraction, by, what === "weights");
+
+    /** What a move asks for, unless another one comes first. */
+    async function move(message) {
+      const { id, what, carry, other, fraction } = message;
+      latest = id;
+      lastMove = Date.now();
+      if (what === "weights" && !exactly) exact();
+      const rest = async () => (await pause(), latest === id);
+      if (!(await rest())) return;
+      const gone = message.gone ?? { [what]: least(message, message.score, fraction) };
+      const tell = (found) => found && answer({ kind: "judged", id, gone, ...found });
+      const found = await judged(gone, carry, rest, (some) => spent > SLOW && tell(some));
+      if (found && other && !message.gone) found.other = await judged({ [what]: least(message, other, fraction) }, carry, rest);
+      tell(found);
+    }
+
+    /** Moves come first. */
+    async function idle() {
+      do await pause(5);
+      while (Date.now() - lastMove < 250);
     }
 
     async function curve(message) {
       const { slot, what, score, carry } = message;
       const token = (curves[slot] = {});
+      const rest = async () => (await idle(), curves[slot] === token);
       for (let i = 0; i <= POINTS; i++) {
-        do await new Promise((resume) => setTimeout(resume, 5));
-        while (Date.now() - lastMove < 250); // moves come first
-        if (curves[slot] !== token) return;
-        const { loss, right } = judged({ [what]: lowest(message, score, i / POINTS) }, carry);
-        answer({ kind: "point", slot, score, fraction: i / POINTS, loss, right });
+        if (!(await rest())) return;
+        const found = await judged({ [what]: least(message, score, i / POINTS) }, carry, rest);
+        if (found) answer({ kind: "point", slot, score, fraction: i / POINTS, loss: found.loss, right: found.right });
       }
     }
 
-    const acts = {
-      load,
-      fraction,
-      curve,
-      given: ({ id, gone, carry }) => answer({ kind: "judged", id, ...judged(gone, carry) }),
-      stop: ({ slot }) => delete curves[slot],
-    };
-    return (message) => {
-      if (message.kind !== "curve") lastMove = Date.now();
-      acts[message.kind](message);
-    };
+    /** The exact change of the loss without each weight alone, on the images scored on (`deadunits.scorers.loss_change`). */
+    async function exact() {
+      exactly = true;
+      const { pass } = seen;
+      const labels = sets.train_probe.y;
+      const base = nn.mean(nn.losses(pass.logits, labels, net.classes));
+      const changes = byLayer(net.layers.filter(nn.isLinear).map(({ name }) => name), ({ weight }) => new Float64Array(weight.length));
+      const all = Object.values(changes).reduce((sum, { length }) => sum + length, 0);
+      let [done, since] = [0, 0];
+      for (const [name, found] of Object.entries(changes)) {
+        const k = nn.place(net, name);
+        const { weight, units } = net.layers[k];
+        const [[, height, width], [, rows, columns]] = [net.shapes[k], net.shapes[k + 1]];
+        const area = rows * columns;
+        const size = net.layers[k].size ?? 1;
+        const fan = weight.length / units;
+        for (let i = 0; i < found.length; i++, done++) {
+          if (performance.now() - since > 25) {
+            answer({ kind: "exact", share: done / all });
+            await idle();
+            since = performance.now();
+          }
+          const unit = Math.floor(i / fan);
+          const [ky, kx] = [Math.floor((i % (size * size)) / size), i % size];
+          // of a linear layer each input is a channel of one value
+          const [side, wide] = net.layers[k].size ? [height, width] : [1, 1];
+          const inputs = net.shapes[k][0] * height * width;
+          const from = Math.floor((i % fan) / (size * size)) * side * wide + ky * wide + kx;
+          const h = new Float32Array(labels.length * area);
+          for (let image = 0, o = 0; image < labels.length; image++) {
+            for (let y = 0; y < rows; y++) {
+              let at = image * inputs + from + y * wide;
+              let own = (image * units + unit) * area + y * columns;
+              for (let x = 0; x < columns; x++, o++, at++, own++) h[o] = pass.values[k + 1][own] - weight[i] * pass.values[k][at];
+            }
+          }
+          found[i] = nn.mean(nn.losses(nn.swapped(net, pass, k, unit, h), labels, net.classes)) - base;
+        }
+      }
+      scores.weights.loss_change = changes;
+      answer({ kind: "exact", share: 1, changes });
+    }
+
+    const acts = { load, fraction: move, given: move, curve, stop: ({ slot }) => delete curves[slot] };
+    return (message) => acts[message.kind](message);
   }
 
   function render({ model, el }) {
@@ -113,6 +238,8 @@
     let known = null; // what the worker said when it had loaded
     let gone = nothing();
     let result = null;
+    let byHand = false; // units or weights were clicked since the last move
+    let changes = null; // of the loss without each weight alone, when all are known
     let image = 0;
     let drawn = null; // the reader's own digit
     let inspected = { layer: linear[0].name, unit: 0, cell: 0 };
@@ -124,49 +251,51 @@
     }
 
     // --- the worker: of the moves made while it computes, only the last one counts ---------------------------------------------
-    let busy = false;
-    let waiting = null;
     let number = 0;
-    const service_ = ui.worker(service, heard);
-    const ask = (message) => {
-      if (busy) waiting = message;
-      else {
-        busy = true;
-        service_.post({ ...message, id: ++number });
-      }
-    };
+    const service_ = ui.worker(service, heard, count, lowest);
+    const ask = (message) => service_.post({ ...message, id: ++number });
     function heard(message) {
       if (message.kind === "loaded") {
         known = message;
         result = message.base;
-        busy = false;
         restart();
         draw();
-      } else if (message.kind === "judged") {
-        busy = false;
+      } else if (message.kind === "judged" && message.id === number) {
+        const more = result.id === message.id; // the rest of the images
         result = message;
-        if (message.gone && waiting?.kind !== "given") gone = { ...nothing(), ...message.gone }; // else the reader went on by hand
+        if (more) return drawNumbers();
+        if (!byHand) gone = { ...nothing(), ...message.gone };
         draw();
       } else if (message.kind === "point") {
         const points = curves[message.slot];
         points.push(message);
         drawCurves();
-      }
-      if (!busy && waiting) {
-        const next = waiting;
-        waiting = null;
-        ask(next);
+      } else if (message.kind === "exact") {
+        exactly.textContent = `The exact loss change of each weight is being computed: ${ui.percent(message.share, 0)}.`;
+        if (message.changes) {
+          changes = message.changes;
+          offer();
+          exactly.textContent = "The exact loss change of each weight is known: choose it as a score.";
+        }
+        el.dataset.exact = message.share;
       }
     }
     const request = () => ({ what: state.what, by: state.by, carry: state.carry, score: state.score, other: state.other, fraction: state.fraction });
-    const move = () => known && ask({ kind: "fraction", ...request() });
-    const given = () => known && ask({ kind: "given", gone, carry: state.carry });
+    const move = () => {
+      byHand = false;
+      if (known) ask({ kind: "fraction", ...request() });
+    };
+    const given = () => {
+      byHand = true;
+      if (known) ask({ kind: "given", what: state.what, gone, carry: state.carry });
+    };
     function restart() {
       for (const slot of ["score", "other"]) {
         curves[slot] = [];
         if (state[slot]) service_.post({ kind: "curve", slot, ...request(), score: state[slot] });
         else service_.post({ kind: "stop", slot });
       }
+      drawCurves();
       move();
     }
     function changed(values, again = true) {
@@ -179,13 +308,19 @@
 
     // --- controls --------------------------------------------------------------------------------------------------------------
     const what = ui.choice("What is removed", [["units", "units"], ["weights", "weights"]], state.what, (key) => {
-      score.fill(NAMES[key], NAMES[key][0][0]);
-      other.fill([["", "nothing"], ...NAMES[key]], "");
-      changed({ what: key, score: NAMES[key][0][0], other: "" });
+      state.what = key;
+      Object.assign(state, { score: names()[0][0], other: "" });
+      offer();
+      changed({});
       shape();
     });
-    const score = ui.select("lowest", NAMES[state.what], state.score, (key) => changed({ score: key }));
-    const other = ui.select("beside", [["", "nothing"], ...NAMES[state.what]], state.other, (key) => changed({ other: key }));
+    const names = () => NAMES[state.what].filter(([key]) => key !== "loss_change" || changes);
+    const offer = () => {
+      score.fill(names(), state.score);
+      other.fill([["", "nothing"], ...names()], state.other);
+    };
+    const score = ui.select("lowest", names(), state.score, (key) => changed({ score: key }));
+    const other = ui.select("beside", [["", "nothing"], ...names()], state.other, (key) => changed({ other: key }));
     const by = ui.choice("Of what", [["layer", "of each layer"], ["network", "of the network"]], state.by, (key) => changed({ by: key }));
     const carry = ui.choice("What stands for a unit", [["means", "mean propagated"], ["bare", "bare"]], state.carry ? "means" : "bare", (key) =>
       changed({ carry: key === "means" })
@@ -196,27 +331,23 @@
     const reset = h("button", { type: "button", click: () => { fraction.set(0); changed({ fraction: 0 }, false); } }, "Restore all");
 
     // --- numbers ---------------------------------------------------------------------------------------------------------------
-    const number_ = (name) => {
-      const value = h("strong", {}, "…");
-      const note = h("small");
-      return { element: h("div", {}, h("span", {}, name), value, note), value, note };
-    };
-    const numbers = { accuracy: number_("accuracy"), loss: number_("loss, nats"), parameters: number_("parameters left") };
+    const numbers = { accuracy: ui.number("accuracy"), loss: ui.number("loss, nats"), parameters: ui.number("parameters left") };
     const said = h("p", { class: "lab-said", role: "status" }, "The scores are being computed.");
     const beside = h("p", { class: "lab-beside" });
+    const exactly = h("p", { class: "lab-beside" });
 
     function parametersLeft() {
       let count = 0;
       let before = null; // which units enter
       for (const layer of linear) {
-        const own = gone.units[layer.name];
-        const fan = layer.weight.length / layer.units;
+        const [own, lost] = [gone.units[layer.name], gone.weights[layer.name]];
+        const fan = lost.length / layer.units;
         const group = before ? fan / before.length : fan;
         for (let unit = 0; unit < layer.units; unit++) {
           if (own && own[unit]) continue;
           count++;
           for (let i = 0; i < fan; i++) {
-            if (!(before && before[Math.floor(i / group)]) && !gone.weights[layer.name][unit * fan + i]) count++;
+            if (!lost[unit * fan + i] && !(before && before[Math.floor(i / group)])) count++;
           }
         }
         before = own;
@@ -233,14 +364,14 @@
       const largest = Math.max(...layer.weight.map(Math.abs));
       const title = h("h4");
       const buttons = Array.from({ length: layer.units }, (_, unit) => {
-        const canvas = h("canvas", { "aria-hidden": "true" });
+        const [canvas, bar] = [h("canvas", { "aria-hidden": "true" }), h("i", { "aria-hidden": "true" })];
         const button = h("button", {
           type: "button", class: "lab-unit",
           click: () => clicked(layer, unit),
           focus: () => describe(layer, unit),
           pointerenter: () => describe(layer, unit),
-        }, canvas, h("i", { "aria-hidden": "true" }));
-        return { button, canvas };
+        }, canvas, bar);
+        return { button, canvas, bar };
       });
       const grid = h("div", { class: `lab-units lab-${layer.kind}`, role: "group", "aria-label": `units of ${layer.name}` }, buttons.map(({ button }) => button));
       ui.roving(buttons.map(({ button }) => button), () => getComputedStyle(grid).gridTemplateColumns.split(" ").length);
@@ -256,9 +387,9 @@
       const flags = gone.units[layer.name];
       if (!flags) return;
       flags[unit] = 1 - flags[unit];
-      byHand();
+      clickedOn();
     }
-    function byHand() {
+    function clickedOn() {
       fraction.set(fraction.input.value, "by hand");
       given();
       draw();
@@ -304,7 +435,7 @@
       inspected.cell = cell;
       const index = inspected.unit * (layer.weight.length / layer.units) + cell;
       gone.weights[layer.name][index] = 1 - gone.weights[layer.name][index];
-      byHand();
+      clickedOn();
     }
     function drawLarge() {
       const layer = layerOf(inspected.layer);
@@ -320,6 +451,7 @@
       large.style.aspectRatio = `${large.width} / ${large.height}`;
       largeSaid.textContent =
         `${layer.name}, unit ${inspected.unit}, weight ${inspected.cell}: ${values[inspected.cell].toFixed(4)}${cut ? ", removed" : ""}. ` +
+        (changes ? `Without it alone the loss changes by ${changes[layer.name][from + inspected.cell].toPrecision(3)} nats. ` : "") +
         "Click a cell to remove or restore that weight.";
     }
 
@@ -335,7 +467,7 @@
     function nextWrong() {
       for (let step = 1; step <= test.y.length && result; step++) {
         const at = (image + step) % test.y.length;
-        if (nn.best(result.logits, at, net.classes) === test.y[at]) continue;
+        if (at >= result.images || nn.best(result.logits, at, net.classes) === test.y[at]) continue;
         [image, drawn] = [at, null];
         pick.set(at);
         drawImage();
@@ -411,17 +543,21 @@
         const own = Array.from({ length: layer.units }, (_, unit) => Math.max(...values.subarray(unit * area, (unit + 1) * area)));
         answers[layer.name] = own;
         const top = Math.max(...own, 1e-9);
-        buttons.forEach(({ button }, unit) => button.style.setProperty("--answer", Math.max(0, own[unit] / top).toFixed(3)));
+        buttons.forEach(({ bar }, unit) => {
+          const share = `scaleX(${Math.max(0, own[unit] / top).toFixed(2)})`;
+          if (bar.style.transform !== share) bar.style.transform = share;
+        });
       }
     }
 
     // --- curves ----------------------------------------------------------------------------------------------------------------
     const charts = h("div", { class: "lab-charts" });
     function drawCurves() {
+      const drawable = (slot) => (ui.calm() && curves[slot].at(-1)?.fraction !== 1 ? [] : curves[slot]);
       const named = Object.fromEntries(NAMES[state.what]);
       const make = (title, of, y, yWords) => {
         const lines = ["score", "other"].filter((slot) => state[slot]).map((slot, i) => ({
-          colour: ui.COLOURS[state[slot]], dash: i ? "6 4" : null, points: curves[slot].map((point) => [point.fraction, of(point)]),
+          colour: ui.COLOURS[state[slot]], dash: i ? "6 4" : null, points: drawable(slot).map((point) => [point.fraction, of(point)]),
         }));
         const told = curves.score.filter(({ fraction }) => (20 * fraction) % 4 === 0).map((point) => `${yWords(of(point))} at ${ui.percent(point.fraction, 0)}`);
         return ui.chart({ title, lines, x: [0, 1], y, mark: state.fraction, xWords: (value) => ui.percent(value, 0), yWords, label: `${title}: ${told.join(", ")}` });
@@ -440,7 +576,6 @@
 
     // --- all of it -------------------------------------------------------------------------------------------------------------
     function draw() {
-      const cut = { units: flagged(gone.units), weights: flagged(gone.weights) };
       for (const { layer, largest, title, buttons } of groups) {
         const flags = gone.units[layer.name];
         const lost = gone.weights[layer.name];
@@ -451,35 +586,45 @@
         title.textContent = state.what === "units" ? `${layer.name}: ${layer.units - count} of ${layer.units} units` : `${layer.name}: ${ui.thousands(left)} of ${ui.thousands(lost.length)} weights`;
         buttons.forEach(({ button, canvas }, unit) => {
           const off = Boolean(flags && flags[unit]);
-          ui.picture(canvas, weightsOf(layer, unit), width, height, columns, { scale: largest, gone: (i) => off || lost[unit * fan + i] });
           const chosen = state.what === "weights" ? inspected.layer === layer.name && inspected.unit === unit : off;
+          const shown = `${off} ${chosen} ${lost.subarray(unit * fan, (unit + 1) * fan).join("")}`;
+          if (canvas.shown === shown) return;
+          ui.picture(canvas, weightsOf(layer, unit), width, height, columns, { scale: largest, gone: (i) => off || lost[unit * fan + i] });
+          canvas.shown = shown;
           button.setAttribute("aria-pressed", String(chosen));
           button.classList.toggle("lab-gone", off);
           button.setAttribute("aria-label", `${layer.name} unit ${unit}${off ? ", removed" : ""}`);
         });
       }
       if (state.what === "weights") drawLarge();
+      drawNumbers();
+      charts.querySelectorAll("svg").forEach((chart) => chart.moveMark(state.fraction));
+      drawImage();
+    }
+    function drawNumbers() {
+      const cut = { units: flagged(gone.units), weights: flagged(gone.weights) };
       if (known && result) {
-        const n = test.y.length;
+        const n = result.images; // fewer than all, on a slow machine, until all are judged
         const left = parametersLeft();
         numbers.accuracy.value.textContent = ui.percent(result.right / n);
-        numbers.accuracy.note.textContent = `${result.right} of ${n} test images; whole: ${ui.percent(known.base.right / n)}`;
+        numbers.accuracy.note.textContent = `${result.right} of ${n} test images; whole: ${ui.percent(known.base.right / test.y.length)}`;
         numbers.loss.value.textContent = result.loss.toFixed(4);
         numbers.loss.note.textContent = `whole: ${known.base.loss.toFixed(4)}`;
         numbers.parameters.value.textContent = ui.thousands(left);
         numbers.parameters.note.textContent = `of ${ui.thousands(total)}`;
         const removed = state.what === "units" ? `${cut.units} units removed${cut.units && state.carry ? ", their means propagated" : ""}` : `${ui.thousands(cut.weights)} weights removed`;
         said.textContent = `${removed}: accuracy ${ui.percent(result.right / n)}, loss ${result.loss.toFixed(4)}, ${ui.thousands(left)} parameters left.`;
+        el.dataset.images = n;
         for (const [name, value] of Object.entries({ loss: result.loss, right: result.right, parameters: left, units: cut.units, weights: cut.weights })) el.dataset[name] = value;
         const name = Object.fromEntries(NAMES[state.what])[state.other];
-        beside.textContent = result.other && state.other ? `By ${name} at the same fraction: accuracy ${ui.percent(result.other.right / n)}, loss ${result.other.loss.toFixed(4)}.` : "";
+        if (result.other) beside.textContent = `By ${name} at the same fraction: accuracy ${ui.percent(result.other.right / n)}, loss ${result.other.loss.toFixed(4)}.`;
+        else if (!state.other || byHand) beside.textContent = "";
       }
-      drawCurves();
-      drawImage();
     }
     function shape() {
       groups.forEach(({ layer, element }) => (element.hidden = state.what === "units" && !hidden.includes(layer.name)));
       inspector.hidden = state.what !== "weights";
+      exactly.hidden = state.what !== "weights";
       carry.element.hidden = state.what !== "units";
       draw();
     }
@@ -487,7 +632,7 @@
     el.append(
       h("div", { class: "lab-controls" }, what.element, score.element, fraction.element, by.element, carry.element, other.element, reset),
       h("div", { class: "lab-numbers" }, Object.values(numbers).map(({ element }) => element)),
-      said, beside,
+      said, beside, exactly,
       h("div", { class: "lab-body" }, groups.map(({ element }) => element), inspector, detail),
       h("div", { class: "lab-one" }, h("div", { class: "lab-pick" }, shown, pick.element, wrong, clear), h("div", {}, outputs, verdict)),
       charts,
@@ -495,9 +640,8 @@
     );
     shape();
     service_.post({ kind: "load", data });
-    busy = true;
     return () => service_.end();
   }
 
-  lab.prune = { render, service };
+  lab.prune = { render, service, count, lowest };
 })();

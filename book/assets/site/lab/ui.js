@@ -50,6 +50,12 @@ deadunitsLab.ui = (() => {
     return { element: h("div", { class: "lab-field" }, h("label", { for: id }, label), list), list, fill };
   }
 
+  /** A large number under its name, and a note. */
+  function number(name) {
+    const [value, note] = [h("strong", {}, "…"), h("small")];
+    return { element: h("div", {}, h("span", {}, name), value, note), value, note };
+  }
+
   /** A slider with its value in words beside it, which screen readers get too. */
   function slider(label, { min, max, step, value, words, changed }) {
     const id = `lab-${++ids}`;
@@ -81,12 +87,19 @@ deadunitsLab.ui = (() => {
     const context = canvas.getContext("2d");
     const image = context.createImageData(w, hh);
     const largest = scale ?? Math.max(...values.map(Math.abs), 1e-12);
+    const { data } = image;
+    const layout = [values.length, width, height, columns, gap].join();
+    if (canvas.layout !== layout) {
+      canvas.layout = layout;
+      canvas.cells = Int32Array.from(values, (_, i) => cellOf(i, width, height, columns, gap).reduce((x, y) => 4 * (y * w + x)));
+    }
     for (let i = 0; i < values.length; i++) {
-      const [x, y] = cellOf(i, width, height, columns, gap);
-      const at = 4 * (y * w + x);
-      const colour = gone && gone(i) ? [128, 128, 128, 40] : values[i] > 0 ? [0, 114, 178, 0] : [213, 94, 0, 0];
-      if (!(gone && gone(i))) colour[3] = 20 + 235 * Math.min(1, Math.abs(values[i]) / largest);
-      image.data.set(colour, at);
+      const at = canvas.cells[i];
+      const cut = gone && gone(i);
+      data[at] = cut ? 128 : values[i] > 0 ? 0 : 213;
+      data[at + 1] = cut ? 128 : values[i] > 0 ? 114 : 94;
+      data[at + 2] = cut ? 128 : values[i] > 0 ? 178 : 0;
+      data[at + 3] = cut ? 40 : 20 + 235 * Math.min(1, Math.abs(values[i]) / largest);
     }
     context.putImageData(image, 0, 0);
   }
@@ -119,7 +132,7 @@ deadunitsLab.ui = (() => {
   }
 
   /**
-   * Lines over x, with a mark. `lines` is [{name, colour, dash, points: [[x, y], ...]}].
+   * Lines over x, with a mark that `moveMark` moves. `lines` is [{name, colour, dash, points: [[x, y], ...]}].
    */
   function chart({ title, lines, x, y, mark, width = 340, height = 170, xWords = String, yWords = String, label }) {
     const [left, right, top, bottom] = [44, 10, 24, 26];
@@ -133,13 +146,17 @@ deadunitsLab.ui = (() => {
       const across = x[0] + ((x[1] - x[0]) * i) / 4;
       if (i % 2 === 0) parts.push(s("text", { x: px(across), y: height - 8, "text-anchor": i === 0 ? "start" : i === 4 ? "end" : "middle" }, xWords(across)));
     }
-    if (mark != null) parts.push(s("line", { x1: px(mark), x2: px(mark), y1: top, y2: height - bottom, class: "lab-mark" }));
+    const line = mark == null ? null : s("line", { y1: top, y2: height - bottom, class: "lab-mark" });
+    const moveMark = (value) => ["x1", "x2"].forEach((name) => line.setAttribute(name, px(value)));
+    if (line) moveMark(mark);
+    parts.push(line);
     for (const { points, colour, dash } of lines) {
       const inside = points.filter(([, value]) => Number.isFinite(value));
       const path = inside.map(([a, b], i) => `${i ? "L" : "M"}${px(a).toFixed(1)} ${py(Math.max(y[0], Math.min(y[1], b))).toFixed(1)}`).join("");
       if (path) parts.push(s("path", { d: path, stroke: colour, fill: "none", "stroke-width": 2, "stroke-dasharray": dash }));
     }
-    return s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label ?? title, class: "lab-chart" }, parts);
+    const chart = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label ?? title, class: "lab-chart" }, parts);
+    return Object.assign(chart, { moveMark });
   }
 
   /** Pairs of bars, one pair a class: the outputs for one image, of two networks. */
@@ -168,10 +185,10 @@ deadunitsLab.ui = (() => {
   /**
    * A worker that runs `main(lab, answer)` and gets what is posted to it; where none can be made it runs here.
    *
-   * The worker is made of the text of the arithmetic and of `main`, so that it needs no file.
+   * The worker is made of the text of the arithmetic, of `main` and of functions that it calls, so that it needs no file.
    */
-  function worker(main, heard) {
-    const source = `const deadunitsLab = {}; deadunitsLab.nn = (${deadunitsLab.engine})();
+  function worker(main, heard, ...called) {
+    const source = `const deadunitsLab = {}; deadunitsLab.nn = (${deadunitsLab.engine})(); ${called.join("\n")}
       const act = (${main})(deadunitsLab, (message) => postMessage(message)); onmessage = (event) => act(event.data);`;
     try {
       const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
@@ -211,8 +228,11 @@ deadunitsLab.ui = (() => {
     return network + (LICENCES[data.dataset] ?? "");
   }
 
+  /** Whether the reader asks for less motion: then a curve is drawn when all of it is known. */
+  const calm = () => globalThis.matchMedia("(prefers-reduced-motion: reduce)").matches;
+
   const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
   const thousands = (value) => value.toLocaleString("en-US");
 
-  return { source, COLOURS, h, s, choice, select, slider, picture, geometry, cellOf, grey, chart, bars, worker, roving, percent, thousands };
+  return { source, calm, COLOURS, h, s, choice, select, number, slider, picture, geometry, cellOf, grey, chart, bars, worker, roving, percent, thousands };
 })();

@@ -60,7 +60,7 @@
         await new Promise((resume) => setTimeout(resume));
         if (own !== token) return;
         const moved = [{ layer, index, value: weight * (1 - place) }];
-        answer({ kind: "point", layer, index, place, ...Object.fromEntries(kinds().map((kind) => [kind, change(kind, moved)])) });
+        answer({ kind: "point", layer, index, place, last: place === PLACES.at(-1), ...Object.fromEntries(kinds().map((kind) => [kind, change(kind, moved)])) });
       }
     }
 
@@ -115,6 +115,7 @@
       } else if (message.kind === "point") {
         if (current(message)) points.push(message);
         points.sort((a, b) => a.place - b.place);
+        if (ui.calm() && !message.last) return;
       } else if (message.kind === "exact") {
         busy = false;
         if (current(message)) exact = message;
@@ -192,11 +193,7 @@
     const said = h("p", { class: "lab-said", role: "status" }, "The loss is being computed.");
     const together = h("p", { role: "status" });
     const charts = h("div");
-    const number = (name) => {
-      const value = h("strong", {}, "…");
-      return { element: h("div", {}, h("span", {}, name), value), value };
-    };
-    const numbers = { exact: number("exact change, nats"), tangent: number("first order"), parabola: number("second order"), other: number("on test images") };
+    const numbers = { exact: ui.number("exact change, nats"), tangent: ui.number("first order"), parabola: ui.number("second order"), other: ui.number("on test images") };
 
     const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(5);
     function expansion(place) {
