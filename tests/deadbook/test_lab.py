@@ -216,16 +216,17 @@ def test_fractions_are_counted_as_the_library_counts():
 
 
 def serve(data: dict, what: str, score: str, until: dict) -> dict:
-    """What the worker of the prune piece answers to one move, and its processor time."""
-    move = {"kind": "fraction", "id": 1, "what": what, "score": score, "by": "layer", "carry": True}
-    return node(data, "serve", messages=[move | {"fraction": 0.1}], until=until)
+    """What the worker of the prune piece answers to two moves, and its processor time."""
+    move = {"kind": "fraction", "what": what, "score": score, "by": "layer", "carry": True}
+    moves = [move | {"id": number, "fraction": fraction} for number, fraction in ((1, 0.3), (2, 0.1))]
+    return node(data, "serve", moves=moves, until=until)
 
 
 @pytest.mark.parametrize(("what", "score"), [("units", "mrs"), ("weights", "magnitude")])
 def test_the_first_answer_to_a_move_takes_less_than_100_ms(published, what, score):
     """Of processor time; by the first images if all of them take longer."""
     net, sets, data = published
-    found = serve(data, what, score, {"kind": "judged"})
+    found = serve(data, what, score, {"kind": "judged", "id": 2})
     assert found["milliseconds"] < 100
     keep = {name: ~torch.tensor(gone).bool() for name, gone in found["gone"][what].items()}
     if what == "units":
