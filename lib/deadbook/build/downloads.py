@@ -20,7 +20,8 @@ COLAB = "https://colab.research.google.com/{address}/blob/{branch}/.colab/start.
 def files(source: Path, chapter: str, folder: Path) -> dict[str, str]:
     """Put what belongs to a chapter in a folder: the names of the files, and what they are."""
     shown = runs_shown(source / f"book/chapters/{chapter}.ipynb")
-    known = [Run(source / PUBLISHED / name) for name in shown]
+    committed = [source / PUBLISHED / name for name in shown]  # those of a profile's own are not there
+    known = [Run(folder) for folder in committed if folder.is_dir()]
     carried = [run.folder / "snapshots.parquet" for run in known if run.info["experiment"] == "checkpoint"]
     wanted = {
         repository(source) / f"notebooks/{chapter}.ipynb": ("-source.ipynb", "Notebook without outputs"),
