@@ -19,7 +19,7 @@ from library import CORE, public
 LIB = Path("lib")
 #: Of `deadbook`: each part imports from itself and from those before it only.
 PARTS = [
-    {"datasets", "pool", "settings"},
+    {"datasets", "histograms", "networks", "pool", "settings"},
     {"experiments"},
     {"rehearsal", "runs"},
     {"analysis"},
