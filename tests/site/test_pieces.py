@@ -14,7 +14,6 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
-from torch.nn.utils import parameters_to_vector
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -93,7 +92,8 @@ def opened(page: Page, address: str, chapter: str) -> Locator:
 def test_the_network_that_one_downloads_is_the_pages(site: Path, chapter: str) -> None:
     rows = pd.read_parquet(site / f"_downloads/{chapter}-network.parquet")
     net = unpacked(data_of(site, chapter)[1])[0]
-    assert (torch.tensor(rows["value"].to_numpy()) == parameters_to_vector(net.parameters())).all()
+    values = torch.cat([parameter.flatten() for parameter in net.parameters()])
+    assert torch.equal(torch.tensor(rows["value"].to_numpy()), values)
 
 
 @pytest.mark.parametrize("chapter", PAGES)
