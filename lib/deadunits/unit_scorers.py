@@ -94,7 +94,7 @@ def mean_activation(
     for name in names.values():
         refuse_compiled(net, name)
     for batch in batches_of(net, batches):
-        check_axes(net, layers, batch)
+        check_axes(net, [layer for layer in layers if not any(map(len, sizes[layer]))], batch)  # once
         hooks = [module.register_forward_hook(partial(keep, layer)) for layer, module in modules.items()]
         with removing(hooks), torch.no_grad():
             forward(net, batch.x)

@@ -25,8 +25,6 @@ QUANTITIES = {  # columns of the table `units` and the mean loss of minibatches:
     "mrs": "MRS",
     "gradient": "output\ngradient",
     "norm_in": "incoming\nweights",
-    "norm_out": "outgoing\nweights",
-    "weight_gradient": "weight\ngradient",
     "minibatch": "training\nloss",
 }
 UNIT = ("layer", "unit")

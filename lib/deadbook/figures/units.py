@@ -102,8 +102,8 @@ def unit_scores_compared(means: pd.DataFrame) -> Figure:
         for ax, (activation, layer) in zip(axes.flat, itertools.product(activations, layers), strict=True):
             rows = means[(means["activation"] == activation) & (means["layer"] == layer)]
             for place, scorer in enumerate(order):
+                points = {"color": COLOURS[scorer], "markersize": 5, "alpha": 0.8, "clip_on": False}
                 for seed, penalty in rows[rows["scorer"] == scorer].set_index("seed")["penalty"].items():
-                    points = {"color": COLOURS[scorer], "markersize": 5, "alpha": 0.8, "clip_on": False}
                     ax.plot(penalty, place, "o", **points, **seen(seed, rows["seed"]))
             ax.set_title(f"{layer}, {NAMES[activation]}")
             ax.set_xscale("symlog", linthresh=0.01)
