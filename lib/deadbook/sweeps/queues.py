@@ -98,9 +98,10 @@ def _execute_chapter(job: Job, plan: Plan) -> None:
 def state(job: Job, plan: Plan) -> str:
     """`done`, `running`, `failed: why`, or `waiting`."""
     place = plan.place(job)
+    running = claimed(place)  # first: a job that ends in between is done, not waiting
     if plan.result(job) is not None:
         return "done"
-    if claimed(place):
+    if running:
         share = runs.progress(plan.results, job.key)
         return "running" + (f", {max(share):.0%}" if share else "")
     if (place / "error").is_file():
