@@ -133,7 +133,7 @@ def test_notebook_sources_are_clean(path):
 
 def test_published_results_stay_small():
     size = sum(path.stat().st_size for path in Path("book/results").rglob("*") if path.is_file())
-    assert size < 80e6
+    assert size < 160e6
 
 
 @pytest.mark.parametrize(

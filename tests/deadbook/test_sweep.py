@@ -239,7 +239,7 @@ def test_a_chapter_is_executed_for_each_combination(tmp_path):
 
 
 def done_once(plan):
-    """All jobs are done, and nothing is left of anything else; a worker that was told to end may take a while."""
+    """All jobs are done, and nothing is left of anything else; a worker told to end may take a while."""
     waited_until = time.monotonic() + 60
     while any(queues.claimed(plan.place(job)) for job in plan.jobs) and time.monotonic() < waited_until:
         time.sleep(0.05)
