@@ -257,12 +257,13 @@ def by_name(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_both_widths(narrow: Sequence[Run], wide: Sequence[Run]) -> pd.DataFrame:
-    """Outcomes of claims of 4.1 at both widths of fc1: a row an outcome.
+    """Outcomes of claims of 4.1 at both widths of fc1, on the seeds that both have: a row an outcome.
 
     Columns: `claim`, `thesis` (what it states), and of each width the number by seed (`narrow`, `wide`) and
     in which seeds the criterion holds (`narrow_met`, `wide_met`); both empty where it cannot be evaluated.
     """
-    rows = []
+    rows, seeds = [], {run.info["settings"]["seed"] for run in wide}
+    narrow = [run for run in narrow if run.info["settings"]["seed"] in seeds]
     for name, (value, stated) in AT_BOTH_WIDTHS.items():
         row: dict[str, Any] = {"claim": name, "what": value, "thesis": stated}
         later = row | {"what": f"{value}, f at least {NEAR_ZERO:g}"}
@@ -292,12 +293,11 @@ def width_answer(outcomes: pd.DataFrame, narrow_units: int, wide_units: int) -> 
     known = outcomes[outcomes["narrow_met"].map(len).gt(0) & outcomes["wide_met"].map(len).gt(0)]
     if known.empty:
         return {}
-    words, met = {"outcomes": len(known)}, {}
+    words, met = {"outcomes": len(known), "seeds": in_seeds(int(known["wide_met"].map(len).max()))}, {}
     for name, units in {"narrow": narrow_units, "wide": wide_units}.items():
         seeds = known[f"{name}_met"]
         met[name] = seeds.map(lambda held: sum(held) >= claims.ENOUGH * len(held))
-        words |= {f"{name}_seeds": in_seeds(int(seeds.map(len).max())), name: f"{units}"}
-        words[f"{name}_number"] = int(met[name].sum())
+        words |= {name: f"{units}", f"{name}_number": int(met[name].sum())}
     names, (narrow, wide) = known["claim"] + " (" + known["what"] + ")", met.values()
     better = words["wide_number"] - words["narrow_number"]
     words["fits"] = (wide_units if better > 0 else narrow_units) if better else None
