@@ -18,6 +18,7 @@ def test_a_sentence_whose_number_the_run_does_not_have_is_left_out():
 
 def test_what_is_said_if_no_sentence_is_left():
     assert page.prose("A {a}.", "B {b:.0f}.", otherwise="Nothing.", b=math.inf).data == "Nothing."
+    assert page.prose("A {a}.") is None
 
 
 def test_glued_numbers_have_six_significant_digits_and_unknown_ones_are_not_there(monkeypatch):

@@ -172,6 +172,12 @@ def test_internal_links_lead_somewhere(site: Path, name: str) -> None:
     assert [target for target in sorted(Links(page).targets) if broken(site, page, target)] == []
 
 
+def test_no_page_shows_an_object_of_python_in_place_of_its_text(site: Path) -> None:
+    pages = [*site.rglob("*.html")]
+    assert pages
+    assert [page.name for page in pages if "&lt;IPython." in page.read_text("utf8")] == []
+
+
 def test_the_front_page_marks_each_claim_in_the_colour_of_its_verdict(page: Page, address: str) -> None:
     page.goto(f"{address}/book/intro.html", wait_until="networkidle")
     marks = page.locator(".mark a")

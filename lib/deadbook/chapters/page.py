@@ -131,11 +131,12 @@ def joined(parts: Iterable[str]) -> str | None:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def prose(*sentences: str, otherwise: str = "", **values: float | int | str | None) -> Markdown:
+def prose(*sentences: str, otherwise: str = "", **values: float | int | str | None) -> Markdown | None:
     """Sentences with numbers of the run in them, as in `str.format`: "{share:.0f}% of the weights".
 
     A sentence with a value that this run does not have (it is not among `values`, None, nan or infinite) is
-    left out. An empty text ends a paragraph. If no sentence is left, `otherwise` is shown.
+    left out. An empty text ends a paragraph. If no sentence is left, `otherwise` is shown, and without it
+    nothing: of an empty text a built page would show Python's name for the object.
     """
     known = {name: _steady(value) for name, value in values.items() if is_known(value)}
     paragraphs: list[list[str]] = [[]]
@@ -144,7 +145,8 @@ def prose(*sentences: str, otherwise: str = "", **values: float | int | str | No
             paragraphs.append([])
         elif {name for _, name, _, _ in string.Formatter().parse(sentence) if name} <= known.keys():
             paragraphs[-1].append(sentence.format(**known))
-    return Markdown("\n\n".join(" ".join(lines) for lines in paragraphs if lines) or otherwise)
+    text = "\n\n".join(" ".join(lines) for lines in paragraphs if lines) or otherwise
+    return Markdown(text) if text else None
 
 
 def is_known(value: float | int | str | None) -> bool:
